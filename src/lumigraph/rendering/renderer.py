@@ -1,0 +1,225 @@
+"""The one contract of the project: a renderer turns rays into colours, and can be trained on rays with known
+colours.
+
+Teachers, students and exported bundles are all `Renderer`s, so evaluation, movies, baking, distillation and
+viewers are written once. A bundle does not train; it implements `render` only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background
+
+DEFAULT_CHUNK = 1 << 14
+"""Rays that `Renderer.view` renders at a time unless a method sets its own `chunk`."""
+
+
+@dataclass
+class Rendering:
+    """What a renderer saw along rays of leading shape `*s`.
+
+    `rgb` [*s, 3] is sRGB in [0, 1], composited on the renderer's display background; `depth` [*s] is the ray
+    parameter t (depth along the camera axis, scene units); `opacity` [*s] is the accumulated alpha in [0, 1].
+    A renderer that has no depth or opacity leaves them None. `extras` holds further per-ray tensors [*s, ...]
+    by name.
+    """
+
+    rgb: Tensor
+    depth: Tensor | None = None
+    opacity: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def reshape(self, *shape: int) -> "Rendering":
+        """The same rendering with leading shape `shape`; every tensor must have one leading dimension now."""
+
+        def shaped(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.reshape(*shape, *values.shape[1:])
+
+        return Rendering(
+            rgb=self.rgb.reshape(*shape, 3),
+            depth=shaped(self.depth),
+            opacity=shaped(self.opacity),
+            extras={name: values.reshape(*shape, *values.shape[1:]) for name, values in self.extras.items()},
+        )
+
+
+def concatenate_renderings(parts: Sequence[Rendering]) -> Rendering:
+    """Joins renderings of flat rays [N_i] into one of [sum N_i]; a part missing a tensor makes it missing in
+    the whole."""
+
+    def joined(values: list[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.cat(present) if len(present) == len(values) else None
+
+    names = set(parts[0].extras).intersection(*(part.extras for part in parts))
+    return Rendering(
+        rgb=torch.cat([part.rgb for part in parts]),
+        depth=joined([part.depth for part in parts]),
+        opacity=joined([part.opacity for part in parts]),
+        extras={name: torch.cat([part.extras[name] for part in parts]) for name in sorted(names)},
+    )
+
+
+@dataclass
+class Batch:
+    """Rays [B] with what should be seen along them.
+
+    `rgba` [B, 4] is premultiplied, in [0, 1] (alpha 1 where the photo has none); `depth` [B] is t or NaN
+    where unknown. `fresh` says how many of the first rays are newly drawn, the rest being repeats from a pool
+    of hard rays; None means all.
+    """
+
+    rays: Rays
+    rgba: Float[Tensor, "B 4"]
+    depth: Tensor | None = None
+    fresh: int | None = None
+
+
+@dataclass
+class Losses:
+    """`terms`: scalar loss terms by name, whose sum is minimised. `squared_error` [B]: detached mean over the
+    colour channels of the squared rgb error of each ray, for PSNR and for choosing hard rays."""
+
+    terms: dict[str, Tensor]
+    squared_error: Float[Tensor, " B"]
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters that share optimiser settings; `lr` is the initial rate that `Renderer.lr_scale`
+    multiplies."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr: float
+    optimiser: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+class Renderer(nn.Module):
+    """Rays to colours, and how to learn it.
+
+    Everything that changes during training lives in parameters and buffers, so that a checkpoint holds all of
+    it and resuming is exact. `render` is deterministic: no jitter, no noise, the same answer in training and
+    evaluation mode.
+    """
+
+    background: Background = "black"
+    """The scene's policy. `render` composites on white for "white" and "random", on black for "black" and
+    "opaque"."""
+    chunk: int = DEFAULT_CHUNK
+    compute_dtype: torch.dtype = torch.float32
+    """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings
+    stay float32."""
+
+    @classmethod
+    def from_scene(cls, config: Any, info: Any) -> Self:
+        """Builds the renderer for `config` and the `SceneInfo` of a scene; nothing else is known when a run
+        is opened."""
+        raise NotImplementedError(f"{cls.__name__} does not build itself from a scene")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are (the CPU for a renderer without weights)."""
+        tensor = next(self.parameters(), None)
+        if tensor is None:
+            tensor = next(self.buffers(), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    # ------------------------------------------------------------------ rendering
+
+    def render(self, rays: Rays) -> Rendering:
+        """Renders rays of any leading shape, without gradients."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def view(self, camera: Cameras) -> Rendering:
+        """Renders the picture [H, W] of one camera (`len(camera) == 1`) in chunks of `chunk` rays."""
+        rays = camera.to(self.device).view_rays(0)
+        height, width = rays.shape
+        parts = [self.render(part) for part in rays.flatten().split(self.chunk)]
+        return concatenate_renderings(parts).reshape(height, width)
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def rays_per_step(self) -> int:
+        """Rays wanted for the next step; may adapt, from saved state only."""
+        raise NotImplementedError
+
+    def begin_step(self, step: int, progress: float, seed: int) -> None:
+        """Called before each step: schedules and occupancy updates. Randomness is a function of (seed, step)
+        only."""
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        """Loss terms of a batch, with gradients. Randomness is a function of (seed, step) only."""
+        raise NotImplementedError
+
+    def optimisers(self) -> list[ParameterGroup]:
+        """All trainable parameters, each in exactly one group."""
+        raise NotImplementedError
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        """One optimiser over `optimisers()`. Its state must be tensors and plain numbers (checkpoints hold
+        nothing else)."""
+        groups = self.optimisers()
+        unknown = sorted({group.optimiser for group in groups} - {"adam"})
+        if unknown:
+            raise NotImplementedError(
+                f"{type(self).__name__} asks for the optimisers {unknown} and must build them itself"
+            )
+        return torch.optim.Adam(
+            [
+                {
+                    "name": group.name,
+                    "params": group.parameters,
+                    "lr": group.lr,
+                    "betas": group.betas,
+                    "eps": group.eps,
+                    "weight_decay": group.weight_decay,
+                }
+                for group in groups
+            ],
+            fused=True,
+        )
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """Factor on every group's initial learning rate; `progress` in [0, 1] is the used part of the
+        budget."""
+        return 1.0
+
+    def memory_estimate(self, rays: int) -> int:
+        """Bytes that training with `rays` rays per step takes at its peak. This default counts weights,
+        gradients and two Adam moments; methods add their activations to it."""
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
+        return 4 * weights + sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+    def warm_up(self, batch: Batch, seed: int) -> None:
+        """Runs everything a training step and a preview run, so that kernels are compiled before the clock
+        starts. State is left as it was; a method with kernels that this does not reach extends it."""
+        saved = {name: tensor.detach().clone() for name, tensor in self.named_buffers()}
+        try:
+            self.begin_step(0, 0.0, seed)
+            torch.stack(list(self.losses(batch, 0, seed).terms.values())).sum().backward()
+            with torch.no_grad():
+                self.render(batch.rays)
+        finally:
+            self.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for name, tensor in self.named_buffers():
+                    tensor.copy_(saved[name])
+
+    def recover(self, seed: int) -> bool:
+        """Called when training has collapsed to a constant picture: re-initialises the parameters in place,
+        with `seed`, and returns True; a method that has no better start than the first returns False, and
+        training stops with advice."""
+        return False
