@@ -1,0 +1,34 @@
+"""Options that every trained method shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Device = str
+"""`auto`, `cpu`, `cuda` or `cuda:N`: a plain string, so that torch need not be imported to parse it."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How to train, whatever the method."""
+
+    run: Path
+    """Run folder to write."""
+    max_steps: int | None = None
+    """Stop after so many steps (None: the method's own number)."""
+    max_minutes: float | None = None
+    """Stop after so many minutes of training."""
+    seed: int = 0
+    """Seed of everything random: the same seed on the same machine gives the same run."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many processes train together."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks; auto takes bfloat16 where the processor has it."""
+    resume: bool = False
+    """Go on from the last checkpoint of this run folder; start afresh where there is none."""
+    overwrite: bool = False
+    """Replace a finished run."""

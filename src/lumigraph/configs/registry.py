@@ -1,0 +1,116 @@
+"""Which methods exist. Everything here is names: a method's code is imported only when it is asked for."""
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import Any, Literal
+
+from lumigraph.errors import LumigraphError
+
+ENTRY_POINTS = "lumigraph.methods"
+"""Packages add methods here: the entry point's name is the method's, its value a `MethodEntry`."""
+
+Kind = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """One method, by the places where its parts are found (`module:Class`)."""
+
+    name: str
+    """What users type."""
+    kind: Kind
+    """A teacher is trained on photos; a student is distilled from a teacher."""
+    config: str
+    """Config dataclass. Its module must not import torch, and may hold `PRESETS: dict[str, config]`."""
+    renderer: str
+    """The `Renderer` class; built by `from_scene(config, info)`."""
+    summary: str
+    """One line for --help."""
+
+
+METHODS: dict[str, MethodEntry] = {
+    entry.name: entry
+    for entry in (
+        MethodEntry(
+            name="ngp",
+            kind="teacher",
+            config="lumigraph.configs.ngp:NGPConfig",
+            renderer="lumigraph.teachers.ngp:NGP",
+            summary="Instant-NGP: a multi-resolution hash grid with an occupancy grid; trains on a CPU in minutes",
+        ),
+        MethodEntry(
+            name="r2l",
+            kind="student",
+            config="lumigraph.configs.r2l:R2LConfig",
+            renderer="lumigraph.students.r2l:R2L",
+            summary="R2L: a deep residual MLP from a ray to its colour, one evaluation per ray",
+        ),
+    )
+}
+
+
+@cache
+def methods() -> dict[str, MethodEntry]:
+    """All methods: the built-in ones, then those of installed packages, by name."""
+    found = dict(METHODS)
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        package = point.dist.name if point.dist else point.value
+        advice = f"update or uninstall {package}"
+        try:
+            entry = point.load()
+        except (ImportError, AttributeError) as error:
+            raise LumigraphError(
+                f"method {point.name!r} cannot be loaded: {error}", where=package, todo=advice
+            ) from error
+        if not isinstance(entry, MethodEntry) or entry.name != point.name:
+            raise LumigraphError(
+                f"entry point {point.name!r} is not a MethodEntry of that name", where=package, todo=advice
+            )
+        if entry.name in found:
+            raise LumigraphError(f"there are two methods called {entry.name!r}", where=package, todo=advice)
+        found[entry.name] = entry
+    return found
+
+
+def method_entry(name: str, kind: Kind | None = None) -> MethodEntry:
+    """The entry of a method, by name; an unknown one raises `LumigraphError` with the closest names."""
+    available = {key: entry for key, entry in methods().items() if kind in (None, entry.kind)}
+    if name in available:
+        return available[name]
+    what = kind or "method"
+    close = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(available))}"
+    raise LumigraphError(f"there is no {what} {name!r}", todo=hint)
+
+
+def load_config_class(name: str) -> type[Any]:
+    """The config dataclass of a method. Imports no torch."""
+    return _load(method_entry(name).config)
+
+
+def load_renderer_class(name: str) -> type[Any]:
+    """The `Renderer` class of a method."""
+    return _load(method_entry(name).renderer)
+
+
+def load_presets(name: str) -> dict[str, Any]:
+    """The named configs of a method; empty where it has none."""
+    module = importlib.import_module(method_entry(name).config.partition(":")[0])
+    return dict(getattr(module, "PRESETS", {}))
+
+
+def preset(name: str, preset_name: str) -> Any:
+    """One named config of a method; an unknown one raises `LumigraphError` with the names that exist."""
+    presets = load_presets(name)
+    if preset_name not in presets:
+        known = ", ".join(presets) or "none"
+        raise LumigraphError(f"{name} has no preset {preset_name!r}", todo=f"presets: {known}")
+    return presets[preset_name]
+
+
+def _load(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
