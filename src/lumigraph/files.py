@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 256_000_000
 MAX_IMAGE_PIXELS = 200_000_000
-# The formats cameras and renderers write; the many others that Pillow knows only widen what a hostile file can reach.
+# What cameras and renderers write; the many others that Pillow knows only widen what a hostile file reaches.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname()) or "host"
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>[A-Za-z0-9_]+)-(?P<process>\d+)-[0-9a-f]{8}$")
 
 
-# ---------------------------------------------------------------------------------------------- errors of the system
+# -------------------------------------------------------------------------------- errors of the system
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space or choose another disk"),
@@ -57,12 +57,13 @@ def io_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, todo = _REASONS.get(error.errno or 0, (error.strerror or str(error) or "input/output error", None))
+        unknown = (error.strerror or str(error) or "input/output error", None)
+        what, todo = _REASONS.get(error.errno or 0, unknown)
         raise LumigraphError(what, where=path, todo=todo) from error
 
 
 def require_disk(path: str | os.PathLike[str], bytes_needed: int) -> None:
-    """Raises when the disk that holds `path` (which need not exist yet) has fewer than `bytes_needed` bytes free."""
+    """Raises when the disk of `path` (which need not exist yet) has fewer than `bytes_needed` bytes free."""
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -76,11 +77,11 @@ def require_disk(path: str | os.PathLike[str], bytes_needed: int) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------------ atomic writes
+# --------------------------------------------------------------------------------------- atomic writes
 
 
 def _temporary_sibling(path: Path) -> Path:
-    # The host and the process are in the name so that `remove_stale` can tell a leftover from a write in progress.
+    # With host and process in the name, `remove_stale` can tell a leftover from a write in progress.
     return path.with_name(f".{path.name[:120]}.tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
@@ -95,9 +96,9 @@ def _process_lives(process: int) -> bool:
 
 
 def remove_stale(folder: str | os.PathLike[str]) -> None:
-    """Removes from `folder` the temporary files and folders left by processes of this host that no longer live."""
+    """Removes from `folder` the temporary files and folders left by dead processes of this host."""
     with io_errors(folder):
-        entries = list(os.scandir(folder)) if os.path.isdir(folder) else []
+        entries = list(os.scandir(folder)) if Path(folder).is_dir() else []
     for entry in entries:
         match = _TEMPORARY.match(entry.name)
         if match and match["host"] == _HOST and not _process_lives(int(match["process"])):
@@ -132,7 +133,7 @@ def _sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary name beside `path` to write to; on success it is synced and takes the place of `path`.
+    """Yields a temporary file beside `path` to write to; on success it is synced and replaces `path`.
 
     Missing parent folders are made. On any error the temporary file is removed and `path` stays as it was.
     """
@@ -141,9 +142,12 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     with io_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)  # safetensors makes its files private; the user's umask decides
             _sync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             _sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -155,11 +159,11 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary folder beside `path` to fill; on success it is synced and renamed to `path`.
 
-    On any error the temporary folder is removed and `path` stays as it was. An empty folder at `path` is taken over.
+    On any error the temporary folder is removed and `path` stays as it was. An empty folder is taken over.
 
     Raises:
-        LumigraphError: `path` exists and is not empty, and `overwrite` is false; or it can never be overwritten
-            because it is a file, or holds the current or the home folder.
+        LumigraphError: `path` exists and is not empty, and `overwrite` is false; or it can never be
+            overwritten because it is a file, or holds the current or the home folder.
     """
     path = Path(path)
     _check_replaceable(path, overwrite)
@@ -200,14 +204,14 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 
 def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.exists():
-        os.rename(temporary, path)
+        temporary.rename(path)
         return
     old = _temporary_sibling(path)
-    os.rename(path, old)
+    path.rename(old)
     try:
-        os.rename(temporary, path)
+        temporary.rename(path)
     except BaseException:
-        os.rename(old, path)
+        old.rename(path)
         raise
     _remove(old)
 
@@ -218,7 +222,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-# --------------------------------------------------------------------------------------------------------------- JSON
+# ------------------------------------------------------------------------------------------------ JSON
 
 
 def _plain(value: Any) -> Any:
@@ -231,7 +235,7 @@ def _plain(value: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Writes `data` as indented UTF-8 JSON, wholly or not at all; NaN and infinity are refused (store null)."""
+    """Writes `data` as indented UTF-8 JSON, wholly or not at all; NaN and infinity are refused."""
     try:
         text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
     except ValueError as error:
@@ -247,7 +251,7 @@ def read_json(path: str | os.PathLike[str], limit_bytes: int = MAX_JSON_BYTES) -
     """Reads a JSON file of at most `limit_bytes`.
 
     Raises:
-        LumigraphError: the file is missing, too large, not UTF-8, not JSON, or holds NaN or infinity constants.
+        LumigraphError: the file is missing, too large, not UTF-8, not JSON, or holds NaN or infinity.
     """
     path = Path(path)
     with io_errors(path), path.open("rb") as file:
@@ -262,7 +266,9 @@ def read_json(path: str | os.PathLike[str], limit_bytes: int = MAX_JSON_BYTES) -
         return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise LumigraphError(
-            f"the file is not UTF-8 text (byte {error.start})", where=path, todo="Write it again as UTF-8 JSON"
+            f"the file is not UTF-8 text (byte {error.start})",
+            where=path,
+            todo="Write it again as UTF-8 JSON",
         ) from error
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -271,7 +277,7 @@ def read_json(path: str | os.PathLike[str], limit_bytes: int = MAX_JSON_BYTES) -
         ) from error
 
 
-# ------------------------------------------------------------------------------------------------------------ tensors
+# --------------------------------------------------------------------------------------------- tensors
 
 
 def save_tensors(
@@ -290,7 +296,9 @@ def save_tensors(
         save_file(plain, temporary, metadata=dict(metadata or {}))
 
 
-def load_tensors(path: str | os.PathLike[str], device: str = "cpu") -> tuple[dict[str, "Tensor"], dict[str, str]]:
+def load_tensors(
+    path: str | os.PathLike[str], device: str = "cpu"
+) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """Reads a safetensors file: the tensors by name, on `device`, and the string metadata.
 
     Raises:
@@ -313,7 +321,7 @@ def load_tensors(path: str | os.PathLike[str], device: str = "cpu") -> tuple[dic
             ) from error
 
 
-# ------------------------------------------------------------------------------------------------------------- images
+# ---------------------------------------------------------------------------------------------- images
 
 
 @contextlib.contextmanager
@@ -338,10 +346,14 @@ def _open_image(path: Path, max_pixels: float) -> Iterator["Image"]:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(path, str(error)) from error
     except MemoryError as error:
-        raise LumigraphError("the image does not fit into memory", where=path, todo="Use a smaller image") from error
+        raise LumigraphError(
+            "the image does not fit into memory", where=path, todo="Use a smaller image"
+        ) from error
     except Exception as error:  # a damaged file makes a decoder raise anything
         raise LumigraphError(
-            f"the image is damaged or truncated: {error}", where=path, todo="Copy it again or remove its frame"
+            f"the image is damaged or truncated: {error}",
+            where=path,
+            todo="Copy it again or remove its frame",
         ) from error
 
 
@@ -356,7 +368,9 @@ def _too_many_pixels(path: Path, detail: str) -> LumigraphError:
     return LumigraphError(f"the image has too many pixels: {detail}", where=path, todo="Scale it down first")
 
 
-def image_size(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS) -> tuple[int, int, bool]:
+def image_size(
+    path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS
+) -> tuple[int, int, bool]:
     """Width, height, and whether there is an alpha channel, from the header alone."""
     with _open_image(Path(path), max_pixels) as image:
         alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
@@ -364,7 +378,7 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PI
 
 
 def decode_image(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
-    """Decodes an image to uint8 [H, W, 3], or [H, W, 4] with straight alpha where the file has an alpha channel.
+    """Decodes an image to uint8 [H, W, 3], or [H, W, 4] with straight alpha where the file has alpha.
 
     Grey becomes three equal channels, palettes are resolved, 16 bits are rounded to 8. An EXIF orientation is
     ignored: camera poses refer to the pixels as stored.
@@ -382,19 +396,21 @@ def decode_image(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_
             return np.repeat(grey[..., None], 3, axis=2)
         if image.mode == "F":
             raise LumigraphError(
-                "the image holds floating-point numbers, not colours", where=path, todo="Convert it to 8-bit PNG"
+                "the image holds floating-point numbers, not colours",
+                where=path,
+                todo="Convert it to 8-bit PNG",
             )
         alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
         return np.array(image.convert("RGBA" if alpha else "RGB"))
 
 
 def decode_values(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
-    """Decodes a map of numbers (depth, mask) to float32 [H, W] in the file's own units, from an image or `.npy`.
+    """Decodes a map of numbers (depth, mask) to float32 [H, W] as stored, from an image or `.npy`.
 
-    Of an image with several channels the first is taken; 8 and 16-bit values come back as they are stored.
+    Of an image with several channels the first is taken; 16-bit values come back as 0 to 65535.
 
     Raises:
-        LumigraphError: the file is missing, damaged, not two-dimensional, or has more than `max_pixels` values.
+        LumigraphError: the file is missing, damaged, not two-dimensional, or larger than `max_pixels`.
     """
     import numpy as np
 
@@ -413,7 +429,7 @@ def _load_array(path: Path, max_pixels: float) -> "numpy.ndarray":
 
     with io_errors(path):
         try:
-            # Mapped, so that a header which claims a huge shape is checked against the file's size before allocation.
+            # Mapped, so that a header that claims a huge shape is checked against the file's size first.
             values = np.load(path, mmap_mode="r")
             if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
                 raise ValueError("it holds no numbers")
@@ -429,7 +445,7 @@ def _load_array(path: Path, max_pixels: float) -> "numpy.ndarray":
             ) from error
 
 
-# -------------------------------------------------------------------------------------------------------------- paths
+# ----------------------------------------------------------------------------------------------- paths
 
 
 def inside(folder: str | os.PathLike[str], relative: str) -> Path:
@@ -438,8 +454,8 @@ def inside(folder: str | os.PathLike[str], relative: str) -> Path:
     Backslashes count as separators, because files written on Windows have them.
 
     Raises:
-        LumigraphError: the name is absolute, has "..", a drive letter or a NUL, leaves `folder` through a symbolic
-            link, or is no file name at all.
+        LumigraphError: the name is absolute, has "..", a drive letter or a NUL, leaves `folder` through a
+            symbolic link, or is no file name at all.
     """
     shown = repr(relative if len(relative) <= 200 else relative[:200] + "...")
     todo = f"File names in a scene are relative to its folder and stay below it: correct {shown}"
@@ -467,5 +483,5 @@ def inside(folder: str | os.PathLike[str], relative: str) -> Path:
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
-    with io_errors(path), open(path, "rb") as file:
+    with io_errors(path), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
