@@ -69,7 +69,7 @@ def _dispatch(argv: list[str]) -> None:
     verb = argv[0]
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"verbs: {', '.join(VERBS)}"
+        hint = f"close to it: {', '.join(close)}" if close else f"verbs: {', '.join(VERBS)}"
         raise LumigraphError(f"there is no verb {verb!r}", todo=hint)
     importlib.import_module(f"lumigraph.cli.{verb}").main(argv[1:])
 

@@ -7,6 +7,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Literal
 
+from lumigraph.configs.serial import config_from_json as config_from_json
+from lumigraph.configs.serial import config_to_json as config_to_json
 from lumigraph.errors import LumigraphError
 
 ENTRY_POINTS = "lumigraph.methods"
@@ -82,7 +84,7 @@ def method_entry(name: str, kind: Kind | None = None) -> MethodEntry:
         return available[name]
     what = kind or "method"
     close = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(available))}"
+    hint = f"close to it: {', '.join(close)}" if close else f"there are: {', '.join(sorted(available))}"
     raise LumigraphError(f"there is no {what} {name!r}", todo=hint)
 
 
