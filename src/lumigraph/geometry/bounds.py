@@ -1,0 +1,115 @@
+"""The part of space a scene occupies, and the contraction of what lies beyond it.
+
+Contraction (mip-NeRF 360, Barron et al. 2022, equation 10): contract(x) = x where |x| <= 1, (2 - 1/|x|) x/|x| elsewhere; all of
+space lands in the ball (Euclidean norm, "l2") or cube (maximum norm, "linf") of radius 2.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.rays import Rays
+
+Norm = Literal["linf", "l2"]
+Points = Float[Tensor, "*shape 3"]
+
+_LARGEST = 1e30
+_SMALLEST_SLOPE = 1e-12
+
+
+def contract(points: Points, norm: Norm = "linf") -> Points:
+    """Map all of space into the ball or cube of radius 2; identity within radius 1. Finite with finite gradient everywhere."""
+    points = points.clamp(-_LARGEST, _LARGEST)
+    length = _length(points, norm)
+    return points * ((2.0 - 1.0 / length) / length)
+
+
+def uncontract(points: Points, norm: Norm = "linf") -> Points:
+    """Inverse of `contract`; radius 2 and beyond map to the farthest distance the dtype can tell from infinity."""
+    length = _length(points, norm)
+    remaining = (2.0 - length).clamp(min=torch.finfo(points.dtype).eps)
+    return points * (1.0 / (length * remaining))
+
+
+def _length(points: Tensor, norm: Norm) -> Tensor:
+    """max(1, norm) over the last dimension, kept; never overflows."""
+    largest = points.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+    if norm == "linf":
+        return largest
+    return (largest * torch.linalg.vector_norm(points / largest, dim=-1, keepdim=True)).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """An axis-aligned box in scene units: all of a bounded scene, or the core of an unbounded one.
+
+    In an unbounded scene content may lie anywhere; what is outside the box is background, to be contracted.
+    """
+
+    lower: Float[Tensor, "3"]
+    upper: Float[Tensor, "3"]
+    unbounded: bool = False
+
+    @property
+    def centre(self) -> Float[Tensor, "3"]:
+        return 0.5 * (self.lower + self.upper)
+
+    @property
+    def half_extent(self) -> Float[Tensor, "3"]:
+        return 0.5 * (self.upper - self.lower)
+
+    def to(self, device: torch.device | str) -> "Bounds":
+        return Bounds(self.lower.to(device), self.upper.to(device), self.unbounded)
+
+    def normalise(self, points: Points) -> Points:
+        """The box to [-1, 1] on each axis."""
+        return (points - self.centre) / self.half_extent
+
+    def denormalise(self, points: Points) -> Points:
+        """Inverse of `normalise`."""
+        return points * self.half_extent + self.centre
+
+    def contract(self, points: Points, norm: Norm = "linf") -> Points:
+        """Normalise by the box, then contract: the box stays in [-1, 1], all else lands within radius 2."""
+        return contract(self.normalise(points), norm)
+
+    def uncontract(self, points: Points, norm: Norm = "linf") -> Points:
+        """Inverse of `contract`."""
+        return self.denormalise(uncontract(points, norm))
+
+    def intersect(self, rays: Rays) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Depths between which content can lie: near and far of the rays, cut to the box where the scene is bounded.
+
+        A ray that misses the box gets an empty interval, far = near. Always finite.
+        """
+        if self.unbounded:
+            return rays.near, rays.far
+        slope = torch.where(rays.directions.abs() < _SMALLEST_SLOPE, _SMALLEST_SLOPE, rays.directions)
+        first = (self.lower - rays.origins) / slope
+        second = (self.upper - rays.origins) / slope
+        enter = torch.minimum(first, second).amax(dim=-1)
+        leave = torch.maximum(first, second).amin(dim=-1)
+        near = torch.minimum(torch.maximum(enter, rays.near), rays.far)
+        return near, torch.maximum(torch.minimum(leave, rays.far), near)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "unbounded": self.unbounded}
+
+    @classmethod
+    def from_json(cls, data: Any, where: str | None = None) -> "Bounds":
+        """Inverse of `to_json`; anything that is not a box raises LumigraphError."""
+        try:
+            lower = torch.tensor(data["lower"], dtype=torch.float32)
+            upper = torch.tensor(data["upper"], dtype=torch.float32)
+            unbounded = data["unbounded"]
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise LumigraphError("bounds need 'lower', 'upper' (three numbers each) and 'unbounded'", where=where) from error
+        if lower.shape != (3,) or upper.shape != (3,) or not isinstance(unbounded, bool):
+            raise LumigraphError("bounds need 'lower', 'upper' (three numbers each) and 'unbounded'", where=where)
+        if not bool(torch.isfinite(upper - lower).all() and (upper > lower).all()):
+            raise LumigraphError("the upper corner of the bounds must lie above the lower one on every axis", where=where)
+        return cls(lower, upper, unbounded)

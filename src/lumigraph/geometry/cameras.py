@@ -1,0 +1,219 @@
+"""A batch of cameras, and the rays through their pixels.
+
+Camera frame: OpenCV (x right, y down, z forward). Pixel centres lie at integer + 0.5. A ray's direction in the camera frame is
+((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, 1), undistorted first where the lens distorts, and is not normalised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.camera_checks import check_cameras, tensor_from_json
+from lumigraph.geometry.conventions import split_similarity, transform_poses
+from lumigraph.geometry.distortion import distort, undistort_with_jacobian
+from lumigraph.geometry.rays import PIXEL_RADIUS_FACTOR, Rays
+
+_OPTIONAL = ("times", "attributes")
+_INTEGER = ("size", "ids")
+_SMALLEST_DEPTH = 1e-6
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N cameras; tensors are float32 unless said otherwise and are never changed in place.
+
+    camera_to_world: rotation columns (right, down, forward) and position, scene units.
+    focal, principal: pixels. size: int64 (width, height). near, far: z-depth, scene units.
+    distortion: k1 k2 k3 k4 p1 p2 (see `lumigraph.geometry.distortion`), all zero for none; fisheye: which model they belong to.
+    times: as the scene gives it. ids: int64, number of the captured image or device the camera stands for, -1 for invented
+    cameras. attributes: control values.
+    """
+
+    camera_to_world: Float[Tensor, "N 3 4"]
+    focal: Float[Tensor, "N 2"]
+    principal: Float[Tensor, "N 2"]
+    size: Int[Tensor, "N 2"]
+    near: Float[Tensor, "N"]  # noqa: F821
+    far: Float[Tensor, "N"]  # noqa: F821
+    distortion: Float[Tensor, "N 6"]
+    ids: Int[Tensor, "N"]  # noqa: F821
+    fisheye: bool = False
+    times: Float[Tensor, "N"] | None = None  # noqa: F821
+    attributes: Float[Tensor, "N A"] | None = None
+
+    def __len__(self) -> int:
+        return self.camera_to_world.shape[0]
+
+    def __getitem__(self, key: int | slice | Tensor) -> "Cameras":
+        """Chosen cameras, always as a batch: an int gives a batch of one; a tensor holds numbers or a mask."""
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"camera {key} of {len(self)}")
+            key = slice(key % len(self), key % len(self) + 1)
+        return replace(self, **{name: value[key] for name, value in self.tensors().items()})
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+
+    @property
+    def device(self) -> torch.device:
+        return self.camera_to_world.device
+
+    @property
+    def positions(self) -> Float[Tensor, "N 3"]:
+        """Camera centres in the scene."""
+        return self.camera_to_world[:, :, 3]
+
+    @property
+    def rights(self) -> Float[Tensor, "N 3"]:
+        return self.camera_to_world[:, :, 0]
+
+    @property
+    def ups(self) -> Float[Tensor, "N 3"]:
+        return -self.camera_to_world[:, :, 1]
+
+    @property
+    def forwards(self) -> Float[Tensor, "N 3"]:
+        return self.camera_to_world[:, :, 2]
+
+    @cached_property
+    def distorted(self) -> bool:
+        """Whether any camera has lens distortion (a fisheye always has)."""
+        return self.fisheye or bool(self.distortion.any())
+
+    def downscale(self, factor: int) -> "Cameras":
+        """Cameras of images area-filtered by ``factor`` after cropping right and bottom to a multiple of it."""
+        if factor < 1 or bool((self.size < factor).any()):
+            raise LumigraphError(
+                f"cannot downscale images of {self.size.amin(0).tolist()} pixels (width, height) by {factor}",
+                todo="Choose a --downscale between 1 and the smaller side",
+            )
+        size = torch.div(self.size, factor, rounding_mode="floor")
+        return replace(self, size=size, focal=self.focal / factor, principal=self.principal / factor)
+
+    def resized(self, width: int, height: int) -> "Cameras":
+        """Cameras of the same field of view with ``width`` x ``height`` pixels."""
+        if width < 1 or height < 1:
+            raise LumigraphError(f"an image of {width} x {height} pixels is empty")
+        size = torch.tensor([width, height], device=self.device).expand(len(self), 2).contiguous()
+        scale = size.to(self.focal.dtype) / self.size
+        return replace(self, size=size, focal=self.focal * scale, principal=self.principal * scale)
+
+    def transformed(self, similarity: Float[Tensor, "4 4"]) -> "Cameras":
+        """The same cameras after a similarity transform of the world; near and far scale with it."""
+        scale, _, _ = split_similarity(similarity)
+        poses = transform_poses(similarity, self.camera_to_world)
+        return replace(self, camera_to_world=poses, near=self.near * scale, far=self.far * scale)
+
+    def rays(self, index: Int[Tensor, "*#shape"], x: Int[Tensor, "*#shape"], y: Int[Tensor, "*#shape"]) -> Rays:
+        """Rays through the centres of the pixels (x, y), counted from the top left, of the cameras ``index``.
+
+        The three tensors broadcast against each other; their common shape is the shape of the rays. Each ray depends on its
+        own camera and pixel only, to the last bit. ``radii`` is 2/sqrt(12) times the mean width of the pixel at unit depth.
+        """
+        shape = torch.broadcast_shapes(index.shape, x.shape, y.shape)
+        table = torch.cat((self.camera_to_world.flatten(1), self.focal, self.principal, self.near[:, None], self.far[:, None]), 1)
+        # One gather for everything, laid out so that every quantity is one contiguous row per component.
+        rows = table.t().contiguous()[:, index.reshape(-1)].reshape(18, *index.shape)
+        u = (x + 0.5 - rows[14]) / rows[12]
+        v = (y + 0.5 - rows[15]) / rows[13]
+        if self.distorted:
+            u, v, radii = self._undistorted(index, u, v, rows[12], rows[13], shape)
+        else:
+            radii = (0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / rows[12] + 1.0 / rows[13])
+        directions = torch.stack([rows[4 * i] * u + rows[4 * i + 1] * v + rows[4 * i + 2] for i in range(3)], dim=-1)
+        origins = torch.stack([rows[4 * i + 3] for i in range(3)], dim=-1)
+        return Rays(
+            origins=origins.expand(*shape, 3),
+            directions=directions.expand(*shape, 3),
+            radii=radii.expand(shape),
+            near=rows[16].expand(shape),
+            far=rows[17].expand(shape),
+            times=None if self.times is None else self.times[index].expand(shape),
+            camera_ids=self.ids[index].expand(shape),
+            attributes=None if self.attributes is None else self.attributes[index].expand(*shape, -1),
+        )
+
+    def _undistorted(
+        self, index: Tensor, u: Tensor, v: Tensor, fx: Tensor, fy: Tensor, shape: torch.Size
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        uv = torch.stack(torch.broadcast_tensors(u, v), dim=-1).expand(*shape, 2)
+        uv, jacobian = undistort_with_jacobian(uv, self.distortion[index], self.fisheye)
+        widths = jacobian.norm(dim=-2)  # lengths of the images of a distorted unit step along x and along y
+        radii = (0.5 * PIXEL_RADIUS_FACTOR) * (widths[..., 0] / fx + widths[..., 1] / fy)
+        return uv[..., 0], uv[..., 1], radii
+
+    def view_rays(self, camera: int) -> Rays:
+        """All rays of one camera, shape [height, width]."""
+        width, height = self[camera].size[0].tolist()
+        device = self.device
+        index = torch.full((1, 1), camera % len(self), device=device)
+        return self.rays(index, torch.arange(width, device=device)[None, :], torch.arange(height, device=device)[:, None])
+
+    def project(
+        self, points: Float[Tensor, "*shape 3"], index: Int[Tensor, "*#shape"]
+    ) -> tuple[Float[Tensor, "*shape 2"], Float[Tensor, "*shape"]]:
+        """Image coordinates (pixel (x, y) has its centre at (x + 0.5, y + 0.5)) and z-depth of world points.
+
+        Points at or behind the camera (depth <= 0) get finite coordinates without meaning.
+        """
+        poses = self.camera_to_world[index]
+        local = ((points - poses[..., 3])[..., None, :] @ poses[..., :3]).squeeze(-2)
+        depth = local[..., 2]
+        xy = local[..., :2] / depth.clamp(min=_SMALLEST_DEPTH)[..., None]
+        if self.distorted:
+            xy = distort(xy, self.distortion[index], self.fisheye)
+        return xy * self.focal[index] + self.principal[index], depth
+
+    def check(self, where: str | None = None) -> "Cameras":
+        """Return self when every value is usable; otherwise raise LumigraphError naming the camera and the quantity."""
+        check_cameras(self.tensors(), where)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, absent ones left out; `from_tensors` is the inverse (with the same ``fisheye``)."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fisheye"}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], fisheye: bool = False, where: str | None = None) -> "Cameras":
+        """Build from named tensors; unknown or missing names, wrong shapes and unusable values raise LumigraphError."""
+        known = {field.name for field in fields(cls)} - {"fisheye"}
+        missing, unknown = known - set(_OPTIONAL) - set(tensors), set(tensors) - known
+        if missing or unknown:
+            raise LumigraphError(f"cameras lack {sorted(missing)} and have unknown {sorted(unknown)}", where=where)
+        check_cameras(tensors, where)
+        typed = {name: value.to(torch.int64 if name in _INTEGER else torch.float32) for name, value in tensors.items()}
+        return cls(**typed, fisheye=fisheye)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists; float32 values survive the round trip bit for bit."""
+        return {"fisheye": self.fisheye, **{name: value.tolist() for name, value in self.tensors().items()}}
+
+    @classmethod
+    def from_json(cls, data: Any, where: str | None = None) -> "Cameras":
+        """Inverse of `to_json`; anything else raises LumigraphError."""
+        if not isinstance(data, dict) or not isinstance(data.get("fisheye"), bool):
+            raise LumigraphError("cameras must be an object with the key 'fisheye'", where=where)
+        tensors = {
+            name: tensor_from_json(name, value, name in _INTEGER, where)
+            for name, value in data.items()
+            if name != "fisheye"
+        }
+        return cls.from_tensors(tensors, fisheye=data["fisheye"], where=where)
+
+
+def concatenate(parts: Sequence[Cameras]) -> Cameras:
+    """Join batches of cameras. Raises LumigraphError when none is given or they differ in what they carry or in lens model."""
+    if not parts:
+        raise LumigraphError("no cameras to concatenate")
+    first = parts[0].tensors()
+    if any(part.fisheye != parts[0].fisheye or part.tensors().keys() != first.keys() for part in parts):
+        raise LumigraphError("cameras to concatenate differ in lens model, or only some have times or attributes")
+    return replace(parts[0], **{name: torch.cat([part.tensors()[name] for part in parts]) for name in first})
