@@ -1,0 +1,1 @@
+"""Scenes: cameras, images, splits, bounds and background, from files or from formulas."""

@@ -1,0 +1,379 @@
+"""What every reader gives and every later step takes: `SceneInfo`, `Views` and `Scene`.
+
+Images are uint8 and, where they have alpha, premultiplied. They are decoded when first asked for and kept, as long
+as they fit into a memory budget, in one flat array of pixels: so a draw of random pixels is one gather, whether the
+images have one size or many.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import psutil
+import torch
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+
+log = logging.getLogger("lumigraph")
+
+Background = Literal["white", "black", "random", "opaque"]
+"""What lies behind the scene. "opaque": the images have no alpha, a renderer composites on black."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SceneInfo:
+    """All of a scene but its pixels: what a run keeps in its `scene.json`.
+
+    Attributes:
+        name: a short name, for tables and file names.
+        source: where it was read from: a folder, or `builtin:NAME`.
+        format: the reader: "blender", "transforms", "builtin".
+        downscale: the factor by which images and cameras were reduced.
+        cameras: by split ("train", "val", "test"); "train" is always there.
+        bounds: where the scene is, in scene units.
+        background: the policy behind transparent pixels.
+        world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
+    """
+
+    name: str
+    source: str
+    format: str
+    downscale: int
+    cameras: dict[str, Cameras]
+    bounds: Bounds
+    background: Background
+    world_transform: Float[Tensor, "4 4"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `files.write_json`; `from_json` gives back an equal object."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "format": self.format,
+            "downscale": self.downscale,
+            "background": self.background,
+            "bounds": self.bounds.to_json(),
+            "world_transform": self.world_transform.tolist(),
+            "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, where: str | os.PathLike[str] | None = None) -> "SceneInfo":
+        """The inverse of `to_json`.
+
+        Raises:
+            LumigraphError: a key is missing or a value has the wrong form; `where` names the file in the message.
+        """
+        place = None if where is None else os.fspath(where)
+        try:
+            background = data["background"]
+            if background not in get_args(Background):
+                raise ValueError(f"unknown background {background!r}")
+            return cls(
+                name=str(data["name"]),
+                source=str(data["source"]),
+                format=str(data["format"]),
+                downscale=int(data["downscale"]),
+                cameras={
+                    str(split): Cameras.from_json(part, place) for split, part in data["cameras"].items()
+                },
+                bounds=Bounds.from_json(data["bounds"], place),
+                background=cast(Background, background),
+                world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise LumigraphError(
+                f"the scene description is not complete: {reason}",
+                where=where,
+                todo="Write it again with the version of lumigraph that is installed",
+            ) from error
+
+
+class Views:
+    """The images of one split with their cameras; optionally a mask and a depth map for each.
+
+    Args:
+        cameras: N cameras; image i has exactly the size of camera i.
+        names: N names, for reports.
+        has_alpha: whether images have four channels (premultiplied) or three.
+        load_image: gives image i as uint8 [H, W, C]. Called from several threads.
+        load_mask: gives bool [H, W] for image i, true where a pixel may be used, or None where i has no mask.
+        load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
+        memory_budget: bytes the decoded images may keep; the default is half of what the machine has free.
+            Images beyond it are decoded anew each time, with a warning.
+    """
+
+    def __init__(
+        self,
+        cameras: Cameras,
+        names: Sequence[str],
+        has_alpha: bool,
+        load_image: Callable[[int], np.ndarray],
+        *,
+        load_mask: Callable[[int], np.ndarray | None] | None = None,
+        load_depth: Callable[[int], np.ndarray | None] | None = None,
+        memory_budget: int | None = None,
+    ):
+        if len(names) != len(cameras):
+            raise ValueError(f"{len(names)} names for {len(cameras)} cameras")
+        self.cameras = cameras
+        self.names = list(names)
+        self.has_alpha = has_alpha
+        self.has_masks = load_mask is not None
+        self.has_depths = load_depth is not None
+        sizes = [(int(width), int(height)) for width, height in cameras.size.tolist()]
+        self._sizes = sizes
+        self._images = _Store(load_image, sizes, 4 if has_alpha else 3, np.uint8, memory_budget, self.names)
+        self._masks = self._depths = None
+        if load_mask is not None:
+            self._masks = _Store(
+                _filled(load_mask, sizes, True, np.bool_), sizes, 1, np.bool_, memory_budget, self.names
+            )
+        if load_depth is not None:
+            self._depths = _Store(
+                _filled(load_depth, sizes, np.nan, np.float32),
+                sizes,
+                1,
+                np.float32,
+                memory_budget,
+                self.names,
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        cameras: Cameras,
+        names: Sequence[str],
+        images: Sequence[np.ndarray] | UInt8[np.ndarray, "N H W C"],
+        *,
+        depths: Sequence[np.ndarray | None] | None = None,
+        masks: Sequence[np.ndarray | None] | None = None,
+    ) -> "Views":
+        """Views of images that are in memory already: uint8 [H, W, C], C = 4 (premultiplied) or 3."""
+        return cls(
+            cameras,
+            names,
+            images[0].shape[-1] == 4,
+            lambda index: images[index],
+            load_mask=None if masks is None else lambda index: masks[index],
+            load_depth=None if depths is None else lambda index: depths[index],
+        )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all images take when decoded (masks and depth maps not counted)."""
+        return self._images.nbytes
+
+    def load(self) -> None:
+        """Decodes every image now, with several threads. `pixels` does so by itself when first called."""
+        self._images.load_all()
+
+    def image(self, index: int) -> UInt8[Tensor, "H W C"]:
+        """Image `index`: premultiplied RGBA when `has_alpha`, else RGB. Not to be written to."""
+        return torch.from_numpy(self._images.item(index))
+
+    def mask(self, index: int) -> Bool[Tensor, "H W"] | None:
+        """True where pixels of image `index` may be used; None when the scene has no masks."""
+        return None if self._masks is None else torch.from_numpy(self._masks.item(index)[..., 0])
+
+    def depth(self, index: int) -> Float[Tensor, "H W"] | None:
+        """The z-depth of image `index` in scene units, NaN where unknown; None when the scene has no depth."""
+        return None if self._depths is None else torch.from_numpy(self._depths.item(index)[..., 0])
+
+    def pixels(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B 4"]:
+        """Premultiplied RGBA in [0, 1] of pixels (x, y) of images `index`, on the CPU; alpha is 1 when opaque."""
+        values = self._images.gather(index, x, y).float().div_(255.0)
+        if not self.has_alpha:
+            values = torch.nn.functional.pad(values, (0, 1), value=1.0)
+        return values
+
+    def pixel_masks(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Bool[Tensor, " B"] | None:
+        """True where these pixels may be used; None when the scene has no masks."""
+        return None if self._masks is None else self._masks.gather(index, x, y)[:, 0]
+
+    def pixel_depths(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"] | None:
+        """The z-depth of these pixels, NaN where unknown; None when the scene has no depth maps."""
+        return None if self._depths is None else self._depths.gather(index, x, y)[:, 0]
+
+
+@dataclass
+class Scene:
+    """A scene that was read: its description and its views by split.
+
+    Attributes:
+        missing: the images that the file lists but that are not there; their frames were skipped.
+    """
+
+    info: SceneInfo
+    views: dict[str, Views]
+    missing: list[str] = field(default_factory=list)
+
+    def split(self, name: str) -> Views:
+        """The views of one split.
+
+        Raises:
+            LumigraphError: the scene has no such split; the message lists those it has.
+        """
+        if name not in self.views:
+            there = ", ".join(f"{split} ({len(views)} views)" for split, views in self.views.items())
+            raise LumigraphError(
+                f"the scene has no {name} views",
+                where=self.info.source,
+                todo=f"Choose one of the splits it has: {there}",
+            )
+        return self.views[name]
+
+
+def threads() -> int:
+    """How many threads decode images: one per processor that this process may use, at most eight."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, available))
+
+
+def free_memory() -> int:
+    """Bytes that can be allocated without swapping."""
+    return psutil.virtual_memory().available
+
+
+def _filled(
+    load: Callable[[int], np.ndarray | None], sizes: list[tuple[int, int]], value: float, dtype: Any
+) -> Callable[[int], np.ndarray]:
+    """Wraps a loader of optional maps: [H, W] or None becomes [H, W, 1], filled with `value` where None."""
+
+    def filled(index: int) -> np.ndarray:
+        values = load(index)
+        width, height = sizes[index]
+        return np.full((height, width, 1), value, dtype) if values is None else values[..., None]
+
+    return filled
+
+
+class _Store:
+    """Arrays [H_i, W_i, C] loaded when first needed and kept flat: pixel (x, y) of i is row start_i + y W_i + x."""
+
+    def __init__(
+        self,
+        load: Callable[[int], np.ndarray],
+        sizes: list[tuple[int, int]],
+        channels: int,
+        dtype: Any,
+        budget: int | None,
+        names: list[str],
+    ):
+        self._load = load
+        self._sizes = sizes
+        self._channels = channels
+        self._dtype = np.dtype(dtype)
+        self._budget = budget
+        self._names = names
+        counts = np.array([width * height for width, height in sizes], dtype=np.int64)
+        self._ends = np.cumsum(counts)
+        self._starts = torch.from_numpy(self._ends - counts)
+        self._widths = torch.tensor([width for width, _ in sizes], dtype=torch.int64)
+        self.nbytes = int(counts.sum()) * channels * self._dtype.itemsize
+        self._loaded = np.zeros(len(sizes), dtype=bool)
+        self._kept: np.ndarray | None = None
+        self._kept_images = len(sizes)
+        self._lock = threading.Lock()
+
+    def _memory(self) -> np.ndarray:
+        """The flat array of the images that are kept: all of them, or the first ones that fit the budget."""
+        with self._lock:
+            if self._kept is None:
+                self._kept = self._reserve()
+        return self._kept
+
+    def _reserve(self) -> np.ndarray:
+        """Memory for as many images as the budget allows; says so when that is not all."""
+        budget = free_memory() // 2 if self._budget is None else self._budget
+        pixel = self._channels * self._dtype.itemsize
+        self._kept_images = int(np.searchsorted(self._ends * pixel, budget, side="right"))
+        if self._kept_images < len(self._sizes):
+            log.warning(
+                "the images take %.1f GB of memory and %.1f GB may be used: %d of %d are decoded anew each time, "
+                "which is slow; a larger --downscale helps",
+                self.nbytes / 1e9,
+                budget / 1e9,
+                len(self._sizes) - self._kept_images,
+                len(self._sizes),
+            )
+        rows = int(self._ends[self._kept_images - 1]) if self._kept_images else 0
+        # Not touched yet: the system hands out the pages as images arrive.
+        return np.empty((rows, self._channels), dtype=self._dtype)
+
+    def _checked(self, index: int) -> np.ndarray:
+        values = self._load(index)
+        width, height = self._sizes[index]
+        if values.shape != (height, width, self._channels) or values.dtype != self._dtype:
+            raise LumigraphError(
+                f"expected {width}x{height} with {self._channels} channels of {self._dtype}, "
+                f"found {values.shape} of {values.dtype}",
+                where=self._names[index],
+                todo="Check that image and camera belong together",
+            )
+        return values
+
+    def item(self, index: int) -> np.ndarray:
+        index = range(len(self._sizes))[index]
+        memory = self._memory()
+        if index >= self._kept_images:
+            return np.ascontiguousarray(self._checked(index))
+        width, height = self._sizes[index]
+        end = int(self._ends[index])
+        view = memory[end - width * height : end].reshape(height, width, self._channels)
+        if not self._loaded[index]:
+            view[...] = self._checked(index)
+            self._loaded[index] = True
+        return view
+
+    def load_all(self) -> None:
+        self._memory()
+        wanted = np.flatnonzero(~self._loaded[: self._kept_images]).tolist()
+        if not wanted:
+            return
+        with ThreadPoolExecutor(threads()) as pool:
+            try:
+                list(pool.map(self.item, wanted))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def gather(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]:
+        self.load_all()
+        index, x, y = index.cpu(), x.cpu(), y.cpu()
+        if self._kept_images == len(self._sizes):
+            rows = self._starts[index] + y * self._widths[index] + x
+            flat = torch.from_numpy(self._memory())
+            if (
+                self._channels == 4 and self._dtype == np.uint8
+            ):  # one 32-bit read for the four bytes of a pixel
+                return flat.view(torch.int32).view(-1)[rows].view(torch.uint8).view(-1, 4)
+            return flat[rows]
+        values = torch.empty((len(index), self._channels), dtype=torch.from_numpy(self._memory()).dtype)
+        for one in index.unique().tolist():
+            chosen = index == one
+            values[chosen] = torch.from_numpy(self.item(one))[y[chosen], x[chosen]]
+        return values
