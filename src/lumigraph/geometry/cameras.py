@@ -119,22 +119,23 @@ class Cameras:
         """
         shape = torch.broadcast_shapes(index.shape, x.shape, y.shape)
         table = torch.cat((self.camera_to_world.flatten(1), self.focal, self.principal, self.near[:, None], self.far[:, None]), 1)
-        # One gather for everything, laid out so that every quantity is one contiguous row per component.
-        rows = table.t().contiguous()[:, index.reshape(-1)].reshape(18, *index.shape)
-        u = (x + 0.5 - rows[14]) / rows[12]
-        v = (y + 0.5 - rows[15]) / rows[13]
+        # One gather for everything: many small ones cost several times as much.
+        chosen = table.index_select(0, index.reshape(-1)).reshape(*index.shape, table.shape[1])
+        pose, fx, fy, cx, cy, near, far = chosen[..., :12].unflatten(-1, (3, 4)), *chosen[..., 12:].unbind(-1)
+        u = (x + 0.5 - cx) / fx
+        v = (y + 0.5 - cy) / fy
         if self.distorted:
-            u, v, radii = self._undistorted(index, u, v, rows[12], rows[13], shape)
+            u, v, radii = self._undistorted(index, u, v, fx, fy, shape)
         else:
-            radii = (0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / rows[12] + 1.0 / rows[13])
-        directions = torch.stack([rows[4 * i] * u + rows[4 * i + 1] * v + rows[4 * i + 2] for i in range(3)], dim=-1)
-        origins = torch.stack([rows[4 * i + 3] for i in range(3)], dim=-1)
+            radii = (0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / fx + 1.0 / fy)
+        right, down, forward = pose[..., :3].unbind(-1)
+        directions = torch.stack([right[..., i] * u + down[..., i] * v + forward[..., i] for i in range(3)], dim=-1)
         return Rays(
-            origins=origins.expand(*shape, 3),
+            origins=pose[..., 3].expand(*shape, 3),
             directions=directions.expand(*shape, 3),
             radii=radii.expand(shape),
-            near=rows[16].expand(shape),
-            far=rows[17].expand(shape),
+            near=near.expand(shape),
+            far=far.expand(shape),
             times=None if self.times is None else self.times[index].expand(shape),
             camera_ids=self.ids[index].expand(shape),
             attributes=None if self.attributes is None else self.attributes[index].expand(*shape, -1),
@@ -144,9 +145,9 @@ class Cameras:
         self, index: Tensor, u: Tensor, v: Tensor, fx: Tensor, fy: Tensor, shape: torch.Size
     ) -> tuple[Tensor, Tensor, Tensor]:
         uv = torch.stack(torch.broadcast_tensors(u, v), dim=-1).expand(*shape, 2)
-        uv, jacobian = undistort_with_jacobian(uv, self.distortion[index], self.fisheye)
-        widths = jacobian.norm(dim=-2)  # lengths of the images of a distorted unit step along x and along y
-        radii = (0.5 * PIXEL_RADIUS_FACTOR) * (widths[..., 0] / fx + widths[..., 1] / fy)
+        uv, (a, b, c) = undistort_with_jacobian(uv, self.distortion[index], self.fisheye)
+        # Its columns (a, b) and (b, c) are what a unit step of the distorted x and y becomes.
+        radii = (0.5 * PIXEL_RADIUS_FACTOR) * (torch.hypot(a, b) / fx + torch.hypot(b, c) / fy)
         return uv[..., 0], uv[..., 1], radii
 
     def view_rays(self, camera: int) -> Rays:

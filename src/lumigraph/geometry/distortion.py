@@ -23,7 +23,8 @@ FISHEYE_LIMIT = math.radians(89.0)
 
 Coordinates = Float[Tensor, "*shape 2"]
 Coefficients = Float[Tensor, "*#shape 6"]
-Jacobian = Float[Tensor, "*shape 2 2"]
+Jacobian = tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]  # noqa: F821
+"""Both models have symmetric Jacobians: entries (dx/dx, dx/dy = dy/dx, dy/dy)."""
 
 
 def distort(xy: Coordinates, coefficients: Coefficients, fisheye: bool = False) -> Coordinates:
@@ -42,7 +43,7 @@ def undistort(xy: Coordinates, coefficients: Coefficients, fisheye: bool = False
 def undistort_with_jacobian(
     xy: Coordinates, coefficients: Coefficients, fisheye: bool = False
 ) -> tuple[Coordinates, Jacobian]:
-    """Invert the distortion; also return d(undistorted)/d(distorted).
+    """Invert the distortion; also return the entries of the symmetric matrix d(undistorted)/d(distorted).
 
     At most ten Newton steps on the 2x2 Jacobian, none where its determinant is below 1e-9. Each coordinate stops by itself
     once it has converged, so a result never depends on the others in the batch. Where the model folds over and no inverse
@@ -50,7 +51,9 @@ def undistort_with_jacobian(
     """
     if fisheye:
         return _undistort_fisheye(xy, coefficients)
-    target_x, target_y = xy[..., 0], xy[..., 1]
+    target_x, target_y = xy[..., 0].contiguous(), xy[..., 1].contiguous()
+    # One contiguous plane per coefficient: the loop is memory bound.
+    coefficients = coefficients.movedim(-1, 0).contiguous().movedim(0, -1)
     tolerance = 4 * torch.finfo(xy.dtype).eps
     x, y = target_x, target_y
     best_x, best_y = x, y
@@ -109,7 +112,7 @@ def _fisheye_angle(theta: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]
     return theta * polynomial, slope
 
 
-def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     target = xy.norm(dim=-1)
     theta = target.clamp(max=FISHEYE_LIMIT)
     best, best_error = theta, torch.full_like(theta, math.inf)
@@ -130,7 +133,7 @@ def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor
     radial = torch.where(centre, 1.0, (1.0 + rho * rho) / safe_slope)
     tangential = torch.where(centre, 1.0, rho / safe)
     a, b, c = _radial_jacobian(direction[..., 0], direction[..., 1], radial, tangential)
-    return torch.where(centre[..., None], xy, direction * rho[..., None]), _symmetric(a, b, c)
+    return torch.where(centre[..., None], xy, direction * rho[..., None]), (a, b, c)
 
 
 def _radial_jacobian(u: Tensor, v: Tensor, radial: Tensor, tangential: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,15 +142,9 @@ def _radial_jacobian(u: Tensor, v: Tensor, radial: Tensor, tangential: Tensor) -
     return tangential + difference * u * u, difference * u * v, tangential + difference * v * v
 
 
-def _inverse_symmetric(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def _inverse_symmetric(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Entries of the inverse; of the identity where there is none."""
     determinant = a * c - b * b
     usable = determinant.abs() > SMALLEST_DETERMINANT
     scale = 1.0 / torch.where(usable, determinant, 1.0)
-    one, zero = torch.ones_like(a), torch.zeros_like(a)
-    return _symmetric(
-        torch.where(usable, c * scale, one), torch.where(usable, -b * scale, zero), torch.where(usable, a * scale, one)
-    )
-
-
-def _symmetric(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    return torch.stack((torch.stack((a, b), -1), torch.stack((b, c), -1)), -2)
+    return torch.where(usable, c * scale, 1.0), torch.where(usable, -b * scale, 0.0), torch.where(usable, a * scale, 1.0)
