@@ -1,0 +1,1 @@
+"""How good a renderer is: metrics on held-out views, tables, and the report page."""
