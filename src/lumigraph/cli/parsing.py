@@ -21,7 +21,7 @@ import dataclasses
 import difflib
 import inspect
 import sys
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -107,8 +107,8 @@ def _joined(arguments_type: type, config_class: type, name: str, default_config:
     return dataclasses.make_dataclass(
         f"{name} arguments",
         [
-            ("arguments", flat[arguments_type]),  # type: ignore[valid-type]
-            ("config", flat[config_class], config_field),  # type: ignore[valid-type]
+            ("arguments", Annotated[flat[arguments_type], tyro.conf.arg(name="")]),  # type: ignore[valid-type]
+            ("config", Annotated[flat[config_class], tyro.conf.arg(name="method")], config_field),  # type: ignore[valid-type]
         ],
         frozen=True,
         kw_only=True,
