@@ -12,7 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Background = Literal["white", "black", "random", "opaque"]
+from lumigraph.scenes.scene import Background
+
+__all__ = [
+    "Background",
+    "background_rgb",
+    "display_background",
+    "display_target",
+    "over",
+    "training_background",
+    "training_target",
+]
 
 _STREAM = 0x9E3779B97F4A7C15
 """Odd 64-bit constant (2^64 / golden ratio) that keeps the streams of different seeds apart."""

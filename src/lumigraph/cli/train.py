@@ -1,0 +1,76 @@
+"""`lumigraph train METHOD SCENE --run RUN`: a teacher from photos."""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
+from lumigraph.configs.common import TrainOptions
+from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.scenes.scene import Scene
+    from lumigraph.training.fit import TrainResult
+    from lumigraph.training.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train a teacher on the photos of a scene."""
+
+    scene: Positional[str]
+    """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
+    downscale: int = 1
+    """Reduce the images by this factor."""
+    options: FlatOptions[TrainOptions]
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and trains."""
+    method, config, arguments = parse_method(argv, "teacher", Arguments, prog="lumigraph train")
+    # Imported here: --help has to be quick, and these bring torch.
+    import torch
+
+    from lumigraph.rendering.machine import set_threads
+    from lumigraph.scenes.load import load_scene
+    from lumigraph.training.fit import begin, fit
+    from lumigraph.training.sources import PhotoSource
+
+    options: TrainOptions = arguments.options
+    if options.max_steps is None and options.max_minutes is None and not hasattr(config, "max_steps"):
+        raise LumigraphError(f"how long should {method} train?", todo="Pass --max-minutes or --max-steps")
+    set_threads(options.devices)
+    scene = load_scene(arguments.scene, downscale=arguments.downscale)
+    run = begin(method, config, scene.info, options)
+    torch.manual_seed(options.seed)
+    result = fit(
+        run.new_renderer(),
+        PhotoSource(scene.split("train"), options.seed),
+        run,
+        options,
+        validation=_validation(scene),
+    )
+    report(run, result, "train")
+
+
+def _validation(scene: "Scene"):
+    """The views to watch training with: never the test views. A scene without validation views is watched
+    with its own training views, which shows collapse and gives a picture."""
+    return scene.views.get("val") or scene.views["train"]
+
+
+def report(run: "Run", result: "TrainResult", verb: str) -> None:
+    """Prints where the run is, or after an interruption how to go on, with exit code 130."""
+    from lumigraph.training.interrupts import EXIT_CODE
+    from lumigraph.training.progress import clock_time
+
+    if result.interrupted:
+        stop(f"stopped at step {result.step:,}; the same command with --resume goes on", EXIT_CODE)
+    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on validation pixels"
+    sys.stdout.write(f"{run.path}: {result.step:,} steps in {clock_time(result.seconds)}{psnr}\n")
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Ends the command with a message and an exit code."""
+    sys.stderr.write(f"lumigraph: {message}\n")
+    raise SystemExit(code)

@@ -1,0 +1,336 @@
+"""Training: `begin` makes or reopens a run folder, `fit` trains a renderer in it, whatever it is and wherever
+its rays come from."""
+
+import logging
+import os
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.serial import config_to_json
+from lumigraph.errors import LumigraphError
+from lumigraph.files import io_errors, require_disk
+from lumigraph.rendering.machine import (
+    available_memory,
+    has_bfloat16,
+    resolve_device,
+    resolve_precision,
+    set_threads,
+)
+from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.scene import SceneInfo
+from lumigraph.training.checkpoints import KEPT, Checkpoint, newest_checkpoint
+from lumigraph.training.interrupts import Interrupts
+from lumigraph.training.progress import ProgressLine, clock_time
+from lumigraph.training.runs import Run, load_weights
+from lumigraph.training.sources import RaySource
+from lumigraph.training.task import Budget, RayTask
+from lumigraph.training.validation import ValidationViews
+from lumigraph.training.watch import BestWeights, Cadence, EarlyStopping, Steps, Watch
+
+__all__ = ["Cadence", "EarlyStopping", "TrainResult", "begin", "fit", "process_rank"]
+
+FAR_BEYOND = 1.5
+"""Training is refused when the estimated memory is this many times what is available."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How training ended. `reason`: "steps", "time", "no more gain", "interrupted"; PSNR in dB, None if
+    unknown."""
+
+    step: int
+    seconds: float
+    reason: str
+    train_psnr: float | None = None
+    val_psnr: float | None = None
+    rays_per_second: float = 0.0
+    best_step: int | None = None
+    """With early stopping: the step whose weights were kept."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Measurements over time: step, seconds, train_psnr, val_psnr, rays_per_second."""
+
+    @property
+    def interrupted(self) -> bool:
+        return self.reason == "interrupted"
+
+
+def process_rank() -> int:
+    """Which of the processes that train together this is; 0 for the one that the user started."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def begin(
+    method: str,
+    config: Any,
+    info: SceneInfo,
+    options: TrainOptions,
+    provenance: dict[str, Any] | None = None,
+) -> Run:
+    """The run folder `options.run`: reopened to go on when `options.resume` is set and there is a run, else
+    new.
+
+    Raises:
+        LumigraphError: the run that is there has another method, other method options, or another scene.
+    """
+    path = Path(options.run)
+    if process_rank() > 0:
+        return Run.open(path)  # made by the process that started this one
+    if not (options.resume and (path / "config.json").is_file()):
+        return Run.create(path, method, config, info, options, provenance)
+    run = Run.open(path)
+    if run.method != method:
+        raise LumigraphError(
+            f"the run is a {run.method}, not a {method}", where=path, todo="Choose another --run folder"
+        )
+    _same_config(run, config)
+    _same_scene(run, info)
+    run.change_options(options)
+    return run
+
+
+def _same_config(run: Run, config: Any) -> None:
+    before, now = config_to_json(run.config), config_to_json(config)
+    changed = [f"{name} was {before.get(name)!r}" for name in now if now[name] != before.get(name)]
+    if changed:
+        raise LumigraphError(
+            f"the run was begun with other options: {', '.join(changed[:4])}",
+            where=run.path,
+            todo="Resume with the same options, or start afresh with --overwrite",
+        )
+
+
+def _same_scene(run: Run, info: SceneInfo) -> None:
+    before, now = run.info, info
+    if before.background != now.background:
+        problem = f"background {before.background}, now {now.background}"
+    elif before.downscale != now.downscale:
+        problem = f"--downscale {before.downscale}, now {now.downscale}"
+    elif len(before.cameras["train"]) != len(now.cameras["train"]) or not torch.equal(
+        before.cameras["train"].size.cpu(), now.cameras["train"].size.cpu()
+    ):
+        problem = "other training views"
+    else:
+        return
+    raise LumigraphError(
+        f"the run was begun on another scene: {problem}",
+        where=run.path,
+        todo="Resume on the same scene, or start afresh with --overwrite",
+    )
+
+
+def fit(
+    renderer: Renderer,
+    source: RaySource,
+    run: Run,
+    options: TrainOptions,
+    validation: ValidationViews | None = None,
+    *,
+    initial_step: int = 0,
+    early_stopping: EarlyStopping | None = None,
+    cadence: Cadence | None = None,
+    interrupts: Interrupts | None = None,
+) -> TrainResult:
+    """Trains `renderer` in the run folder until the budget of `options` is spent, going on from the newest
+    intact checkpoint with `options.resume`.
+
+    The first Ctrl-C saves and ends with reason "interrupted", the second ends the process. On return the
+    renderer is on its device in evaluation mode, and the run holds its weights, a checkpoint, and
+    `results["training"]`.
+
+    Args:
+        validation: views to measure and draw; without them training is only watched on its own rays.
+        initial_step: number of the first step (fine-tuning goes on counting); `max_steps` counts from it.
+        early_stopping: needs `validation`; the best weights are put back at the end.
+
+    Raises:
+        LumigraphError: no budget, not enough memory, a loss that is not finite, a collapse, a disk that
+        fails, or
+            nothing intact to resume from.
+    """
+    if early_stopping is not None and validation is None:
+        raise LumigraphError(
+            "early stopping needs validation views", where=run.path, todo="Use a scene with a val split"
+        )
+    device = resolve_device(options.device)
+    set_threads(options.devices)
+    quiet = process_rank() > 0
+    line = ProgressLine(quiet=quiet)
+    budget = make_budget(run, options, initial_step)
+    begun = None
+    if options.resume or quiet:
+        begun = newest_checkpoint(run.checkpoints, lambda message: line.say(f"warning: {message}"))
+    if begun is not None:
+        load_weights(renderer, begun.part("renderer"), where=run.checkpoints)
+        line.say(f"going on from step {begun.step:,} ({clock_time(begun.seconds)} of training)")
+        if (spent := budget.spent(begun.step, begun.seconds)) is not None:
+            return _nothing_left(renderer, run, begun, spent, device, line)
+    _set_precision(renderer, options, device, line)
+    check_memory(renderer, source, device, line)
+    check_disk(renderer, run)
+    if begun is None:
+        torch.manual_seed(options.seed)
+    task = RayTask(renderer, source, budget, options.seed, begun)
+    interrupts = interrupts or Interrupts()
+    best = None if early_stopping is None else BestWeights(early_stopping)
+    if best is not None and begun is not None and "best" in begun.numbers:
+        best.restore(begun.numbers["best"], begun.part("best"))
+    watch = Watch(
+        run,
+        task,
+        line,
+        interrupts,
+        cadence=cadence or Cadence(),
+        validation=validation,
+        best=best,
+        history=[] if begun is None else list(begun.numbers.get("history", [])),
+    )
+    if begun is None and not quiet:
+        _unfinish(run)
+    try:
+        with interrupts.watching(), io_errors(run.path):
+            _train(task, watch, device, options.devices)
+            if not quiet:
+                _finish(task, watch)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise LumigraphError(
+            "memory ran out during training",
+            where=run.path,
+            todo="Use fewer rays per step, a smaller preset, or a larger --downscale; --resume goes on",
+        ) from error
+    finally:
+        line.close()
+    renderer.to(device).eval()
+    return _result(task, watch)
+
+
+def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
+    """The budget of the options; the method's own number of steps where they give none."""
+    steps, minutes = options.max_steps, options.max_minutes
+    if steps is None and minutes is None:
+        steps = getattr(run.config, "max_steps", None)
+    if steps is None and minutes is None:
+        raise LumigraphError(f"how long should {run.method} train?", todo="Pass --max-steps or --max-minutes")
+    for name, value in (("--max-steps", steps), ("--max-minutes", minutes)):
+        if value is not None and not value > 0:
+            raise LumigraphError(f"{name} must be positive, not {value}", todo="Pass a larger number")
+    return Budget(
+        first_step=initial_step,
+        last_step=None if steps is None else initial_step + steps,
+        seconds=None if minutes is None else 60 * minutes,
+    )
+
+
+def _set_precision(
+    renderer: Renderer, options: TrainOptions, device: torch.device, line: ProgressLine
+) -> None:
+    renderer.compute_dtype = resolve_precision(options.precision, device)
+    if renderer.compute_dtype == torch.bfloat16 and not has_bfloat16(device):
+        line.say("warning: this processor has no bfloat16 arithmetic; --precision float32 is faster here")
+
+
+def check_memory(renderer: Renderer, source: RaySource, device: torch.device, line: ProgressLine) -> None:
+    """Prints the memory that training is going to take beside what is available; refuses when far beyond."""
+    training, images = renderer.memory_estimate(renderer.rays_per_step), source.nbytes
+    needed = training + (images if device.type == "cpu" else 0)
+    available = available_memory(device)
+    text = f"memory: about {needed / 1e9:.1f} GB needed, {available / 1e9:.1f} GB available"
+    if needed > FAR_BEYOND * available:
+        raise LumigraphError(
+            text, todo="Use fewer rays per step, a smaller preset, a larger --downscale, or a larger machine"
+        )
+    line.say(text if needed <= available else f"warning: {text}; training may run out of it")
+
+
+def check_disk(renderer: Renderer, run: Run) -> None:
+    """Raises when the disk has no room for the checkpoints (weights and two Adam moments, one more than is
+    kept)."""
+    weights = sum(tensor.nbytes for tensor in renderer.state_dict().values())
+    require_disk(run.path, 3 * weights * (KEPT + 1) + weights)
+
+
+def _unfinish(run: Run) -> None:
+    """A run whose results say that it is finished must not say so while it trains on (another `fit` in
+    it)."""
+    if run.finished:
+        run.update_results("training", {**run.results["training"], "finished": False})
+
+
+def _train(task: RayTask, watch: Watch, device: torch.device, devices: int) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    one_of_many: int | list[int] = devices
+    if device.type == "cuda" and device.index is not None and devices == 1:
+        one_of_many = [device.index]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=one_of_many,
+            # Some weights take no part in some steps (a refinement that starts later).
+            strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+            max_epochs=1,
+            max_steps=-1,
+            logger=False,
+            callbacks=[watch],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+        )
+        trainer.fit(task, train_dataloaders=Steps())
+
+
+def _finish(task: RayTask, watch: Watch) -> None:
+    """After the last step: checkpoint, weights, results, a last picture."""
+    run, best = watch.run, watch.best
+    watch.line.close(watch.status())
+    watch.save()
+    if best is not None and best.tensors and watch.reason != "interrupted":
+        load_weights(task.renderer, best.tensors, where=run.path)
+    watch.last_measurement()
+    run.save_weights(task.renderer, task.step)
+    result = asdict(_result(task, watch))
+    finished = watch.reason != "interrupted"
+    run.update_results("training", {"finished": finished, **result, "chore_seconds": watch.rounded_chores()})
+    if finished:
+        watch.write_preview(seconds=2.0)
+
+
+def _result(task: RayTask, watch: Watch) -> TrainResult:
+    return TrainResult(
+        step=task.step,
+        seconds=round(task.clock.seconds, 3),
+        reason=watch.reason or "interrupted",
+        train_psnr=watch.train_psnr,
+        val_psnr=watch.val_psnr,
+        rays_per_second=round(watch.rays_per_second),
+        best_step=None if watch.best is None else watch.best.step,
+        history=watch.history,
+    )
+
+
+def _nothing_left(
+    renderer: Renderer, run: Run, begun: Checkpoint, spent: str, device: torch.device, line: ProgressLine
+) -> TrainResult:
+    """The checkpoint has used up the budget: training was killed at its very end, or had finished."""
+    line.say(f"nothing left to do: the budget of {spent} is used up")
+    best = begun.part("best")
+    if best:
+        load_weights(renderer, best, where=run.checkpoints)
+    before = run.results.get("training", {})
+    if not run.finished:
+        run.save_weights(renderer, begun.step)
+        before = {"step": begun.step, "seconds": begun.seconds, "reason": spent}
+        before["history"] = begun.numbers.get("history", [])
+        run.update_results("training", {"finished": True, **before})
+    renderer.to(device).eval()
+    known = {name: before[name] for name in TrainResult.__dataclass_fields__ if name in before}
+    return TrainResult(**known)

@@ -1,0 +1,99 @@
+"""The one line that shows how training goes: redrawn in a terminal, printed now and then anywhere else."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_SECONDS = 10.0
+TERMINAL_SECONDS = 0.5
+
+
+@dataclass
+class Status:
+    """What the line shows; what is not known is None."""
+
+    step: int
+    last_step: int | None
+    rays_per_second: float
+    train_psnr: float | None
+    val_psnr: float | None
+    seconds: float
+    seconds_left: float | None
+
+    def line(self) -> str:
+        """The line without colours."""
+        parts = [f"step {self.step:,}" + (f"/{self.last_step:,}" if self.last_step else "")]
+        parts.append(f"{_short(self.rays_per_second)} rays/s")
+        if self.train_psnr is not None:
+            parts.append(f"train {self.train_psnr:.2f} dB")
+        if self.val_psnr is not None:
+            parts.append(f"val {self.val_psnr:.2f} dB")
+        parts.append(f"{clock_time(self.seconds)} used")
+        if self.seconds_left is not None:
+            parts.append(f"{clock_time(self.seconds_left)} left")
+        return " · ".join(parts)
+
+
+def _short(number: float) -> str:
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.{1 if number < 100 * limit else 0}f}{unit}"
+    return f"{number:.0f}"
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`."""
+    whole = max(0, math.ceil(seconds))
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class ProgressLine:
+    """Shows `Status` lines on `stream` (stderr by default); a quiet one shows nothing (processes beyond the
+    first)."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None):
+        self._console = Console(
+            file=stream, stderr=stream is None, quiet=quiet, highlight=False, soft_wrap=True
+        )
+        self._live: Live | None = None
+        self._terminal = self._console.is_terminal
+        self._next = 0.0
+        self._shown = 0.0
+        self.interval = TERMINAL_SECONDS
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for the next `show`."""
+        return now >= self._next
+
+    def show(self, status: Status) -> None:
+        """Redraws the line in a terminal; elsewhere prints it when ten seconds have passed."""
+        now = time.perf_counter()
+        self._next = now + self.interval
+        if self._terminal:
+            if self._live is None:
+                self._live = Live(console=self._console, auto_refresh=False)
+                self._live.start()
+            self._live.update(Text(status.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif now >= self._shown + PLAIN_SECONDS:
+            self._shown = now
+            self.say(status.line())
+
+    def say(self, message: str) -> None:
+        """Prints a lasting line above the progress line."""
+        self._console.print(Text(message))
+
+    def close(self, status: Status | None = None) -> None:
+        """Leaves the last status as a plain line."""
+        if self._live is not None:
+            if status is not None:
+                self._live.update(Text(status.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._live.stop()
+            self._live = None
+        elif status is not None:
+            self.say(status.line())

@@ -1,0 +1,317 @@
+"""Run folders: a trained renderer with all that later steps need, in one folder that can be moved or sent.
+
+config.json          {schema, method, config, options, provenance}
+scene.json           cameras, bounds, background, world transform (`SceneInfo`)
+weights.safetensors  the renderer, once training has stopped in an orderly way
+checkpoints/         what resuming needs
+results.json         what training and evaluation found, by section
+media/ logs/         pictures; TensorBoard
+"""
+
+import datetime
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lumigraph
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.registry import load_config_class, load_renderer_class
+from lumigraph.configs.serial import config_from_json, config_to_json
+from lumigraph.errors import LumigraphError
+from lumigraph.files import io_errors, load_tensors, new_folder, read_json, save_tensors, write_json
+from lumigraph.rendering.machine import resolve_device, resolve_precision
+from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.scene import SceneInfo
+from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
+
+SCHEMA = 1
+_KEYS = ("schema", "method", "config", "options", "provenance")
+_UNSTORED = ("run", "resume", "overwrite")
+
+
+@dataclass
+class Run:
+    """An open run folder. `options` and `provenance` are plain JSON; `config` is the method's own
+    dataclass."""
+
+    path: Path
+    method: str
+    config: Any
+    info: SceneInfo
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+
+    # ------------------------------------------------------------------ making and opening
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        method: str,
+        config: Any,
+        info: SceneInfo,
+        options: TrainOptions,
+        provenance: dict[str, Any] | None = None,
+    ) -> "Run":
+        """Makes the folder, whole or not at all. An earlier run in its place is replaced only with
+        `options.overwrite`, unless it has never saved anything; a folder that is no run is never replaced.
+
+        Raises:
+            LumigraphError: something is in the way, or the disk fails.
+        """
+        run = cls(
+            path=path,
+            method=method,
+            config=config,
+            info=info,
+            options=stored_options(options),
+            provenance={**machine_provenance(), **scene_provenance(path, info), **(provenance or {})},
+        )
+        check_replaceable(path, options.overwrite)
+        with new_folder(path, overwrite=True) as temporary:
+            write_json(temporary / "config.json", run._config_json())
+            write_json(temporary / "scene.json", info.to_json())
+            for name in ("checkpoints", "media"):
+                (temporary / name).mkdir()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Opens a run folder.
+
+        Raises:
+            LumigraphError: it is missing, no run, of another schema, or has keys that this version does not
+            know.
+        """
+        path = Path(path)
+        where = path / "config.json"
+        if not where.is_file():
+            raise LumigraphError(
+                "this is not a run folder" if path.exists() else "there is no such run",
+                where=path,
+                todo="Give a folder that `lumigraph train` or `lumigraph distill` has written",
+            )
+        data = read_json(where)
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise LumigraphError(
+                f"the run has schema {found!r}, this version reads schema {SCHEMA}",
+                where=where,
+                todo="Use the version of lumigraph that wrote it, or train again",
+            )
+        _check_keys(data, where)
+        return cls(
+            path=path,
+            method=data["method"],
+            config=config_from_json(load_config_class(data["method"]), data["config"], where=where),
+            info=SceneInfo.from_json(read_json(path / "scene.json"), where=path / "scene.json"),
+            options=data["options"],
+            provenance=data["provenance"],
+        )
+
+    def _config_json(self) -> dict[str, Any]:
+        values = (SCHEMA, self.method, config_to_json(self.config), self.options, self.provenance)
+        return dict(zip(_KEYS, values, strict=True))
+
+    def change_options(self, options: TrainOptions) -> None:
+        """Records the options of a resumed training."""
+        self.options = stored_options(options)
+        write_json(self.path / "config.json", self._config_json())
+
+    # ------------------------------------------------------------------ its parts
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def media(self) -> Path:
+        return self.path / "media"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds, by section; empty when there is none yet."""
+        where = self.path / "results.json"
+        data = read_json(where) if where.exists() else {}
+        if not isinstance(data, dict):
+            raise LumigraphError("a JSON object is expected", where=where, todo="Remove the file")
+        return data
+
+    def update_results(self, section: str, data: dict[str, Any]) -> None:
+        """Replaces one section of `results.json` and keeps the others."""
+        write_json(self.path / "results.json", {**self.results, section: data})
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has used up its budget (and was not interrupted)."""
+        training = self.results.get("training")
+        return isinstance(training, dict) and bool(training.get("finished"))
+
+    def scene_source(self) -> str:
+        """The scene that the run was made from: `builtin:NAME`, or its folder, found again beside a run that
+        was moved together with it.
+
+        Raises:
+            LumigraphError: the folder is gone.
+        """
+        source = self.info.source
+        if source.startswith("builtin:"):
+            return source
+        relative = self.provenance.get("scene_relative_to_run")
+        candidates = [Path(source)] + ([self.path / relative] if isinstance(relative, str) else [])
+        for candidate in candidates:
+            if candidate.is_dir():
+                return str(candidate)
+        raise LumigraphError(
+            "the scene this run was made from is no longer there", where=source, todo="Pass it with --scene"
+        )
+
+    # ------------------------------------------------------------------ weights
+
+    def new_renderer(self) -> Renderer:
+        """The method's renderer with its first weights, which torch's random state decides."""
+        return load_renderer_class(self.method).from_scene(self.config, self.info)
+
+    def save_weights(self, renderer: Renderer, step: int) -> None:
+        """Writes `weights.safetensors`, wholly or not at all."""
+        tensors = {name: tensor.clone() for name, tensor in renderer.state_dict().items()}
+        save_tensors(self.weights, tensors, {"step": str(step), "method": self.method})
+
+    def load_renderer(self, device: str = "auto", precision: str = "float32") -> Renderer:
+        """The trained renderer in evaluation mode: the saved weights, or those of the newest checkpoint where
+        training is under way or was killed.
+
+        Raises:
+            LumigraphError: nothing was saved yet, or what was saved does not fit.
+        """
+        place = resolve_device(device)
+        renderer = self.new_renderer()
+        load_weights(renderer, self._newest_weights(), where=self.path)
+        renderer.compute_dtype = resolve_precision(precision, place)
+        return renderer.to(place).eval()
+
+    def _newest_weights(self) -> dict[str, torch.Tensor]:
+        saved: tuple[int, dict[str, torch.Tensor]] | None = None
+        if self.weights.exists():
+            tensors, metadata = load_tensors(self.weights)
+            step = metadata.get("step", "")
+            saved = (int(step) if step.isdecimal() else 0, tensors)
+        newest = list_checkpoints(self.checkpoints)
+        if newest and (saved is None or int(newest[0].name.removeprefix("step-")) > saved[0]):
+            checkpoint = newest_checkpoint(self.checkpoints, lambda message: None)
+            if checkpoint and (saved is None or checkpoint.step > saved[0]):
+                return checkpoint.part("renderer")
+        if saved is None:
+            raise LumigraphError(
+                "this run has no weights yet", where=self.path, todo="Train it first, or go on with --resume"
+            )
+        return saved[1]
+
+
+def load_weights(renderer: Renderer, tensors: dict[str, torch.Tensor], *, where: Path) -> None:
+    """Puts named tensors into a renderer; missing, unknown or misshapen ones raise `LumigraphError`."""
+    try:
+        missing, unexpected = renderer.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise _misfit(reason, where) from error
+    if missing or unexpected:
+        raise _misfit(f"missing {missing[:3]}, unknown {unexpected[:3]}", where)
+
+
+def _misfit(reason: str, where: Path) -> LumigraphError:
+    return LumigraphError(
+        f"the weights do not fit the method and its options: {reason}",
+        where=where,
+        todo="Use the version of lumigraph that wrote them, or train again",
+    )
+
+
+def _check_keys(data: dict[str, Any], where: Path) -> None:
+    unknown, missing = sorted(set(data) - set(_KEYS)), sorted(set(_KEYS) - set(data))
+    if unknown or missing:
+        problem = f"unknown keys {unknown}" if unknown else f"missing keys {missing}"
+        raise LumigraphError(f"the run's config has {problem}", where=where, todo="Mend it or train again")
+    for key, kind in (("method", str), ("config", dict), ("options", dict), ("provenance", dict)):
+        if not isinstance(data[key], kind):
+            raise LumigraphError(
+                f"{key!r} should be {'text' if kind is str else 'an object'}", where=where, todo="Mend it"
+            )
+
+
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raises `LumigraphError` when a new run may not be put at `path`: a finished or begun run stands there
+    and `overwrite` is false, or something that is not a run."""
+    if not path.exists():
+        return
+    with io_errors(path):
+        empty = path.is_dir() and not any(path.iterdir())
+    if empty:
+        return
+    if not (path / "config.json").is_file():
+        raise LumigraphError(
+            "there is something here that is not a run", where=path, todo="Choose another folder for --run"
+        )
+    if overwrite:
+        return
+    try:
+        finished = Run.open(path).finished
+    except LumigraphError as error:
+        raise LumigraphError(
+            f"there is a run here that cannot be read: {error.what}",
+            where=path,
+            todo="Pass --overwrite to replace it, or choose another folder",
+        ) from error
+    if finished:
+        raise LumigraphError(
+            "there is a finished run here",
+            where=path,
+            todo="Pass --overwrite to replace it, --resume with a larger budget to go on, "
+            "or choose another folder",
+        )
+    if list_checkpoints(path / "checkpoints"):
+        raise LumigraphError(
+            "there is a run here that was begun",
+            where=path,
+            todo="Pass --resume to go on with it, --overwrite to replace it, or choose another folder",
+        )
+
+
+def stored_options(options: TrainOptions) -> dict[str, Any]:
+    """The options that belong into `config.json`: all but the folder's own place and what to do with it."""
+    data = config_to_json(options)
+    return {name: value for name, value in data.items() if name not in _UNSTORED}
+
+
+def machine_provenance() -> dict[str, Any]:
+    """Versions, time and machine."""
+    return {
+        "lumigraph": lumigraph.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def scene_provenance(path: Path, info: SceneInfo) -> dict[str, Any]:
+    """Where the scene is as seen from the run, for the day both are moved together."""
+    if info.source.startswith("builtin:"):
+        return {}
+    try:
+        relative = os.path.relpath(Path(info.source).resolve(), path.resolve())
+    except ValueError:  # another Windows drive
+        return {}
+    return {"scene_relative_to_run": Path(relative).as_posix()}

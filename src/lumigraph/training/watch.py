@@ -1,0 +1,344 @@
+"""What happens beside the steps: the progress line, logs, measurements, previews, checkpoints, and when to
+stop."""
+
+import itertools
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from lumigraph.errors import LumigraphError
+from lumigraph.training.checkpoints import save_checkpoint
+from lumigraph.training.interrupts import Interrupts
+from lumigraph.training.progress import ProgressLine, Status
+from lumigraph.training.runs import Run
+from lumigraph.training.task import RayTask, Window
+from lumigraph.training.validation import Probe, ValidationViews, psnr, write_preview
+
+log = logging.getLogger("lumigraph")
+
+COLLAPSE_STEPS = 500
+COLLAPSE_MEASUREMENTS = 3
+RECOVERIES = 3
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """Seconds between the chores beside training; each also takes at most `share` of the time."""
+
+    report: float = 1.0
+    probe: float = 5.0
+    preview: float = 20.0
+    checkpoint: float = 5.0
+    longest: float = 120.0
+    """Checkpoints and previews start often and end at this distance (previews at five times it)."""
+    share: float = 0.02
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the validation PSNR has not risen by `min_gain` dB in `patience` measurements, one `every` so
+    many steps, and end with the best weights that were measured."""
+
+    every: int = 500
+    patience: int = 5
+    min_gain: float = 0.01
+
+
+class Chore:
+    """When one kind of work is due again: after `interval`, later if it was expensive."""
+
+    def __init__(self, interval: float, share: float, *, growth: float = 1.0, longest: float = math.inf):
+        self._interval, self._share, self._growth, self._longest = interval, share, growth, longest
+        self.due = interval
+
+    def done(self, started: float, now: float) -> None:
+        """Plans the next time; `started` and `now` are seconds of training."""
+        self.due = now + max(self._interval, (now - started) / self._share)
+        self._interval = min(self._longest, self._interval * self._growth)
+
+    def restart(self, now: float) -> None:
+        """Counts the interval from `now` (a resumed training has seconds on the clock)."""
+        self.due = now + self._interval
+
+
+class BestWeights:
+    """The early stopping's memory: the best measured weights, and how often nothing better came."""
+
+    def __init__(self, rule: EarlyStopping):
+        self.rule = rule
+        self.psnr = -math.inf
+        self.step = 0
+        self.misses = 0
+        self.tensors: dict[str, Tensor] = {}
+
+    def offer(self, task: RayTask, value: float) -> bool:
+        """Takes a measurement in; true when patience is at its end."""
+        if value > self.psnr + (self.rule.min_gain if self.tensors else 0):
+            self.psnr, self.step, self.misses = value, task.step, 0
+            self.tensors = {name: tensor.clone() for name, tensor in task.renderer.state_dict().items()}
+        else:
+            self.misses += 1
+        return self.misses >= self.rule.patience
+
+    def numbers(self) -> dict[str, Any]:
+        return {"psnr": self.psnr, "step": self.step, "misses": self.misses}
+
+    def restore(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.psnr, self.step = float(numbers["psnr"]), int(numbers["step"])
+        self.misses, self.tensors = int(numbers["misses"]), tensors
+
+
+class Watch(Callback):
+    """Looks at the clock after each step and does what is due. Only the first process writes and prints."""
+
+    def __init__(
+        self,
+        run: Run,
+        task: RayTask,
+        line: ProgressLine,
+        interrupts: Interrupts,
+        *,
+        cadence: Cadence,
+        validation: ValidationViews | None,
+        best: BestWeights | None,
+        history: list[dict[str, Any]],
+    ):
+        self.run, self.task, self.line, self.interrupts = run, task, line, interrupts
+        self.cadence, self.validation, self.best, self.history = cadence, validation, best, history
+        self.reason: str | None = None
+        self.train_psnr: float | None = None
+        self.val_psnr: float | None = None
+        self.rays_per_second = 0.0
+        self.chore_seconds: dict[str, float] = {}
+        share = cadence.share
+        self._chores = {
+            "report": Chore(cadence.report, 1.0),
+            "probe": Chore(cadence.probe, share, growth=1.1, longest=60),
+            "preview": Chore(cadence.preview, share, growth=2, longest=5 * cadence.longest),
+            "checkpoint": Chore(cadence.checkpoint, share, growth=2, longest=cadence.longest),
+        }
+        self._probe: Probe | None = None
+        self._probe_speed: float | None = None
+        self._constant = 0
+        self._started_over = task.step
+        self._recoveries = 0
+        self._writer: SummaryWriter | None = None
+        self._world = 1
+        self._leads = True
+
+    # ------------------------------------------------------------------ hooks of Lightning
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        # Lightning calls callbacks before the module: the clock is not running yet.
+        self.interrupts.install()
+        self._world, self._leads = trainer.world_size, trainer.is_global_zero
+        if self._leads:
+            self._writer = SummaryWriter(str(self.run.logs), purge_step=self.task.step, flush_secs=30)
+            background = self.task.renderer.background
+            if self.validation is not None:
+                self._probe = Probe.of_views(self.validation, background)
+            else:
+                self._probe = Probe.of_source(self.task.source, background)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            now = self.task.clock.seconds
+            for chore in self._chores.values():
+                chore.restart(now)
+            if self.best is not None and not self.best.tensors and self._leads:
+                self.best.offer(self.task, self._measure())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        task = self.task
+        now = task.clock.seconds
+        reason = task.budget.spent(task.step, now)
+        if reason is None and self.interrupts.requested:
+            reason = "interrupted"
+        if self._leads and reason is None:
+            reason = self._early_stop()
+        task.seconds, self.reason = self._agreed(now, reason)
+        if self._leads and self.reason is None:
+            self._do_chores(now)
+        if self.reason is not None:
+            task.clock.stop()
+            if self._leads:
+                self._report()
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    # ------------------------------------------------------------------ decisions
+
+    def _agreed(self, seconds: float, reason: str | None) -> tuple[float, str | None]:
+        """Time and reason to stop, the same in all processes: the latest time, and the first reason of this
+        list."""
+        if self._world == 1:
+            return seconds, reason
+        reasons = [None, "steps", "time", "no more gain", "interrupted"]
+        values = torch.tensor([seconds, float(reasons.index(reason))], dtype=torch.float64)
+        values = values.to(self.task.device)
+        torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX)
+        return float(values[0]), reasons[int(values[1])]
+
+    def _early_stop(self) -> str | None:
+        best = self.best
+        if best is None or (self.task.step - self.task.budget.first_step) % best.rule.every:
+            return None
+        return "no more gain" if best.offer(self.task, self._measure()) else None
+
+    # ------------------------------------------------------------------ chores
+
+    def _do_chores(self, now: float) -> None:
+        for name, chore in self._chores.items():
+            if now >= chore.due:
+                started = self.task.clock.seconds
+                getattr(self, f"_{name}_now")()
+                ended = self.task.clock.seconds
+                chore.done(started, ended)
+                self.chore_seconds[name] = self.chore_seconds.get(name, 0.0) + ended - started
+
+    def _report_now(self) -> None:
+        self._report()
+        self.line.show(self.status())
+
+    def _report(self) -> None:
+        window, self.task.window = self.task.window, Window()
+        if window.steps == 0 or window.squared_error is None:
+            return
+        seconds = max(time.perf_counter() - window.started, 1e-9)
+        self.train_psnr = psnr(float(window.squared_error) / window.steps)
+        self.rays_per_second = window.rays * self._world / seconds
+        if self._writer is None:
+            return
+        scalars = {f"loss/{name}": float(value) / window.steps for name, value in window.terms.items()}
+        scalars |= {"psnr/train": self.train_psnr, "speed/rays_per_second": self.rays_per_second}
+        scalars |= {
+            f"lr/{group.get('name', number)}": float(group["lr"])
+            for number, group in enumerate(self.task.optimiser.param_groups)
+        }
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, self.task.step)
+
+    def _measure(self) -> float:
+        """PSNR on the probe, remembered; raises when the picture has collapsed."""
+        assert self._probe is not None
+        measured = self._probe.measure(self.task.renderer)
+        self._probe_speed = measured.rays_per_second
+        self._constant = self._constant + 1 if measured.constant else 0
+        if self.validation is not None:
+            self.val_psnr = measured.psnr
+            if self._writer is not None:
+                self._writer.add_scalar("psnr/val", measured.psnr, self.task.step)
+        self.history.append(
+            {
+                "step": self.task.step,
+                "seconds": round(self.task.clock.seconds, 3),
+                "train_psnr": _rounded(self.train_psnr),
+                "val_psnr": _rounded(self.val_psnr),
+                "rays_per_second": round(self.rays_per_second),
+            }
+        )
+        return measured.psnr
+
+    def _probe_now(self) -> None:
+        self._measure()
+        steps = self.task.step - self._started_over
+        if self._constant >= COLLAPSE_MEASUREMENTS and steps >= COLLAPSE_STEPS:
+            self._collapsed()
+
+    def _collapsed(self) -> None:
+        """Starts the renderer over with another seed, or stops with advice."""
+        step, again = self.task.step, self._recoveries + 1
+        seed = self.task.seed + 7919 * again
+        if self._world == 1 and again <= RECOVERIES and self.task.renderer.recover(seed):
+            self._recoveries, self._constant, self._started_over = again, 0, step
+            self.task.forget_momentum()
+            self.line.say(
+                f"warning: at step {step:,} every pixel has the same colour; "
+                f"the {self.run.method} starts over with new weights"
+            )
+            return
+        raise LumigraphError(
+            f"training has collapsed: at step {step} every pixel has the same colour",
+            where=self.run.path,
+            todo="Try another --seed or a lower learning rate, and check with `lumigraph inspect` that "
+            "the poses and the background fit the photos",
+        )
+
+    def last_measurement(self) -> None:
+        """Measures the final weights, and says so when they show nothing."""
+        self._measure()
+        if self._constant:
+            self.line.say("warning: every pixel has the same colour: training has collapsed or was too short")
+
+    def _preview_now(self) -> None:
+        if self.validation is None:
+            return
+        # One look may take a second, later more: in any case a small part of the time so far.
+        seconds = max(1.0, self.cadence.share * self.task.clock.seconds / 2)
+        self.write_preview(seconds)
+
+    def write_preview(self, seconds: float) -> None:
+        """Writes a picture of the first validation view that takes about `seconds` at the probe's speed."""
+        if self.validation is None or self._probe is None:
+            return
+        speed = self._probe_speed or self._probe.measure(self.task.renderer).rays_per_second
+        path = self.run.media / f"step-{self.task.step:08d}.png"
+        write_preview(
+            path, self.task.renderer, self.validation, self.task.renderer.background, speed * seconds
+        )
+
+    def _checkpoint_now(self) -> None:
+        if self._constant == 0:  # what may have collapsed is not worth keeping
+            self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step; weights that are not finite raise `LumigraphError` and are not
+        kept."""
+        checkpoint = self.task.checkpoint()
+        checkpoint.numbers["history"] = self.history
+        if self.best is not None and self.best.tensors:
+            checkpoint.numbers["best"] = self.best.numbers()
+            checkpoint.tensors |= {f"best.{name}": tensor for name, tensor in self.best.tensors.items()}
+        save_checkpoint(self.run.checkpoints, checkpoint)
+
+    def status(self) -> Status:
+        """The state of things for the progress line."""
+        task, now = self.task, self.task.clock.seconds
+        done = task.budget.progress(task.step, now)
+        return Status(
+            step=task.step,
+            last_step=task.budget.last_step,
+            rays_per_second=self.rays_per_second,
+            train_psnr=self.train_psnr,
+            val_psnr=self.val_psnr,
+            seconds=now,
+            seconds_left=None if done <= 0 else now * (1 - done) / done,
+        )
+
+    def rounded_chores(self) -> dict[str, float]:
+        """Seconds that each kind of chore has taken."""
+        return {name: round(seconds, 3) for name, seconds in self.chore_seconds.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+class Steps:
+    """The "data" that Lightning loops over: numbers without end. The task draws its own rays."""
+
+    def __iter__(self):
+        return itertools.count()
