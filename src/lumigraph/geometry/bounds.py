@@ -1,9 +1,10 @@
 """The part of space a scene occupies, and the contraction of what lies beyond it.
 
-Contraction (mip-NeRF 360, Barron et al. 2022, equation 10): contract(x) = x where |x| <= 1, (2 - 1/|x|) x/|x| elsewhere; all of
-space lands in the ball (Euclidean norm, "l2") or cube (maximum norm, "linf") of radius 2.
+Contraction (mip-NeRF 360, Barron et al. 2022, equation 10): contract(x) = x where |x| <= 1, (2 - 1/|x|) x/|x|
+elsewhere; all of space lands in the ball (Euclidean norm, "l2") or cube (maximum norm, "linf") of radius 2.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.fitting import fit_focus
 from lumigraph.geometry.rays import Rays
 
 Norm = Literal["linf", "l2"]
@@ -22,7 +25,10 @@ _SMALLEST_SLOPE = 1e-12
 
 
 def contract(points: Points, norm: Norm = "linf") -> Points:
-    """Map all of space into the ball or cube of radius 2; identity within radius 1. Finite with finite gradient everywhere."""
+    """Map all of space into the ball or cube of radius 2; identity within radius 1.
+
+    Finite, with finite gradient, everywhere.
+    """
     points = points.clamp(-_LARGEST, _LARGEST)
     length = _length(points, norm)
     return points * ((2.0 - 1.0 / length) / length)
@@ -102,14 +108,68 @@ class Bounds:
     @classmethod
     def from_json(cls, data: Any, where: str | None = None) -> "Bounds":
         """Inverse of `to_json`; anything that is not a box raises LumigraphError."""
+        what = "bounds need 'lower', 'upper' (three numbers each) and 'unbounded'"
         try:
             lower = torch.tensor(data["lower"], dtype=torch.float32)
             upper = torch.tensor(data["upper"], dtype=torch.float32)
             unbounded = data["unbounded"]
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise LumigraphError("bounds need 'lower', 'upper' (three numbers each) and 'unbounded'", where=where) from error
+            raise LumigraphError(what, where=where) from error
         if lower.shape != (3,) or upper.shape != (3,) or not isinstance(unbounded, bool):
-            raise LumigraphError("bounds need 'lower', 'upper' (three numbers each) and 'unbounded'", where=where)
+            raise LumigraphError(what, where=where)
         if not bool(torch.isfinite(upper - lower).all() and (upper > lower).all()):
-            raise LumigraphError("the upper corner of the bounds must lie above the lower one on every axis", where=where)
+            raise LumigraphError("the upper corner of the bounds must exceed the lower one", where=where)
         return cls(lower, upper, unbounded)
+
+
+def fit_bounds(cameras: Cameras, unbounded: bool = True) -> Bounds:
+    """A cube about what the cameras look at (see `lumigraph.geometry.fitting.fit_focus`).
+
+    Unbounded: the core, where detail is wanted: as large as the images see at the focus in the median view
+    (geometric mean of width and height), at most the median distance to the cameras. Bounded: all that any view sees
+    at the focus, and 5 % more. Raises LumigraphError without any camera.
+    """
+    focus, _ = fit_focus(cameras)
+    distance = (cameras.positions.double() - focus).norm(dim=-1)
+    # Half the width and height of the view at unit depth.
+    slopes = 0.5 * cameras.size.double() / cameras.focal.double()
+    if unbounded:
+        half = float((distance * slopes.prod(-1).sqrt()).median().clamp(max=distance.median()))
+    else:
+        half = 1.05 * float((distance * slopes.amax(-1)).max())
+    half = max(half, 1e-3 * max(1.0, float(focus.abs().max())))
+    return Bounds((focus - half).float(), (focus + half).float(), unbounded)
+
+
+def ngp_bounds(
+    aabb_scale: float, scale: float = 0.33, offset: tuple[float, float, float] = (0.5, 0.5, 0.5)
+) -> Bounds:
+    """The box, in the file's units, that instant-ngp gives a ``transforms.json`` with these keys.
+
+    instant-ngp maps x to scale * x + offset and looks inside the cube of side ``aabb_scale`` about (0.5, 0.5, 0.5).
+    """
+    if not (math.isfinite(aabb_scale) and aabb_scale > 0 and math.isfinite(scale) and scale > 0):
+        raise LumigraphError(f"aabb_scale {aabb_scale} and scale {scale} must be positive numbers")
+    if not all(math.isfinite(value) for value in offset):
+        raise LumigraphError(f"offset {list(offset)} must be three finite numbers")
+    centre = (0.5 - torch.tensor(offset, dtype=torch.float64)) / scale
+    half = 0.5 * aabb_scale / scale
+    return Bounds((centre - half).float(), (centre + half).float())
+
+
+def fit_near_far(cameras: Cameras, bounds: Bounds) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """Depths, one pair per camera, between which the scene can be seen.
+
+    near is a twentieth of the median distance to the centre of the box, or the box's nearest corner where that is
+    farther (in a bounded scene). far is the farthest corner, or, unbounded, 64 half extents beyond the camera's
+    distance: a contracted radius above 1.98.
+    """
+    offsets = cameras.positions - bounds.centre
+    distance = offsets.norm(dim=-1)
+    nearest = (0.05 * distance.median()).clamp(min=1e-3 * float(bounds.half_extent.max()))
+    if bounds.unbounded:
+        return nearest.expand(len(cameras)).clone(), distance + 64.0 * bounds.half_extent.max()
+    depth = -(offsets * cameras.forwards).sum(-1)
+    reach = (cameras.forwards.abs() * bounds.half_extent).sum(-1)  # a box's extent along a direction
+    near = torch.maximum(depth - reach, nearest)
+    return near, torch.maximum(depth + reach, 2.0 * near)

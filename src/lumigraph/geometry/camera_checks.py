@@ -26,21 +26,22 @@ LARGEST_SIDE = 65536
 def check_cameras(tensors: dict[str, Tensor], where: str | None) -> None:
     """Raise LumigraphError naming the first camera and quantity that cannot be used.
 
-    Shapes agree; all values are finite; rotations are orthonormal and right-handed; focal lengths and sizes are positive;
-    0 <= near < far.
+    Shapes agree; all values are finite; rotations are orthonormal and right-handed; focal lengths and sizes are
+    positive; 0 <= near < far.
     """
     count = tensors["camera_to_world"].shape[0] if tensors["camera_to_world"].ndim else 0
     for name, value in tensors.items():
         _check_shape(name, value, count, where)
         _check_all(torch.isfinite(value), f"{name} is not finite", where)
     rotation = tensors["camera_to_world"][:, :, :3].double()
-    error = (rotation.transpose(1, 2) @ rotation - torch.eye(3, device=rotation.device, dtype=rotation.dtype)).abs()
-    _check_all(error.flatten(1) < _ROTATION_TOLERANCE, "the rotation of camera_to_world is not orthonormal", where)
+    identity = torch.eye(3, device=rotation.device, dtype=rotation.dtype)
+    orthonormal = (rotation.transpose(1, 2) @ rotation - identity).abs() < _ROTATION_TOLERANCE
+    _check_all(orthonormal, "the rotation of camera_to_world is not orthonormal", where)
     right_handed = torch.linalg.det(rotation) > 0
     _check_all(right_handed, "the rotation of camera_to_world is a reflection (left-handed)", where)
     _check_all(tensors["focal"] > 0, "the focal length is not positive", where)
-    size = tensors["size"]
-    _check_all((size > 0) & (size <= LARGEST_SIDE), f"the image size is not between 1 and {LARGEST_SIDE}", where)
+    sane_size = (tensors["size"] > 0) & (tensors["size"] <= LARGEST_SIDE)
+    _check_all(sane_size, f"the image size is not between 1 and {LARGEST_SIDE}", where)
     _check_all(tensors["near"] >= 0, "near is negative", where)
     _check_all(tensors["far"] > tensors["near"], "far is not beyond near", where)
 
@@ -60,13 +61,15 @@ def tensor_from_json(name: str, value: Any, integer: bool, where: str | None) ->
 def _check_shape(name: str, value: Tensor, count: int, where: str | None) -> None:
     tail = _TAILS[name]
     fits = value.ndim == 1 + len(tail) and value.shape[0] == count
-    if not fits or any(side is not None and side != got for side, got in zip(tail, value.shape[1:], strict=True)):
+    if not fits or any(side not in (None, got) for side, got in zip(tail, value.shape[1:], strict=True)):
         expected = " x ".join(["N", *("A" if side is None else str(side) for side in tail)])
-        raise LumigraphError(f"{name} of the cameras has shape {list(value.shape)} instead of {expected}", where=where)
+        what = f"{name} of the cameras has shape {list(value.shape)} instead of {expected}"
+        raise LumigraphError(what, where=where)
 
 
 def _check_all(good: Tensor, what: str, where: str | None) -> None:
     per_camera = good if good.ndim == 1 else good.flatten(1).all(1)
     if not bool(per_camera.all()):
         bad = torch.nonzero(~per_camera).flatten()
-        raise LumigraphError(f"{what} for camera number {int(bad[0])} ({len(bad)} of {len(per_camera)} cameras)", where=where)
+        count = f"{len(bad)} of {len(per_camera)} cameras"
+        raise LumigraphError(f"{what} for camera number {int(bad[0])} ({count})", where=where)

@@ -1,7 +1,7 @@
 """A batch of cameras, and the rays through their pixels.
 
-Camera frame: OpenCV (x right, y down, z forward). Pixel centres lie at integer + 0.5. A ray's direction in the camera frame is
-((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, 1), undistorted first where the lens distorts, and is not normalised.
+Camera frame: OpenCV (x right, y down, z forward). Pixel centres lie at integer + 0.5. A ray's direction in the camera
+frame is ((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, 1), undistorted first where the lens distorts, never normalised.
 """
 
 from collections.abc import Sequence
@@ -30,21 +30,21 @@ class Cameras:
 
     camera_to_world: rotation columns (right, down, forward) and position, scene units.
     focal, principal: pixels. size: int64 (width, height). near, far: z-depth, scene units.
-    distortion: k1 k2 k3 k4 p1 p2 (see `lumigraph.geometry.distortion`), all zero for none; fisheye: which model they belong to.
-    times: as the scene gives it. ids: int64, number of the captured image or device the camera stands for, -1 for invented
-    cameras. attributes: control values.
+    distortion: k1 k2 k3 k4 p1 p2 (see `lumigraph.geometry.distortion`), all zero for none; fisheye: which model they
+    belong to. times: as the scene gives it. ids: int64, number of the captured image or device the camera stands for,
+    -1 for invented cameras. attributes: control values.
     """
 
     camera_to_world: Float[Tensor, "N 3 4"]
     focal: Float[Tensor, "N 2"]
     principal: Float[Tensor, "N 2"]
     size: Int[Tensor, "N 2"]
-    near: Float[Tensor, "N"]  # noqa: F821
-    far: Float[Tensor, "N"]  # noqa: F821
+    near: Float[Tensor, "N"]
+    far: Float[Tensor, "N"]
     distortion: Float[Tensor, "N 6"]
-    ids: Int[Tensor, "N"]  # noqa: F821
+    ids: Int[Tensor, "N"]
     fisheye: bool = False
-    times: Float[Tensor, "N"] | None = None  # noqa: F821
+    times: Float[Tensor, "N"] | None = None
     attributes: Float[Tensor, "N A"] | None = None
 
     def __len__(self) -> int:
@@ -111,14 +111,18 @@ class Cameras:
         poses = transform_poses(similarity, self.camera_to_world)
         return replace(self, camera_to_world=poses, near=self.near * scale, far=self.far * scale)
 
-    def rays(self, index: Int[Tensor, "*#shape"], x: Int[Tensor, "*#shape"], y: Int[Tensor, "*#shape"]) -> Rays:
+    def rays(
+        self, index: Int[Tensor, "*#shape"], x: Int[Tensor, "*#shape"], y: Int[Tensor, "*#shape"]
+    ) -> Rays:
         """Rays through the centres of the pixels (x, y), counted from the top left, of the cameras ``index``.
 
-        The three tensors broadcast against each other; their common shape is the shape of the rays. Each ray depends on its
-        own camera and pixel only, to the last bit. ``radii`` is 2/sqrt(12) times the mean width of the pixel at unit depth.
+        The three tensors broadcast against each other; their common shape is the shape of the rays. Each ray depends on
+        its own camera and pixel only, to the last bit. ``radii`` is 2/sqrt(12) times half the sum of the pixel's width
+        and height at unit depth.
         """
         shape = torch.broadcast_shapes(index.shape, x.shape, y.shape)
-        table = torch.cat((self.camera_to_world.flatten(1), self.focal, self.principal, self.near[:, None], self.far[:, None]), 1)
+        interval = torch.stack((self.near, self.far), dim=1)
+        table = torch.cat((self.camera_to_world.flatten(1), self.focal, self.principal, interval), dim=1)
         # One gather for everything: many small ones cost several times as much.
         chosen = table.index_select(0, index.reshape(-1)).reshape(*index.shape, table.shape[1])
         pose, fx, fy, cx, cy, near, far = chosen[..., :12].unflatten(-1, (3, 4)), *chosen[..., 12:].unbind(-1)
@@ -129,7 +133,8 @@ class Cameras:
         else:
             radii = (0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / fx + 1.0 / fy)
         right, down, forward = pose[..., :3].unbind(-1)
-        directions = torch.stack([right[..., i] * u + down[..., i] * v + forward[..., i] for i in range(3)], dim=-1)
+        components = [right[..., i] * u + down[..., i] * v + forward[..., i] for i in range(3)]
+        directions = torch.stack(components, dim=-1)
         return Rays(
             origins=pose[..., 3].expand(*shape, 3),
             directions=directions.expand(*shape, 3),
@@ -155,7 +160,8 @@ class Cameras:
         width, height = self[camera].size[0].tolist()
         device = self.device
         index = torch.full((1, 1), camera % len(self), device=device)
-        return self.rays(index, torch.arange(width, device=device)[None, :], torch.arange(height, device=device)[:, None])
+        columns, rows = torch.arange(width, device=device), torch.arange(height, device=device)
+        return self.rays(index, columns[None, :], rows[:, None])
 
     def project(
         self, points: Float[Tensor, "*shape 3"], index: Int[Tensor, "*#shape"]
@@ -183,14 +189,18 @@ class Cameras:
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], fisheye: bool = False, where: str | None = None) -> "Cameras":
-        """Build from named tensors; unknown or missing names, wrong shapes and unusable values raise LumigraphError."""
+    def from_tensors(
+        cls, tensors: dict[str, Tensor], fisheye: bool = False, where: str | None = None
+    ) -> "Cameras":
+        """Build from named tensors; wrong names or shapes and unusable values raise LumigraphError."""
         known = {field.name for field in fields(cls)} - {"fisheye"}
         missing, unknown = known - set(_OPTIONAL) - set(tensors), set(tensors) - known
         if missing or unknown:
-            raise LumigraphError(f"cameras lack {sorted(missing)} and have unknown {sorted(unknown)}", where=where)
+            what = f"cameras lack {sorted(missing)} and have unknown {sorted(unknown)}"
+            raise LumigraphError(what, where=where)
         check_cameras(tensors, where)
-        typed = {name: value.to(torch.int64 if name in _INTEGER else torch.float32) for name, value in tensors.items()}
+        types = {name: torch.int64 if name in _INTEGER else torch.float32 for name in tensors}
+        typed: dict[str, Any] = {name: value.to(types[name]) for name, value in tensors.items()}
         return cls(**typed, fisheye=fisheye)
 
     def to_json(self) -> dict[str, Any]:
@@ -211,10 +221,13 @@ class Cameras:
 
 
 def concatenate(parts: Sequence[Cameras]) -> Cameras:
-    """Join batches of cameras. Raises LumigraphError when none is given or they differ in what they carry or in lens model."""
+    """Join batches of cameras.
+
+    Raises LumigraphError when none is given, or they differ in what they carry or in lens model.
+    """
     if not parts:
         raise LumigraphError("no cameras to concatenate")
     first = parts[0].tensors()
     if any(part.fisheye != parts[0].fisheye or part.tensors().keys() != first.keys() for part in parts):
-        raise LumigraphError("cameras to concatenate differ in lens model, or only some have times or attributes")
+        raise LumigraphError("cameras to concatenate differ in lens model, or in having times or attributes")
     return replace(parts[0], **{name: torch.cat([part.tensors()[name] for part in parts]) for name in first})

@@ -1,7 +1,8 @@
 """Camera conventions of other programs, and similarity transforms of the world.
 
-Poses are camera-to-world [3, 4] (rotation columns, then position). lumigraph's camera frame is OpenCV's: x right, y down,
-z forward. OpenGL and Blender: x right, y up, z backward. LLFF (``poses_bounds.npy``): columns down, right, backward.
+Poses are camera-to-world [3, 4] (rotation columns, then position). lumigraph's camera frame is OpenCV's: x right,
+y down, z forward. OpenGL and Blender: x right, y up, z backward. LLFF (``poses_bounds.npy``): columns down, right,
+backward.
 """
 
 import math
@@ -54,7 +55,9 @@ def homogeneous(poses: Poses) -> Float[Tensor, "*shape 4 4"]:
 
 
 def similarity(
-    scale: float = 1.0, rotation: Float[Tensor, "3 3"] | None = None, translation: Float[Tensor, "3"] | None = None
+    scale: float = 1.0,
+    rotation: Float[Tensor, "3 3"] | None = None,
+    translation: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "4 4"]:
     """The float64 matrix of x -> scale * rotation @ x + translation."""
     matrix = torch.eye(4, dtype=torch.float64)
@@ -103,7 +106,9 @@ def transform_poses(matrix: Float[Tensor, "4 4"], poses: Poses) -> Poses:
     return torch.cat((turned, positions), dim=-1).to(poses.dtype)
 
 
-def transform_points(matrix: Float[Tensor, "4 4"], points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
+def transform_points(
+    matrix: Float[Tensor, "4 4"], points: Float[Tensor, "*shape 3"]
+) -> Float[Tensor, "*shape 3"]:
     """Points moved by a similarity (or any affine map)."""
     exact = matrix.to(points.device, torch.float64)
     return (points.double() @ exact[:3, :3].T + exact[:3, 3]).to(points.dtype)

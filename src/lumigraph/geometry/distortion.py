@@ -1,13 +1,14 @@
 """Lens distortion of normalised image coordinates, and its inverse by Newton's method.
 
 Notation: (x, y) are undistorted coordinates X/Z, Y/Z in the camera frame; (x_d, y_d) the distorted ones, pixel =
-focal * (x_d, y_d) + principal. Coefficients are ordered k1 k2 k3 k4 p1 p2. Perspective model (OpenCV, with the polynomial
-continued to k4), with r = x^2 + y^2 and D = 1 + k1 r + k2 r^2 + k3 r^3 + k4 r^4:
+focal * (x_d, y_d) + principal. Coefficients are ordered k1 k2 k3 k4 p1 p2. Perspective model (OpenCV, with the
+polynomial continued to k4), with r = x^2 + y^2 and D = 1 + k1 r + k2 r^2 + k3 r^3 + k4 r^4:
 
     x_d = x D + 2 p1 x y + p2 (r + 2 x^2),    y_d = y D + 2 p2 x y + p1 (r + 2 y^2).
 
 Fisheye model (OpenCV ``fisheye``): theta = atan(rho), rho = |(x, y)|,
-theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8), (x_d, y_d) = (theta_d / rho) (x, y); p1, p2 unused.
+theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8), (x_d, y_d) = (theta_d / rho) (x, y);
+p1 and p2 are unused.
 """
 
 import math
@@ -19,11 +20,12 @@ from torch import Tensor
 NEWTON_STEPS = 10
 SMALLEST_DETERMINANT = 1e-9
 FISHEYE_LIMIT = math.radians(89.0)
-"""Largest angle from the optical axis: depth along the axis, the ray parameter here, does not exist from 90 degrees on."""
+"""Largest angle from the optical axis: from 90 degrees on there is no depth along the axis, the ray parameter here."""
 
 Coordinates = Float[Tensor, "*shape 2"]
 Coefficients = Float[Tensor, "*#shape 6"]
-Jacobian = tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]  # noqa: F821
+Jacobian = tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]
+_Symmetric = tuple[Tensor, Tensor, Tensor]
 """Both models have symmetric Jacobians: entries (dx/dx, dx/dy = dy/dx, dy/dy)."""
 
 
@@ -45,9 +47,10 @@ def undistort_with_jacobian(
 ) -> tuple[Coordinates, Jacobian]:
     """Invert the distortion; also return the entries of the symmetric matrix d(undistorted)/d(distorted).
 
-    At most ten Newton steps on the 2x2 Jacobian, none where its determinant is below 1e-9. Each coordinate stops by itself
-    once it has converged, so a result never depends on the others in the batch. Where the model folds over and no inverse
-    exists, the iterate with the smallest residual is returned; results are always finite. Fisheye angles end at 89 degrees.
+    At most ten Newton steps on the 2x2 Jacobian, none where its determinant is below 1e-9. Each coordinate stops by
+    itself once it has converged, so a result never depends on the others in the batch. Where the model folds over and
+    no inverse exists, the iterate with the smallest residual is returned; results are always finite. Fisheye angles
+    end at 89 degrees.
     """
     if fisheye:
         return _undistort_fisheye(xy, coefficients)
@@ -77,7 +80,7 @@ def undistort_with_jacobian(
     return torch.stack((best_x, best_y), dim=-1), _inverse_symmetric(a, b, c)
 
 
-def _perspective(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+def _perspective(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, _Symmetric]:
     """Distorted coordinates and the (symmetric) Jacobian's entries dx_d/dx, dx_d/dy = dy_d/dx, dy_d/dy."""
     k1, k2, k3, k4, p1, p2 = coefficients.unbind(-1)
     r = x * x + y * y
@@ -91,7 +94,7 @@ def _perspective(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Te
     return x_d, y_d, (a, b, c)
 
 
-def _fisheye(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+def _fisheye(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, _Symmetric]:
     """As `_perspective`, for the fisheye model (whose Jacobian is symmetric as well, being a radial map)."""
     rho = torch.hypot(x, y)
     theta = torch.atan(rho)
@@ -112,7 +115,7 @@ def _fisheye_angle(theta: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]
     return theta * polynomial, slope
 
 
-def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, _Symmetric]:
     target = xy.norm(dim=-1)
     theta = target.clamp(max=FISHEYE_LIMIT)
     best, best_error = theta, torch.full_like(theta, math.inf)
@@ -136,15 +139,17 @@ def _undistort_fisheye(xy: Tensor, coefficients: Tensor) -> tuple[Tensor, tuple[
     return torch.where(centre[..., None], xy, direction * rho[..., None]), (a, b, c)
 
 
-def _radial_jacobian(u: Tensor, v: Tensor, radial: Tensor, tangential: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _radial_jacobian(u: Tensor, v: Tensor, radial: Tensor, tangential: Tensor) -> _Symmetric:
     """Entries of tangential * I + (radial - tangential) * n n^T with the unit radial direction n = (u, v)."""
     difference = radial - tangential
     return tangential + difference * u * u, difference * u * v, tangential + difference * v * v
 
 
-def _inverse_symmetric(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _inverse_symmetric(a: Tensor, b: Tensor, c: Tensor) -> _Symmetric:
     """Entries of the inverse; of the identity where there is none."""
     determinant = a * c - b * b
     usable = determinant.abs() > SMALLEST_DETERMINANT
     scale = 1.0 / torch.where(usable, determinant, 1.0)
-    return torch.where(usable, c * scale, 1.0), torch.where(usable, -b * scale, 0.0), torch.where(usable, a * scale, 1.0)
+    entries = ((c * scale, 1.0), (-b * scale, 0.0), (a * scale, 1.0))
+    a, b, c = (torch.where(usable, inverse, otherwise) for inverse, otherwise in entries)
+    return a, b, c

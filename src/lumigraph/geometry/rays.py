@@ -1,7 +1,7 @@
 """Rays: what every model of lumigraph maps to colours.
 
-Directions are not normalised: the ray parameter ``t`` is depth along the camera's optical axis, so ``origin + t * direction``
-is the point at z-depth ``t``. Unit vectors are called view directions.
+Directions are not normalised: the ray parameter ``t`` is depth along the camera's optical axis, so
+``origin + t * direction`` is the point at z-depth ``t``. Unit vectors are called view directions.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 
 PIXEL_RADIUS_FACTOR = 2.0 / math.sqrt(12.0)
-"""Mip-NeRF (Barron et al. 2021, section 3.1): a cone of this many pixel widths as radius matches the variance of a pixel."""
+"""Radius, in half pixel widths summed over x and y, of the cone whose variance is a pixel's (Mip-NeRF, section 3.1)."""
 
 _VECTORS = ("origins", "directions", "attributes")
 
@@ -25,10 +25,10 @@ _VECTORS = ("origins", "directions", "attributes")
 class Rays:
     """A batch of rays of any leading shape ``*shape``.
 
-    origins, directions: world (scene) units; directions are not normalised (their component along the optical axis is 1).
-    radii: radius of the pixel's cone at unit depth (Mip-NeRF section 3.1). near, far: depths between which content is sought.
-    times: seconds or normalised time as the scene gives it. camera_ids: ``Cameras.ids`` of the camera, -1 for cameras that
-    belong to no captured image. attributes: control values of the scene, in its own units.
+    origins, directions: world (scene) units; directions are not normalised (their component along the optical axis is
+    1). radii: radius of the pixel's cone at unit depth (Mip-NeRF section 3.1). near, far: depths between which content
+    is sought. times: seconds or normalised time as the scene gives it. camera_ids: ``Cameras.ids`` of the camera, -1
+    for cameras that belong to no captured image. attributes: control values of the scene, in its own units.
     """
 
     origins: Float[Tensor, "*shape 3"]
