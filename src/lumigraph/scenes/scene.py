@@ -365,13 +365,9 @@ class _Store:
         self.load_all()
         index, x, y = index.cpu(), x.cpu(), y.cpu()
         if self._kept_images == len(self._sizes):
-            rows = self._starts[index] + y * self._widths[index] + x
-            flat = torch.from_numpy(self._memory())
-            if (
-                self._channels == 4 and self._dtype == np.uint8
-            ):  # one 32-bit read for the four bytes of a pixel
-                return flat.view(torch.int32).view(-1)[rows].view(torch.uint8).view(-1, 4)
-            return flat[rows]
+            # index_select, not [...]: an order of magnitude faster on a CPU.
+            rows = self._starts.index_select(0, index) + y * self._widths.index_select(0, index) + x
+            return torch.from_numpy(self._memory()).index_select(0, rows)
         values = torch.empty((len(index), self._channels), dtype=torch.from_numpy(self._memory()).dtype)
         for one in index.unique().tolist():
             chosen = index == one

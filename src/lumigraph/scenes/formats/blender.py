@@ -1,0 +1,166 @@
+"""Blender's format: `transforms_{train,val,test}.json` beside RGBA images (NeRF-synthetic, D-NeRF).
+
+Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
+(camera to world, OpenGL axes); optionally `time` and `attributes` per frame. lumigraph also reads the intrinsics keys
+of `transforms.json`, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import decode_image, decode_values
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras, concatenate
+from lumigraph.scenes.formats.fields import Fields
+from lumigraph.scenes.formats.frames import (
+    Frame,
+    FrameFile,
+    check_downscale,
+    check_enough,
+    listing,
+    make_cameras,
+    make_views,
+    natural_order,
+    read_frame_file,
+    uses_alpha,
+    warn_of_missing,
+)
+from lumigraph.scenes.formats.pictures import reduce_depth
+from lumigraph.scenes.placing import object_region, read_box
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
+from lumigraph.scenes.splits import SplitOptions, divide
+
+# The layout of NeRF-synthetic: cameras about 4 from the origin, the object within 1.5, so that it lies in [2, 6].
+NEAR, FAR, HALF_EXTENT = 2.0, 6.0, 1.5
+_CAMERA_DISTANCES = (3.0, 5.0)
+# NeRF-synthetic's depth maps: 255 at the camera, 0 at this distance along the ray.
+_DEPTH_RANGE = 8.0
+
+
+def is_blender(folder: Path) -> bool:
+    """Whether the folder has the file that this reader starts from."""
+    return (folder / "transforms_train.json").is_file()
+
+
+def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
+    """Reads a Blender scene. World units are the file's: the world transform is the identity.
+
+    Raises:
+        LumigraphError: anything in the files that cannot be used; says which file, frame and field.
+    """
+    files = [
+        read_frame_file(path) for split in SPLITS if (path := folder / f"transforms_{split}.json").is_file()
+    ]
+    missing = [name for file in files for name in file.missing]
+    frames = {file.path: sorted(file.frames, key=lambda frame: natural_order(frame.name)) for file in files}
+    everything = [frame for file in files for frame in frames[file.path]]
+    warn_of_missing(missing, len(missing) + len(everything), folder)
+    check_enough(len(frames[files[0].path]), len(files[0].missing), files[0].path)
+    check_downscale(everything, downscale)
+    near, far, bounds = _extents(files[0], everything)
+    parts, first = [], 0
+    for file in files:
+        if frames[file.path]:
+            parts.append(make_cameras(frames[file.path], *_planes(file.common, near, far), first_id=first))
+            first += len(frames[file.path])
+    cameras = _joined(parts, folder)
+    chosen = _chosen(files, frames, splits, folder)
+    alpha = uses_alpha(everything)
+    views = {}
+    for split, places in chosen.items():
+        kept, lenses = [everything[place] for place in places], cameras[torch.tensor(places)]
+        views[split] = make_views(kept, lenses, alpha, downscale, _depth_maps(kept, lenses, downscale))
+    info = SceneInfo(
+        name=folder.name,
+        source=str(folder),
+        format="blender",
+        downscale=downscale,
+        cameras={split: part.cameras for split, part in views.items()},
+        bounds=bounds,
+        background=(background or "white") if alpha else "opaque",
+        world_transform=torch.eye(4, dtype=torch.float64),
+    )
+    return Scene(info, views, missing)
+
+
+def _planes(common: Fields, near: float, far: float) -> tuple[float, float]:
+    return float(common.optional("near", near)), float(common.optional("far", far))
+
+
+def _joined(parts: Sequence[Cameras], folder: Path) -> Cameras:
+    try:
+        return concatenate(parts)
+    except LumigraphError as error:
+        raise LumigraphError(
+            error.what, where=folder, todo="Give the frames of all splits the same keys, or remove a split"
+        ) from error
+
+
+def _chosen(
+    files: Sequence[FrameFile], frames: dict[Path, list[Frame]], splits: SplitOptions, folder: Path
+) -> dict[str, list[int]]:
+    """Places of each split's frames in the list of all frames."""
+    listed, names = {}, []
+    for file in files:
+        # A name may occur in two splits; with its file in front it is unique.
+        own = [f"{file.path.name}/{frame.name}" for frame in frames[file.path]]
+        listed[file.path.stem.removeprefix("transforms_")] = own
+        names += own
+    return divide(names, splits, listed, str(folder))
+
+
+def _extents(file: FrameFile, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:
+    """near, far and bounds in file units: as the file says, as NeRF-synthetic has them, or as the cameras tell."""
+    box = read_box(file.common)
+    distances = np.linalg.norm([frame.pose[:, 3] for frame in frames], axis=1)
+    if _CAMERA_DISTANCES[0] <= distances.min() and distances.max() <= _CAMERA_DISTANCES[1]:
+        corner = torch.full((3,), HALF_EXTENT)
+        return NEAR, FAR, box or Bounds(-corner, corner)
+    region = object_region(make_cameras(frames, 1e-3, 1e6))
+    return region.near, region.far, box or region.bounds
+
+
+def _depth_maps(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> dict[str, Any]:
+    """The loader of depth maps for `Views`, when there are any: NAME_depth_0001.png beside NAME.png."""
+    found: dict[Path, str] = {}
+    for folder in {frame.path.parent for frame in frames}:
+        for name in sorted(listing(folder)):
+            match = re.fullmatch(r"(.+)_depth_\d+\.png", name)
+            if match:
+                found.setdefault(folder / match[1], name)
+    paths = [
+        frame.path.with_name(found[key]) if (key := frame.path.with_suffix("")) in found else None
+        for frame in frames
+    ]
+    return {"load_depth": _depth_loader(frames, cameras, paths, downscale)} if any(paths) else {}
+
+
+def _depth_loader(
+    frames: Sequence[Frame], cameras: Cameras, paths: Sequence[Path | None], downscale: int
+) -> Callable[[int], Float[np.ndarray, "h w"] | None]:
+    def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
+        path = paths[index]
+        if path is None:
+            return None
+        values, image = decode_values(path), decode_image(frames[index].path)
+        if values.shape != image.shape[:2]:
+            raise LumigraphError(
+                f"the depth map is {values.shape[1]}x{values.shape[0]}, its image {image.shape[1]}x{image.shape[0]}",
+                where=path,
+                todo="Render the depth map at the size of the image",
+            )
+        distance = _DEPTH_RANGE * (1.0 - values / 255.0)
+        # The map holds the distance along the unit ray; z-depth is that over the length of the ray of unit depth.
+        depth = distance / cameras.view_rays(index).directions.norm(dim=-1).numpy()
+        if image.shape[2] == 4:
+            depth = np.where(image[..., 3] == 255, depth, np.nan)
+        return reduce_depth(depth.astype(np.float32), downscale)
+
+    return load_depth

@@ -1,0 +1,110 @@
+"""Decoded images, masks and depth maps at the size the scene was asked for."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import decode_image, decode_values
+
+# Sums of 16-bit products over a block stay below 2^32 up to this block side.
+_LARGEST_32_BIT_BLOCK = 256
+
+
+def premultiplied(image: UInt8[np.ndarray, "H W C"], factor: int = 1) -> UInt8[np.ndarray, "h w C"]:
+    """Colour times alpha, averaged over blocks of `factor` x `factor` pixels (an area filter), rounded once.
+
+    Rows and columns beyond a multiple of `factor` are cut off. Three channels are only averaged.
+    """
+    if image.shape[2] == 3:
+        return image if factor == 1 else _rounded(_block_sums(image, factor), factor**2)
+    alpha = image[..., 3:]
+    products = image[..., :3] * alpha.astype(np.uint16)
+    colours = _rounded(_block_sums(products, factor), 255 * factor**2)
+    return np.concatenate([colours, _rounded(_block_sums(alpha, factor), factor**2)], axis=2)
+
+
+def _block_sums(values: np.ndarray, factor: int) -> np.ndarray:
+    wide = np.uint32 if factor <= _LARGEST_32_BIT_BLOCK else np.uint64
+    if factor == 1:
+        return values.astype(wide)
+    height, width, channels = values.shape[0] // factor, values.shape[1] // factor, values.shape[2]
+    cut = values[: height * factor, : width * factor]
+    rows = cut.reshape(height, factor, width * factor * channels).sum(axis=1, dtype=wide)
+    return rows.reshape(height, width, factor, channels).sum(axis=2, dtype=wide)
+
+
+def _rounded(sums: np.ndarray, divisor: int) -> UInt8[np.ndarray, "h w C"]:
+    return ((sums + divisor // 2) // divisor).astype(np.uint8)
+
+
+def read_image(path: Path, size: tuple[int, int], alpha: bool, factor: int) -> UInt8[np.ndarray, "h w C"]:
+    """An image file of `size` (width, height), premultiplied and reduced; four channels when `alpha`, else three."""
+    image = decode_image(path)
+    if image.shape[1::-1] != size:
+        raise LumigraphError(
+            f"the image is {image.shape[1]}x{image.shape[0]} but was {size[0]}x{size[1]} when the scene was opened",
+            where=path,
+            todo="Do not change a scene while it is in use",
+        )
+    if alpha and image.shape[2] == 3:
+        image = np.concatenate([image, np.full((*image.shape[:2], 1), 255, np.uint8)], axis=2)
+    image = premultiplied(image, factor)
+    return image if alpha else np.ascontiguousarray(image[..., :3])
+
+
+def read_mask(path: Path, size: tuple[int, int], factor: int) -> Bool[np.ndarray, "h w"]:
+    """True where the mask file is not zero; a reduced pixel may be used when all of its pixels may."""
+    mask = decode_values(path) != 0
+    if mask.shape[::-1] != size:
+        raise LumigraphError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[0]}x{size[1]}",
+            where=path,
+            todo="Save the mask at the size of the image",
+        )
+    return _blocks(mask, factor).all(axis=-1)
+
+
+def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarray, "H W"]:
+    """z-depth: the stored values times `unit`, NaN where there is no measurement (zero, not finite, or 65535).
+
+    A depth map of another size but the same shape as the image is resampled to the nearest neighbour.
+    """
+    values = decode_values(path)
+    height, width = values.shape
+    if abs(width * size[1] - height * size[0]) > max(*size, width, height):
+        raise LumigraphError(
+            f"the depth map is {width}x{height}, which has not the shape of its image, {size[0]}x{size[1]}",
+            where=path,
+            todo="Save the depth map at the size of the image",
+        )
+    if (width, height) != size:
+        rows = (np.arange(size[1]) + 0.5) * height / size[1]
+        columns = (np.arange(size[0]) + 0.5) * width / size[0]
+        values = values[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
+    missing = ~np.isfinite(values) | (values <= 0)
+    if path.suffix.lower() != ".npy":
+        missing |= values == 65535
+    return np.where(missing, np.float32(np.nan), values * np.float32(unit))
+
+
+def reduce_depth(depth: Float[np.ndarray, "H W"], factor: int) -> Float[np.ndarray, "h w"]:
+    """The median of the known depths of each block, NaN where fewer than half are known.
+
+    Not the mean: at an edge it would lie where there is nothing.
+    """
+    if factor == 1:
+        return depth
+    blocks = np.sort(_blocks(depth, factor), axis=-1)  # NaN last
+    known = np.isfinite(blocks).sum(axis=-1)
+    middle = np.maximum(known - 1, 0) // 2
+    median = np.take_along_axis(blocks, middle[..., None], axis=-1)[..., 0]
+    return np.where(2 * known >= factor**2, median, np.float32(np.nan))
+
+
+def _blocks(values: np.ndarray, factor: int) -> np.ndarray:
+    """[H, W] -> [H / factor, W / factor, factor^2], cropped to a multiple."""
+    height, width = values.shape[0] // factor, values.shape[1] // factor
+    cut = values[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return cut.swapaxes(1, 2).reshape(height, width, factor * factor)

@@ -1,0 +1,231 @@
+"""`transforms.json` as instant-ngp and nerfstudio write it.
+
+Poses are camera to world with OpenGL axes. Intrinsics stand in the file or in each frame. Photos are unbounded: the
+scene is turned upright and brought to unit size about what the cameras look at. Images with transparency show an
+object: its bounds are the file's (`aabb`, or instant-ngp's `aabb_scale`, `scale`, `offset`) or follow from the cameras.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import inside
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import similarity, split_similarity
+from lumigraph.scenes.formats.fields import Fields
+from lumigraph.scenes.formats.frames import (
+    MAX_FRAMES,
+    Frame,
+    FrameFile,
+    check_downscale,
+    check_enough,
+    make_cameras,
+    make_views,
+    natural_order,
+    read_frame_file,
+    uses_alpha,
+    warn_of_missing,
+)
+from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
+from lumigraph.scenes.placing import CAPTURE_FAR, CAPTURE_NEAR, object_region, read_box, unit_transform
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
+from lumigraph.scenes.splits import SplitOptions, divide
+
+NAME = "transforms.json"
+_DEPTH_UNIT = 1e-3
+_NGP_SCALE, _NGP_OFFSET = 0.33, 0.5
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the scene goes: the similarity from file to scene units, and near, far and bounds in scene units."""
+
+    transform: Float[Tensor, "4 4"]
+    near: float
+    far: float
+    bounds: Bounds
+
+
+def is_transforms(folder: Path) -> bool:
+    """Whether the folder has the file that this reader starts from."""
+    return (folder / NAME).is_file()
+
+
+def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
+    """Reads a scene described by `transforms.json`.
+
+    The world transform leads from the units of the original capture (before `applied_transform` and
+    `applied_scale`, where the file has them) to scene units.
+
+    Raises:
+        LumigraphError: anything in the files that cannot be used; says which file, frame and field.
+    """
+    file = read_frame_file(folder / NAME)
+    frames = sorted(file.frames, key=lambda frame: natural_order(frame.name))
+    warn_of_missing(file.missing, len(file.missing) + len(frames), file.path)
+    check_enough(len(frames), len(file.missing), file.path)
+    check_downscale(frames, downscale)
+    alpha = uses_alpha(frames)
+    place = _place(file, make_cameras(frames, CAPTURE_NEAR, CAPTURE_FAR), alpha)
+    scale, _, _ = split_similarity(place.transform)
+    # Near and far are given in scene units here, but a file's own are in file units: all pass through `transformed`.
+    cameras = make_cameras(frames, *_planes(file.common, place.near / scale, place.far / scale))
+    cameras = cameras.transformed(place.transform)
+    world_transform = place.transform @ _applied(file.common)
+    capture_scale, _, _ = split_similarity(world_transform)
+    chosen = divide([frame.name for frame in frames], splits, _listed(file, frames), str(file.path))
+    views = {}
+    for split, places in chosen.items():
+        kept = [frames[i] for i in places]
+        maps = _maps(kept, file.common, folder, downscale, capture_scale)
+        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, downscale, maps)
+    info = SceneInfo(
+        name=folder.name,
+        source=str(folder),
+        format="transforms",
+        downscale=downscale,
+        cameras={split: part.cameras for split, part in views.items()},
+        bounds=place.bounds,
+        background=(background or "white") if alpha else "opaque",
+        world_transform=world_transform,
+    )
+    return Scene(info, views, file.missing)
+
+
+def _planes(common: Fields, near: float, far: float) -> tuple[float, float]:
+    return float(common.optional("near", near)), float(common.optional("far", far))
+
+
+def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> _Place:
+    box = read_box(file.common)
+    core = box or _ngp_cube(file.common)
+    if core is not None:
+        half = float(core.half_extent.max())
+        transform = similarity(1.0 / half, translation=-core.centre.double() / half)
+        corner = (core.half_extent / half).float()
+    else:
+        transform = unit_transform(cameras)
+        corner = torch.ones(3)
+    if box is None and not alpha:
+        return _Place(
+            transform, CAPTURE_NEAR, CAPTURE_FAR, Bounds(-torch.ones(3), torch.ones(3), unbounded=True)
+        )
+    region = object_region(cameras.transformed(transform))
+    if core is None:
+        return _Place(transform, region.near, region.far, region.bounds)
+    away = cameras.transformed(transform).positions.norm(dim=1)
+    reach = float(corner.norm())
+    near, far = max(float(away.min()) - reach, 0.05 * float(away.min()), 1e-3), float(away.max()) + reach
+    return _Place(transform, near, far, Bounds(-corner, corner))
+
+
+def _ngp_cube(common: Fields) -> Bounds | None:
+    """The cube that instant-ngp's keys describe, in file units.
+
+    instant-ngp maps x to scale x + offset and takes a cube of side `aabb_scale` about (0.5, 0.5, 0.5). `aabb_scale`
+    alone says how far the background reaches, which contraction covers; scale or offset say where the scene is.
+    """
+    if "scale" not in common and "offset" not in common:
+        return None
+    scale = common.optional("scale", _NGP_SCALE, positive=True)
+    offset = common.numbers("offset", 3) if "offset" in common else [_NGP_OFFSET] * 3
+    if len(offset) != 3:
+        raise common.wrong("offset", "three numbers")
+    side = common.optional("aabb_scale", 1.0, positive=True)
+    centre = (0.5 - torch.tensor(offset, dtype=torch.float64)) / scale
+    half = 0.5 * side / scale
+    return Bounds((centre - half).float(), (centre + half).float())
+
+
+def _applied(common: Fields) -> Float[Tensor, "4 4"]:
+    """What was done to the capture before it was written: `applied_scale` after `applied_transform`."""
+    matrix = similarity()
+    if "applied_transform" in common:
+        rows = len(common.items("applied_transform", 4))
+        matrix[:3] = torch.from_numpy(common.matrix("applied_transform", 4 if rows == 4 else 3, 4))[:3]
+    try:
+        applied = similarity(common.optional("applied_scale", 1.0, positive=True)) @ matrix
+        split_similarity(applied)
+    except LumigraphError as error:
+        raise LumigraphError(
+            error.what,
+            where=f"{common.where}, applied_transform",
+            todo="Correct it or remove it from the file",
+        ) from error
+    return applied
+
+
+def _listed(file: FrameFile, frames: Sequence[Frame]) -> dict[str, list[str]] | None:
+    """The image names of each split, where the file has `train_filenames`, `val_filenames` or `test_filenames`."""
+    keys = {split: f"{split}_filenames" for split in SPLITS if f"{split}_filenames" in file.common}
+    if not keys:
+        return None
+    by_entry = {_plain(frame.fields.text("file_path")): frame.name for frame in frames}
+    known = by_entry.keys() | {_plain(name) for name in file.missing}
+    listed: dict[str, list[str]] = {}
+    for split, key in keys.items():
+        entries = [_plain(entry) for entry in file.common.texts(key, MAX_FRAMES)]
+        for entry in entries:
+            if entry not in known:
+                raise LumigraphError(
+                    f"'{key}' names {entry[:200]!r}, which is no frame",
+                    where=file.path,
+                    todo=f"Correct '{key}'",
+                )
+        listed[split] = [by_entry[entry] for entry in entries if entry in by_entry]
+    if "train" not in listed:
+        held_out = {name for names in listed.values() for name in names}
+        listed["train"] = [frame.name for frame in frames if frame.name not in held_out]
+    return listed
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def _maps(
+    frames: Sequence[Frame], common: Fields, folder: Path, downscale: int, scene_scale: float
+) -> dict[str, Any]:
+    """The loaders of masks and depth maps that `Views` takes, for those the frames name."""
+    sizes = [frame.intrinsics.size for frame in frames]
+    masks = [_named_file(frame, folder, ("mask_path",)) for frame in frames]
+    depths = [_named_file(frame, folder, ("depth_file_path", "depth_path")) for frame in frames]
+    unit = common.optional("integer_depth_scale", _DEPTH_UNIT, positive=True)
+    unit = common.optional("depth_unit_scale_factor", unit, positive=True) * scene_scale
+
+    def load_mask(index: int) -> Bool[np.ndarray, "h w"] | None:
+        path = masks[index]
+        return None if path is None else read_mask(path, sizes[index], downscale)
+
+    def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
+        path = depths[index]
+        return None if path is None else reduce_depth(read_depth(path, sizes[index], unit), downscale)
+
+    loaders: dict[str, Any] = {"load_mask": load_mask} if any(masks) else {}
+    return loaders | ({"load_depth": load_depth} if any(depths) else {})
+
+
+def _named_file(frame: Frame, folder: Path, keys: Sequence[str]) -> Path | None:
+    """The file that a frame names under the first of `keys` it has; it must exist."""
+    for key in keys:
+        if key not in frame.fields:
+            continue
+        name, where = frame.fields.text(key), f"{frame.fields.where}, {key}"
+        try:
+            path = inside(folder, name)
+        except LumigraphError as error:
+            raise LumigraphError(error.what, where=where, todo=error.todo) from error
+        if not path.is_file():
+            raise LumigraphError(
+                f"there is no file {name[:200]!r}", where=where, todo="Add it or remove the key"
+            )
+        return path
+    return None

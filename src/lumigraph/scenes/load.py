@@ -1,0 +1,84 @@
+"""Open a scene by its folder or its built-in name, whatever its format."""
+
+import os
+from pathlib import Path
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import io_errors
+from lumigraph.scenes.formats import blender, transforms
+from lumigraph.scenes.scene import Background, Scene
+from lumigraph.scenes.splits import SplitOptions
+
+BUILTIN = "builtin:"
+_PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}
+
+
+def load_scene(
+    source: str | os.PathLike[str],
+    *,
+    downscale: int = 1,
+    splits: SplitOptions | None = None,
+    background: Background | None = None,
+) -> Scene:
+    """Reads a scene. Images are decoded later, when they are used.
+
+    Args:
+        source: a folder with `transforms_train.json` (Blender) or `transforms.json` (instant-ngp, nerfstudio), or
+            that file itself, or `builtin:NAME` for a scene made of formulas.
+        downscale: reduce images by this factor, averaging blocks of pixels.
+        splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
+        background: what lies behind transparent images: "white" (the default), "black" or "random".
+
+    Raises:
+        LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field.
+    """
+    splits = splits or SplitOptions()
+    splits.check()
+    if background == "opaque":
+        raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
+    name = os.fspath(source)
+    if name.startswith(BUILTIN):
+        from lumigraph.scenes.procedural import load_builtin
+
+        return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
+    folder = _folder(Path(name))
+    if blender.is_blender(folder):
+        return blender.read(folder, downscale, splits, background)
+    if transforms.is_transforms(folder):
+        return transforms.read(folder, downscale, splits, background)
+    raise _unknown(folder)
+
+
+def _folder(path: Path) -> Path:
+    with io_errors(path):
+        if path.is_file() and path.name.startswith("transforms") and path.suffix == ".json":
+            path = path.parent
+        if not path.exists():
+            raise LumigraphError(
+                "there is no such scene folder", where=path, todo="Check the spelling of the path"
+            )
+        if not path.is_dir():
+            raise LumigraphError(
+                "this is a file, not a scene folder", where=path, todo="Name the folder it is in"
+            )
+        return path.resolve()
+
+
+def _unknown(folder: Path) -> LumigraphError:
+    with io_errors(folder):
+        entries = {entry.name for entry in folder.iterdir()}
+    if "transforms_test.json" in entries or "transforms_val.json" in entries:
+        return LumigraphError(
+            "transforms_train.json is missing", where=folder, todo="Add the file of the training views"
+        )
+    if any(Path(entry).suffix.lower() in _PHOTOS for entry in entries) or "images" in entries:
+        return LumigraphError(
+            "there are images but no camera poses",
+            where=folder,
+            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it",
+        )
+    return LumigraphError(
+        "this folder is not a scene of a known format",
+        where=folder,
+        todo="A scene has a transforms_train.json (Blender) or a transforms.json (instant-ngp, nerfstudio)",
+    )

@@ -1,0 +1,80 @@
+"""Which views train, and which are held out. Imports nothing heavy: the command line shows these options."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lumigraph.errors import LumigraphError
+
+Rule = Literal["auto", "files", "every", "fraction", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How views are divided into train, val and test."""
+
+    split: Rule = "auto"
+    """auto: as the scene's files say, else every k-th; files: as the files say; every: the 1st, k+1st, ... view by
+    name is a test view; fraction: evenly spread training views; all: every view trains, none is held out."""
+    every: int = 8
+    """The k of every k-th."""
+    fraction: float = 0.9
+    """The part of the views that trains, for --split fraction."""
+
+    def check(self) -> None:
+        """Raises LumigraphError when a value is out of its range."""
+        if self.every < 2:
+            raise LumigraphError(f"--every {self.every} leaves nothing to train on", todo="Choose 2 or more")
+        if not 0.0 < self.fraction < 1.0:
+            raise LumigraphError(
+                f"--fraction {self.fraction} is not between 0 and 1", todo="Choose for example 0.9"
+            )
+
+
+def divide(
+    names: Sequence[str], options: SplitOptions, listed: Mapping[str, Sequence[str]] | None, where: str
+) -> dict[str, list[int]]:
+    """The places in `names` of the views of each split; splits without views are left out.
+
+    Args:
+        names: the views, in the order of their names.
+        options: the rule.
+        listed: the names that the scene's files put into each split, or None where they say nothing.
+        where: the file, for messages.
+
+    Raises:
+        LumigraphError: the rule asks for lists that do not exist, or leaves no view to train on.
+    """
+    options.check()
+    count = len(names)
+    rule = options.split
+    if rule == "auto":
+        rule = "every" if listed is None else "files"
+    if rule == "files":
+        if listed is None:
+            raise LumigraphError(
+                "the files of this scene list no splits",
+                where=where,
+                todo="Choose another --split, such as every",
+            )
+        places = {name: place for place, name in enumerate(names)}
+        result = {
+            part: sorted(places[name] for name in set(chosen) & places.keys())
+            for part, chosen in listed.items()
+        }
+    elif rule == "every":
+        held_out = set(range(0, count, options.every))
+        result = {"train": [i for i in range(count) if i not in held_out], "test": sorted(held_out)}
+    elif rule == "fraction":
+        kept = math.ceil(count * options.fraction)
+        train = {round(i * (count - 1) / max(kept - 1, 1)) for i in range(kept)}
+        result = {"train": sorted(train), "test": [i for i in range(count) if i not in train]}
+    else:
+        result = {"train": list(range(count))}
+    result = {part: chosen for part, chosen in result.items() if chosen}
+    if "train" not in result:
+        raise LumigraphError(
+            f"no training view is left of {count}", where=where, todo="Add images, or choose another --split"
+        )
+    return result
