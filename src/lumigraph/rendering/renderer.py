@@ -7,7 +7,7 @@ viewers are written once. A bundle does not train; it implements `render` only.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -122,7 +122,7 @@ class Renderer(nn.Module):
     stay float32."""
 
     @classmethod
-    def from_scene(cls, config: Any, info: Any) -> Self:
+    def from_scene(cls, config: Any, info: Any) -> "Renderer":
         """Builds the renderer for `config` and the `SceneInfo` of a scene; nothing else is known when a run
         is opened."""
         raise NotImplementedError(f"{cls.__name__} does not build itself from a scene")
