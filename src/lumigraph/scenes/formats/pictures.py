@@ -63,7 +63,7 @@ def read_mask(path: Path, size: tuple[int, int], factor: int) -> Bool[np.ndarray
             where=path,
             todo="Save the mask at the size of the image",
         )
-    return _blocks(mask, factor).all(axis=-1)
+    return np.logical_and.reduce(_blocks(mask, factor), axis=-1)
 
 
 def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarray, "H W"]:

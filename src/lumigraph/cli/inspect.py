@@ -1,0 +1,117 @@
+"""`lumigraph inspect`: what was read from a scene, as a table, a picture, and JSON."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.scenes.splits import SplitOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What was read from a scene: cameras, bounds, splits, and a picture of them."""
+
+    scene: Positional[str]
+    """Scene folder, or builtin:NAME."""
+    downscale: int = 1
+    """Reduce images by this factor."""
+    out: Path = Path("inspect")
+    """Folder for the picture, NAME.png."""
+    json: Path | None = None
+    """File for the figures of the table."""
+    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table, draws the picture, and says where it is."""
+    arguments = parse(argv, Arguments, prog="lumigraph inspect")
+    from rich.console import Console
+
+    from lumigraph.files import new_file, write_json
+    from lumigraph.scenes.drawing import draw_scene
+    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.summary import summarise
+
+    scene = load_scene(arguments.scene, downscale=arguments.downscale, splits=arguments.splits)
+    summary = summarise(scene)
+    console = Console()
+    print_summary(console, summary)
+    picture = draw_scene(scene)
+    path = arguments.out / f"{scene.info.name}.png"
+    with new_file(path) as temporary:
+        picture.save(temporary, format="PNG")
+    if arguments.json is not None:
+        write_json(arguments.json, summary)
+    console.print(f"picture: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_summary(console: Any, summary: dict[str, Any]) -> None:
+    """One table for the scene, one for its splits. `console` is a rich Console."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(summary["name"]), show_header=False, title_justify="left")
+    for name, value in scene_rows(summary):
+        table.add_row(name, escape(value))
+    console.print(table)
+    splits = summary["splits"]
+    table = Table("", *splits)
+    rows = [split_rows(split) for split in splits.values()]
+    for number, (name, _) in enumerate(rows[0]):
+        table.add_row(name, *(escape(row[number][1]) for row in rows))
+    console.print(table)
+
+
+def scene_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of what is true of the whole scene."""
+    bounds = summary["bounds"]
+    corners = " to ".join(
+        "(" + ", ".join(f"{x:.3g}" for x in bounds[key]) + ")" for key in ("lower", "upper")
+    )
+    return [
+        ("source", summary["source"]),
+        ("format", summary["format"]),
+        ("downscale", str(summary["downscale"])),
+        ("background", summary["background"]),
+        ("bounds", corners + (", the core of an unbounded scene" if bounds["unbounded"] else "")),
+        ("scene units", f"1 = {1.0 / summary['scene_units_per_capture_unit']:.4g} units of the capture"),
+        (
+            "cameras look",
+            f"{summary['cameras_look']}, at ({', '.join(f'{x:.3g}' for x in summary['focus'])})",
+        ),
+        ("missing images", str(summary["missing_images"] or "none")),
+        ("memory", f"{summary['bytes'] / 1e6:,.1f} MB when all images are decoded"),
+    ]
+
+
+def split_rows(split: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of one split; the names are the same for every split."""
+    extras = [name for name in ("alpha", "masks", "depth_maps") if split[name]]
+    if split["attributes"]:
+        extras.append(f"{split['attributes']} attributes")
+    sizes = [f"{width}x{height}" for width, height in split["sizes"]]
+    return [
+        ("views", str(split["views"])),
+        ("size", ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")),
+        ("focal length", _range(split["focal"][0][0], split["focal"][1][0], " px")),
+        ("lens", _lens(split)),
+        ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
+        ("camera distance", _range(*split["camera_distance"])),
+        ("time", "still" if split["times"] is None else _range(*split["times"])),
+        ("with", ", ".join(extras).replace("_", " ") or "colour only"),
+        ("memory", f"{split['bytes'] / 1e6:,.1f} MB"),
+    ]
+
+
+def _lens(split: dict[str, Any]) -> str:
+    if split["distortion"] is None:
+        return f"{split['lens']}, no distortion"
+    names = ("k1", "k2", "k3", "k4", "p1", "p2")
+    terms = [f"{name} {value:.2g}" for name, value in zip(names, split["distortion"], strict=True) if value]
+    return f"{split['lens']}, |{'| |'.join(terms)}|" if terms else split["lens"]
+
+
+def _range(low: float, high: float, unit: str = "") -> str:
+    text = f"{low:.4g}" if high - low <= 1e-4 * abs(high) else f"{low:.4g} to {high:.4g}"
+    return text + unit

@@ -1,0 +1,51 @@
+"""What was read from a scene, as plain data for a table or a JSON file."""
+
+from typing import Any
+
+import torch
+
+from lumigraph.geometry.conventions import split_similarity
+from lumigraph.geometry.fitting import fit_focus
+from lumigraph.scenes.scene import Scene, Views
+
+
+def summarise(scene: Scene) -> dict[str, Any]:
+    """The figures of a scene: splits, sizes, lenses, bounds, background, missing images, memory. Decodes nothing."""
+    info = scene.info
+    scale, _, _ = split_similarity(info.world_transform)
+    focus, inward = fit_focus(info.cameras["train"])
+    return {
+        "name": info.name,
+        "source": info.source,
+        "format": info.format,
+        "downscale": info.downscale,
+        "background": info.background,
+        "bounds": info.bounds.to_json(),
+        "scene_units_per_capture_unit": scale,
+        "cameras_look": "inward" if inward else "forward or outward",
+        "focus": [round(value, 4) + 0.0 for value in focus.tolist()],
+        "missing_images": len(scene.missing),
+        "bytes": sum(views.nbytes for views in scene.views.values()),
+        "splits": {split: _summarise_views(views) for split, views in scene.views.items()},
+    }
+
+
+def _summarise_views(views: Views) -> dict[str, Any]:
+    cameras = views.cameras
+    lens = "fisheye" if cameras.fisheye else "perspective"
+    return {
+        "views": len(views),
+        "bytes": views.nbytes,
+        "sizes": torch.unique(cameras.size, dim=0).tolist(),
+        "focal": [cameras.focal.amin(0).tolist(), cameras.focal.amax(0).tolist()],
+        "lens": lens,
+        "distortion": cameras.distortion.abs().amax(0).tolist() if cameras.distorted else None,
+        "near": float(cameras.near.min()),
+        "far": float(cameras.far.max()),
+        "camera_distance": [float(d) for d in cameras.positions.norm(dim=1).aminmax()],
+        "times": None if cameras.times is None else [float(time) for time in cameras.times.aminmax()],
+        "attributes": 0 if cameras.attributes is None else cameras.attributes.shape[1],
+        "alpha": views.has_alpha,
+        "masks": views.has_masks,
+        "depth_maps": views.has_depths,
+    }
