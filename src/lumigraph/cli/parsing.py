@@ -40,12 +40,14 @@ _STYLE = (tyro.conf.PositionalMetavarFromFieldName,)
 
 def parse(argv: list[str], dataclass_type: type[A], prog: str, default: A | None = None) -> A:
     """An instance of `dataclass_type` from `argv` (without the program's name); defaults from `default` if given."""
-    given = {} if default is None else {"default": default}
     # tyro takes the help's first lines from the docstring; a dataclass without one has an ugly generated signature.
     description = inspect.getdoc(dataclass_type) or ""
     if description.startswith(dataclass_type.__name__ + "("):
         description = ""
-    return tyro.cli(dataclass_type, prog=prog, description=description, args=argv, config=_STYLE, **given)
+    start = tyro.MISSING_NONPROP if default is None else default
+    return tyro.cli(
+        dataclass_type, prog=prog, description=description, args=argv, config=_STYLE, default=start
+    )
 
 
 def parse_method(

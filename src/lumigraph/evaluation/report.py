@@ -92,7 +92,7 @@ def write_report(path: Path, report: Report) -> None:
 
 def page(report: Report) -> str:
     """The page as HTML text."""
-    style = resources.files(__package__).joinpath("report.css").read_text("utf-8")
+    style = resources.files("lumigraph.evaluation").joinpath("report.css").read_text("utf-8")
     body = "".join(_body(report))
     return (
         f'<!doctype html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
