@@ -1,0 +1,186 @@
+"""What the demo's report page shows: its result files, and pictures of a few held-out views."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from lumigraph import __version__
+from lumigraph.cli.opening import open_renderer
+from lumigraph.evaluation.chart import Curve
+from lumigraph.evaluation.report import (
+    Comparison,
+    Figure,
+    Movie,
+    Picture,
+    Report,
+    Table,
+    error_picture,
+    write_report,
+)
+from lumigraph.files import read_json
+from lumigraph.rendering.background import display_target
+from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.scene import Views
+from lumigraph.training.runs import Run
+from lumigraph.training.validation import as_rgba, psnr
+
+if TYPE_CHECKING:
+    from lumigraph.cli.demo import Paths
+
+SHOWN_VIEWS = 3
+ERROR_CEILING = 0.25
+STAGES = {"teacher": "Teacher", "student": "Student, distilled", "finetune": "Student, fine-tuned"}
+
+History = Sequence[Mapping[str, Any]]
+
+
+def write_demo_report(
+    paths: "Paths", commands: Sequence[str], histories: Mapping[str, History], seconds: float
+) -> None:
+    """Write the report page of a finished demo: `histories` by stage as `fit` measured them, `seconds` in all."""
+    teacher, info = open_renderer(paths.teacher)
+    pixels = float(info.cameras["test"].size.prod(dim=-1).float().mean())
+    measured = {}
+    for name in ("teacher", "distilled", "student", "bundle"):
+        result = read_json(paths.measured(name))
+        measured[name] = {**result, "rays_per_second": pixels / result["seconds_per_view"]}
+    student, _ = open_renderer(paths.student)
+    views = load_scene(Run.open(paths.teacher).scene_source(), downscale=info.downscale).split("test")
+    report = Report(
+        title="From photos to a light field",
+        lead=_lead(info.name, len(info.cameras["train"]), seconds),
+        figures=_figures(paths, measured),
+        comparisons=[_comparison(views, i, teacher, student) for i in _spread(len(views))],
+        error_ceiling=ERROR_CEILING,
+        curves=[_curve(STAGES[stage], history) for stage, history in histories.items()],
+        table=_table(paths, measured, {"teacher": teacher, "student": student}),
+        movie=Movie(path=paths.movie, caption="The student along an orbit that no photo was taken on."),
+        commands=commands,
+        notes=_notes(measured["student"]),
+        footer=f"lumigraph {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{platform.machine()}, {torch.get_num_threads()} threads",
+    )
+    write_report(paths.report, report)
+
+
+def _lead(name: str, photos: int, seconds: float) -> str:
+    return (
+        f"{photos} pictures of the scene “{name}” became a teacher, which integrates a radiance field along every ray, "
+        "and then a student, which answers each ray in one evaluation of a small network. "
+        f"All of it took {seconds / 60:.1f} minutes on this machine."
+    )
+
+
+def _figures(paths: "Paths", measured: Mapping[str, Any]) -> list[Figure]:
+    speed = {name: result["rays_per_second"] for name, result in measured.items()}
+    gain = measured["student"]["psnr"] - measured["distilled"]["psnr"]
+    fastest = max(speed["student"], speed["bundle"])
+    return [
+        Figure(label="Teacher", value=f"{measured['teacher']['psnr']:.1f} dB", note="PSNR on held-out views"),
+        Figure(
+            label="Student",
+            value=f"{measured['student']['psnr']:.1f} dB",
+            note=f"{gain:+.2f} dB from fine-tuning on the photos",
+        ),
+        Figure(
+            label="Speed",
+            value=f"{fastest / speed['teacher']:.1f}×",
+            note=f"{_count(fastest)} rays/s against the teacher’s {_count(speed['teacher'])}",
+        ),
+        Figure(
+            label="Bundle",
+            value=_megabytes(_bytes(paths.bundle, "*.onnx")),
+            note=f"{measured['bundle']['psnr']:.1f} dB through onnxruntime",
+        ),
+    ]
+
+
+def _table(paths: "Paths", measured: Mapping[str, Any], renderers: Mapping[str, Renderer]) -> Table:
+    weights = "weights.safetensors"
+    lines = [
+        ("Teacher (ngp)", "teacher", _parameters(renderers["teacher"]), _bytes(paths.teacher, weights)),
+        ("Student (r2l), distilled", "distilled", _parameters(renderers["student"]), None),
+        (
+            "Student (r2l), fine-tuned",
+            "student",
+            _parameters(renderers["student"]),
+            _bytes(paths.student, weights),
+        ),
+        ("Bundle (onnxruntime)", "bundle", None, _bytes(paths.bundle, "*.onnx")),
+    ]
+    rows = []
+    for label, name, parameters, size in lines:
+        result = measured[name]
+        rows.append(
+            [
+                label,
+                f"{result['psnr']:.2f} dB",
+                f"{result['ssim']:.4f}",
+                f"{result['rays_per_second']:,.0f}",
+                f"{1000 * result['seconds_per_view']:,.0f} ms",
+                "" if parameters is None else f"{parameters:,}",
+                "" if size is None else _megabytes(size),
+            ]
+        )
+    return Table(header=["", "PSNR", "SSIM", "rays/s", "one view", "parameters", "on disk"], rows=rows)
+
+
+def _comparison(views: Views, index: int, teacher: Renderer, student: Renderer) -> Comparison:
+    """A held-out view: the photo, both renderings, and under each its error."""
+    truth = display_target(as_rgba(views.image(index)), teacher.background).numpy()
+    camera = views.cameras[index : index + 1]
+    shown, errors = [Picture(label="Photo", rgb=_eight_bits(truth))], []
+    for label, renderer in (("Teacher", teacher), ("Student", student)):
+        image = renderer.view(camera).rgb.float().clamp(0, 1).cpu().numpy()
+        caption = f"{psnr(float(np.square(image - truth).mean())):.1f} dB"
+        shown.append(Picture(label=label, rgb=_eight_bits(image), caption=caption))
+        errors.append(Picture(label=f"{label}’s error", rgb=error_picture(image, truth, ERROR_CEILING)))
+    return Comparison(title=views.names[index], pictures=[*shown, *errors])
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    return [
+        "Everything is measured on views that no training step saw and that chose no checkpoint; the curves are "
+        "measured on validation views, at some thousand fixed pixels.",
+        "Rays per second count whole views of the held-out cameras, one after the other, with all threads.",
+        "Errors are absolute differences to the photo, averaged over the three channels.",
+        *(f"{name}: {text}" for name, text in result["definitions"].items() if isinstance(text, str)),
+    ]
+
+
+def _spread(count: int) -> list[int]:
+    """Up to `SHOWN_VIEWS` view numbers, spread over all."""
+    return np.unique(np.linspace(0, count - 1, min(SHOWN_VIEWS, count)).round().astype(int)).tolist()
+
+
+def _curve(label: str, history: History) -> Curve:
+    known = [entry for entry in history if entry["val_psnr"] is not None]
+    minutes = [entry["seconds"] / 60 for entry in known]
+    return Curve(label=label, minutes=minutes, psnr=[entry["val_psnr"] for entry in known])
+
+
+def _eight_bits(image: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    return (image * 255).round().astype(np.uint8)
+
+
+def _parameters(renderer: Renderer) -> int:
+    return sum(parameter.numel() for parameter in renderer.parameters())
+
+
+def _bytes(folder: Path, pattern: str) -> int:
+    """Bytes of the largest file: a bundle holds the same network more than once, in different forms."""
+    return max(path.stat().st_size for path in folder.glob(pattern))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB" if size < 10e6 else f"{size / 1e6:.1f} MB"
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
