@@ -98,11 +98,11 @@ def _process_lives(process: int) -> bool:
 def remove_stale(folder: str | os.PathLike[str]) -> None:
     """Removes from `folder` the temporary files and folders left by dead processes of this host."""
     with io_errors(folder):
-        entries = list(os.scandir(folder)) if Path(folder).is_dir() else []
+        entries = list(Path(folder).iterdir()) if Path(folder).is_dir() else []
     for entry in entries:
         match = _TEMPORARY.match(entry.name)
         if match and match["host"] == _HOST and not _process_lives(int(match["process"])):
-            _remove(Path(entry.path))
+            _remove(entry)
 
 
 def _remove(path: Path) -> None:
@@ -196,7 +196,7 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
                 where=path,
                 todo="Choose another name",
             )
-        if not overwrite and any(os.scandir(path)):
+        if not overwrite and any(path.iterdir()):
             raise LumigraphError(
                 "this folder exists already", where=path, todo="Choose another name or pass --overwrite"
             )
@@ -325,7 +325,7 @@ def load_tensors(
 
 
 @contextlib.contextmanager
-def _open_image(path: Path, max_pixels: float) -> Iterator["Image"]:
+def _open_image(path: Path, max_pixels: int) -> Iterator["Image"]:
     """Opens an image, its size checked against `max_pixels` before any pixel is decoded."""
     from PIL import Image, UnidentifiedImageError
 
@@ -357,7 +357,7 @@ def _open_image(path: Path, max_pixels: float) -> Iterator["Image"]:
         ) from error
 
 
-def _check_pixels(path: Path, width: int, height: int, max_pixels: float) -> None:
+def _check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise LumigraphError(f"the image has no pixels ({width}x{height})", where=path, todo="Copy it again")
     if width * height > max_pixels:
@@ -368,16 +368,14 @@ def _too_many_pixels(path: Path, detail: str) -> LumigraphError:
     return LumigraphError(f"the image has too many pixels: {detail}", where=path, todo="Scale it down first")
 
 
-def image_size(
-    path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS
-) -> tuple[int, int, bool]:
+def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> tuple[int, int, bool]:
     """Width, height, and whether there is an alpha channel, from the header alone."""
     with _open_image(Path(path), max_pixels) as image:
         alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
         return image.width, image.height, alpha
 
 
-def decode_image(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
+def decode_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
     """Decodes an image to uint8 [H, W, 3], or [H, W, 4] with straight alpha where the file has alpha.
 
     Grey becomes three equal channels, palettes are resolved, 16 bits are rounded to 8. An EXIF orientation is
@@ -404,7 +402,7 @@ def decode_image(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_
         return np.array(image.convert("RGBA" if alpha else "RGB"))
 
 
-def decode_values(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
+def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
     """Decodes a map of numbers (depth, mask) to float32 [H, W] as stored, from an image or `.npy`.
 
     Of an image with several channels the first is taken; 16-bit values come back as 0 to 65535.
@@ -424,7 +422,7 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: float = MAX_IMAGE
         return np.array(values[..., 0] if values.ndim == 3 else values, dtype=np.float32)
 
 
-def _load_array(path: Path, max_pixels: float) -> "numpy.ndarray":
+def _load_array(path: Path, max_pixels: int) -> "numpy.ndarray":
     import numpy as np
 
     with io_errors(path):
