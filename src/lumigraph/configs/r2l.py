@@ -1,0 +1,114 @@
+"""Options of the R2L student. Imports no torch."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Activation = Literal["relu", "leaky_relu", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class R2LConfig:
+    """A deep residual MLP that maps the code of a ray to its colour in one evaluation."""
+
+    width: int = 256
+    """Units of every hidden layer."""
+    depth: int = 88
+    """Linear layers in all: one head, one tail, and the body between them."""
+    layers_per_block: int = 2
+    """Linear layers of one residual block of the body."""
+    residual: bool = True
+    """Residual blocks; without them the body is a plain MLP, which the paper shows to learn badly."""
+    global_skip: bool = True
+    """Add the head's output to the body's output."""
+    residual_scale: float = 1.0
+    """Factor on the output of a residual block before it is added."""
+    activation: Activation = "relu"
+    """After the head, and after each layer of a plain body."""
+    inner_activation: Activation = "relu"
+    """Between the layers of a residual block."""
+    outer_activation: Activation = "none"
+    """After the addition of a residual block."""
+
+    code: Literal["points", "plucker"] = "points"
+    """What describes a ray: points along it, or its Plücker coordinates (direction, moment)."""
+    points: int = 16
+    """Points on a ray, both ends included."""
+    octaves: int = 10
+    """Frequencies of the positional encoding, 1 to 2^(octaves - 1)."""
+    perturb: bool = True
+    """Jitter the points within their bins during training."""
+    near: float | None = None
+    """Depth of the first point in scene units (None: the smallest near of the scene's cameras)."""
+    far: float | None = None
+    """Depth of the last point in scene units (None: the largest far of the scene's cameras)."""
+    learn_depth: bool = False
+    """Predict depth as well, where the labels have it."""
+    depth_weight: float = 0.1
+    """Weight of the depth loss, on depth scaled from near..far to 0..1."""
+
+    rays: int = 81920
+    """New rays per step; rays of the hard pool come on top."""
+    hard_ratio: tuple[float, float] = (0.2, 0.2)
+    """Hard rays that enter the pool, and that leave it into the batch, as parts of `rays`; 0 0 is no pool."""
+    hard_multiple: int = 20
+    """Size of the hard-ray pool in multiples of `rays`."""
+
+    lr: float = 5e-4
+    """Adam's learning rate."""
+    warmup_lr: float = 1e-4
+    """Learning rate of step 0, from which it rises linearly to `lr`."""
+    warmup_steps: int = 200
+    """Steps of that rise; 0 is none."""
+    schedule: Literal["steps", "budget", "constant"] = "steps"
+    """After the warm-up. steps: times 0.1 every `decay_steps`, as published. budget: a cosine from `lr` to
+    `lr * final_lr` over the training budget, whatever its length. constant: `lr`."""
+    decay_steps: int = 500_000
+    """Steps in which the learning rate falls to a tenth (schedule steps)."""
+    final_lr: float = 0.02
+    """Part of `lr` that is left at the end (schedule budget)."""
+
+    def __post_init__(self) -> None:
+        positive = ("width", "layers_per_block", "points", "rays", "hard_multiple", "lr", "decay_steps")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.depth < 3:
+            raise ValueError(f"depth must be at least 3 (head, body, tail), not {self.depth}")
+        if self.residual and (self.depth - 2) % self.layers_per_block:
+            raise ValueError(
+                f"depth - 2 must be a multiple of layers_per_block ({self.layers_per_block}), "
+                f"and {self.depth} - 2 is not"
+            )
+        if self.code == "points" and self.points < 2:
+            raise ValueError("points must be at least 2: both ends of the ray")
+        if self.octaves < 0 or self.warmup_steps < 0 or self.depth_weight < 0 or self.warmup_lr < 0:
+            raise ValueError("octaves, warmup_steps, warmup_lr and depth_weight must not be negative")
+        if not all(0 <= ratio <= 1 for ratio in self.hard_ratio):
+            raise ValueError(f"hard_ratio must lie in 0..1, not {self.hard_ratio}")
+        if not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr must lie in 0..1, not {self.final_lr}")
+
+    @property
+    def blocks(self) -> int:
+        """Residual blocks of the body (43 at depth 88)."""
+        return (self.depth - 2) // self.layers_per_block
+
+
+_CPU = R2LConfig(
+    width=128,
+    depth=24,
+    rays=4096,
+    lr=2e-3,
+    warmup_lr=2e-4,
+    schedule="budget",
+    perturb=False,
+)
+
+PRESETS: dict[str, R2LConfig] = {
+    "cpu": _CPU,
+    "cpu-large": replace(_CPU, width=192, depth=30, lr=1.5e-3),
+    "cpu-small": replace(_CPU, width=64, depth=14, rays=2048),
+    "paper": R2LConfig(),
+    "donerf": R2LConfig(width=181),
+}
+"""`paper` and `donerf` are the published networks and schedules; `cpu*` are sized for minutes on two cores."""

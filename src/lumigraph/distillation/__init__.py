@@ -1,0 +1,1 @@
+"""Distillation: pseudo views from a teacher, stored or live, and the rays a student still gets wrong."""

@@ -1,0 +1,35 @@
+"""Cameras that a teacher is asked for."""
+
+from typing import Literal
+
+import torch
+
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.samplers import sample_fitted, sample_mobile, sample_r2l
+
+Poses = Literal["fitted", "r2l", "mobile"]
+"""fitted: like the captured cameras; r2l, mobile: the distributions of the two publications."""
+
+
+def sample_poses(
+    poses: Poses,
+    n: int,
+    seed: int,
+    cameras: Cameras,
+    *,
+    random_focal: bool = True,
+    focal_scale: float = 1.0,
+) -> Cameras:
+    """`n` undistorted cameras around what `cameras` see, a pure function of its arguments.
+
+    `random_focal`: R2L's random zoom of 1 to 2 (poses "r2l" only); `focal_scale` multiplies every focal length.
+    """
+    if poses == "r2l":
+        sampled = sample_r2l(n, seed, cameras, zoom=(1.0, 2.0) if random_focal else (1.0, 1.0))
+    else:
+        sampled = (sample_mobile if poses == "mobile" else sample_fitted)(n, seed, cameras)
+    tensors = sampled.tensors()
+    # A pseudo view has no lens: its rays are the straight ones of a pinhole.
+    tensors["distortion"] = torch.zeros_like(sampled.distortion)
+    tensors["focal"] = sampled.focal * focal_scale
+    return Cameras.from_tensors(tensors)
