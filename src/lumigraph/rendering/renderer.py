@@ -105,6 +105,13 @@ class ParameterGroup:
     weight_decay: float = 0.0
 
 
+def _count_as_changed(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """Fused Adam changes parameters behind autograd's back: whoever keeps something derived from them (packed
+    weights) goes by their version."""
+    for group in optimiser.param_groups:
+        torch.autograd.graph.increment_version(group["params"])
+
+
 class Renderer(nn.Module):
     """Rays to colours, and how to learn it.
 
@@ -177,7 +184,7 @@ class Renderer(nn.Module):
             raise NotImplementedError(
                 f"{type(self).__name__} asks for the optimisers {unknown} and must build them itself"
             )
-        return torch.optim.Adam(
+        optimiser = torch.optim.Adam(
             [
                 {
                     "name": group.name,
@@ -191,6 +198,8 @@ class Renderer(nn.Module):
             ],
             fused=True,
         )
+        optimiser.register_step_post_hook(_count_as_changed)
+        return optimiser
 
     def lr_scale(self, step: int, progress: float) -> float:
         """Factor on every group's initial learning rate; `progress` in [0, 1] is the used part of the
