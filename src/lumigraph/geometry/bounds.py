@@ -5,6 +5,7 @@ elsewhere; all of space lands in the ball (Euclidean norm, "l2") or cube (maximu
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -142,7 +143,7 @@ def fit_bounds(cameras: Cameras, unbounded: bool = True) -> Bounds:
 
 
 def ngp_bounds(
-    aabb_scale: float, scale: float = 0.33, offset: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    aabb_scale: float | int, scale: float | int = 0.33, offset: Sequence[float | int] = (0.5, 0.5, 0.5)
 ) -> Bounds:
     """The box, in the file's units, that instant-ngp gives a ``transforms.json`` with these keys.
 
@@ -150,7 +151,7 @@ def ngp_bounds(
     """
     if not (math.isfinite(aabb_scale) and aabb_scale > 0 and math.isfinite(scale) and scale > 0):
         raise LumigraphError(f"aabb_scale {aabb_scale} and scale {scale} must be positive numbers")
-    if not all(math.isfinite(value) for value in offset):
+    if len(offset) != 3 or not all(math.isfinite(value) for value in offset):
         raise LumigraphError(f"offset {list(offset)} must be three finite numbers")
     centre = (0.5 - torch.tensor(offset, dtype=torch.float64)) / scale
     half = 0.5 * aabb_scale / scale

@@ -4,6 +4,7 @@ Camera frame: OpenCV (x right, y down, z forward). Pixel centres lie at integer 
 frame is ((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, 1), undistorted first where the lens distorts, never normalised.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -52,7 +53,8 @@ class Cameras:
 
     def __getitem__(self, key: int | slice | Tensor) -> "Cameras":
         """Chosen cameras, always as a batch: an int gives a batch of one; a tensor holds numbers or a mask."""
-        if isinstance(key, int):
+        if not isinstance(key, slice) and not (isinstance(key, Tensor) and key.ndim > 0):
+            key = operator.index(key)
             if not -len(self) <= key < len(self):
                 raise IndexError(f"camera {key} of {len(self)}")
             key = slice(key % len(self), key % len(self) + 1)
@@ -136,14 +138,14 @@ class Cameras:
         components = [right[..., i] * u + down[..., i] * v + forward[..., i] for i in range(3)]
         directions = torch.stack(components, dim=-1)
         return Rays(
-            origins=pose[..., 3].expand(*shape, 3),
-            directions=directions.expand(*shape, 3),
-            radii=radii.expand(shape),
-            near=near.expand(shape),
-            far=far.expand(shape),
-            times=None if self.times is None else self.times[index].expand(shape),
-            camera_ids=self.ids[index].expand(shape),
-            attributes=None if self.attributes is None else self.attributes[index].expand(*shape, -1),
+            origins=_filled(pose[..., 3], *shape, 3),
+            directions=_filled(directions, *shape, 3),
+            radii=_filled(radii, *shape),
+            near=_filled(near, *shape),
+            far=_filled(far, *shape),
+            times=None if self.times is None else _filled(self.times[index], *shape),
+            camera_ids=_filled(self.ids[index], *shape),
+            attributes=None if self.attributes is None else _filled(self.attributes[index], *shape, -1),
         )
 
     def _undistorted(
@@ -231,3 +233,8 @@ def concatenate(parts: Sequence[Cameras]) -> Cameras:
     if any(part.fisheye != parts[0].fisheye or part.tensors().keys() != first.keys() for part in parts):
         raise LumigraphError("cameras to concatenate differ in lens model, or in having times or attributes")
     return replace(parts[0], **{name: torch.cat([part.tensors()[name] for part in parts]) for name in first})
+
+
+def _filled(values: Tensor, *shape: int) -> Tensor:
+    """Broadcast to a shape, in memory of its own: kernels want contiguous arrays."""
+    return values.expand(shape).contiguous()

@@ -36,14 +36,14 @@ def opencv_to_llff(poses: Poses) -> Poses:
     return llff_to_opencv(poses)
 
 
-def focal_from_angle(angle: float, side: float) -> float:
+def focal_from_angle(angle: float, side: float | int) -> float:
     """Focal length in pixels from the field of view in radians over ``side`` pixels: 0.5 side / tan(angle / 2)."""
     if not 0.0 < angle < math.pi:
         raise LumigraphError(f"a field of view of {angle} radians is not between 0 and pi")
     return 0.5 * side / math.tan(0.5 * angle)
 
 
-def angle_from_focal(focal: float, side: float) -> float:
+def angle_from_focal(focal: float, side: float | int) -> float:
     """Inverse of `focal_from_angle`."""
     return 2.0 * math.atan2(0.5 * side, focal)
 
@@ -55,7 +55,7 @@ def homogeneous(poses: Poses) -> Float[Tensor, "*shape 4 4"]:
 
 
 def similarity(
-    scale: float = 1.0,
+    scale: float | int = 1.0,
     rotation: Float[Tensor, "3 3"] | None = None,
     translation: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "4 4"]:

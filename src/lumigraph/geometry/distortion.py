@@ -32,8 +32,7 @@ _Symmetric = tuple[Tensor, Tensor, Tensor]
 def distort(xy: Coordinates, coefficients: Coefficients, fisheye: bool = False) -> Coordinates:
     """Undistorted to distorted normalised coordinates."""
     model = _fisheye if fisheye else _perspective
-    x_d, y_d, _ = model(xy[..., 0], xy[..., 1], coefficients)
-    return torch.stack((x_d, y_d), dim=-1)
+    return torch.stack(model(xy[..., 0], xy[..., 1], coefficients)[:2], dim=-1)
 
 
 def undistort(xy: Coordinates, coefficients: Coefficients, fisheye: bool = False) -> Coordinates:
@@ -94,16 +93,14 @@ def _perspective(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Te
     return x_d, y_d, (a, b, c)
 
 
-def _fisheye(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, _Symmetric]:
-    """As `_perspective`, for the fisheye model (whose Jacobian is symmetric as well, being a radial map)."""
-    rho = torch.hypot(x, y)
-    theta = torch.atan(rho)
-    theta_d, slope = _fisheye_angle(theta, coefficients)
-    centre = rho < 1e-8
-    safe = torch.where(centre, 1.0, rho)
-    tangential = torch.where(centre, 1.0, theta_d / safe)
-    radial = torch.where(centre, 1.0, slope / (1.0 + rho * rho))
-    return x * tangential, y * tangential, _radial_jacobian(x / safe, y / safe, radial, tangential)
+def _fisheye(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Distorted coordinates; smooth through the centre."""
+    squared = x * x + y * y
+    centre = squared < 1e-16
+    rho = torch.where(centre, 1.0, squared).sqrt()
+    theta_d, _ = _fisheye_angle(torch.atan(rho), coefficients)
+    scale = torch.where(centre, 1.0, theta_d / rho)
+    return x * scale, y * scale
 
 
 def _fisheye_angle(theta: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:

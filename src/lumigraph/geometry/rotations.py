@@ -11,6 +11,7 @@ _SMALL_ANGLE = 1e-2
 _PARALLEL = 1e-6
 
 Vectors = Float[Tensor, "*shape 3"]
+Broadcast = Float[Tensor, "*#shape 3"]
 Rotations = Float[Tensor, "*shape 3 3"]
 
 
@@ -106,7 +107,7 @@ def perpendicular(vectors: Vectors) -> Vectors:
     return torch.where(length > 0, raw / torch.where(length > 0, length, 1.0), fallback)
 
 
-def unit(vectors: Vectors, fallback: Vectors) -> Vectors:
+def unit(vectors: Vectors, fallback: Broadcast) -> Vectors:
     """Normalised vectors; ``fallback`` where one is zero or not finite. Does not overflow."""
     largest = vectors.abs().amax(-1, keepdim=True)
     usable = (largest > 0) & torch.isfinite(largest)
@@ -115,11 +116,12 @@ def unit(vectors: Vectors, fallback: Vectors) -> Vectors:
     return torch.where(usable, scaled / torch.where(usable, length, 1.0), fallback)
 
 
-def look_along(eye: Vectors, forward: Vectors, up: Vectors) -> Float[Tensor, "*shape 3 4"]:
+def look_along(eye: Broadcast, forward: Broadcast, up: Broadcast) -> Float[Tensor, "*shape 3 4"]:
     """Camera-to-world (OpenCV) at ``eye`` with the given viewing direction, and ``up`` upwards in the image.
 
-    right = n(forward x up), down = forward x right. Where the two are parallel, or forward is zero, some right-angled
-    frame is taken, always the same one: the result is a rotation for every finite input.
+    The shapes of the three broadcast against each other. right = n(forward x up), down = forward x right. Where those
+    two are parallel, or forward is zero, some right-angled frame is taken, always the same one: the result is a
+    rotation for every finite input.
     """
     shape = torch.broadcast_shapes(eye.shape, forward.shape, up.shape)
     position, along, above = (value.double().expand(shape) for value in (eye, forward, up))
@@ -132,6 +134,6 @@ def look_along(eye: Vectors, forward: Vectors, up: Vectors) -> Float[Tensor, "*s
     return torch.stack((right, down, along, position), dim=-1).to(eye.dtype)
 
 
-def look_at(eye: Vectors, target: Vectors, up: Vectors) -> Float[Tensor, "*shape 3 4"]:
+def look_at(eye: Broadcast, target: Broadcast, up: Broadcast) -> Float[Tensor, "*shape 3 4"]:
     """Camera-to-world (OpenCV) at ``eye`` looking towards ``target``; see `look_along`."""
     return look_along(eye, target.double() - eye.double(), up)

@@ -29,7 +29,7 @@ def sample_r2l(
     seed: int,
     cameras: Cameras,
     template: Cameras | None = None,
-    zoom: tuple[float, float] = (1.0, 2.0),
+    zoom: tuple[float | int, float | int] = (1.0, 2.0),
 ) -> Cameras:
     """R2L's random poses (Wang et al. 2022, ``load_blender.py`` and ``load_llff.py`` of its code).
 
@@ -56,7 +56,7 @@ def sample_mobile(
     seed: int,
     cameras: Cameras,
     template: Cameras | None = None,
-    polar_degrees: tuple[float, float] | None = (1.0, 90.0),
+    polar_degrees: tuple[float | int, float | int] | None = (1.0, 90.0),
 ) -> Cameras:
     """MobileR2L's random poses (Cao et al. 2023, ``ngp/datasets/ray_utils.py`` of its code).
 

@@ -39,9 +39,9 @@ def place(cameras: Cameras, poses: Float[Tensor, "n 3 4"], template: Cameras | N
 def orbit(
     cameras: Cameras,
     frames: int,
-    elevation: float | None = None,
-    radius: float | None = None,
-    turns: float = 1.0,
+    elevation: float | int | None = None,
+    radius: float | int | None = None,
+    turns: float | int = 1.0,
     template: Cameras | None = None,
 ) -> Cameras:
     """A turn-table around what the cameras look at.
@@ -62,7 +62,9 @@ def orbit(
     return place(cameras, look_at(eyes, placement.focus, placement.up), template)
 
 
-def spiral(cameras: Cameras, frames: int, turns: float = 2.0, template: Cameras | None = None) -> Cameras:
+def spiral(
+    cameras: Cameras, frames: int, turns: float | int = 2.0, template: Cameras | None = None
+) -> Cameras:
     """A path that also rises and sinks, closed after an integer number of turns.
 
     Inward captures: a turn-table whose elevation goes once from near the lowest captured to near the highest and back.
@@ -134,7 +136,7 @@ def _circle(cameras: Cameras, placement: Placement, turns: Tensor, depth_rate: f
     return look_at(pose[:, 3] + offsets @ pose[:, :3].T, placement.focus, placement.up)
 
 
-def _azimuths(placement: Placement, phase: Tensor, turns: float) -> Tensor:
+def _azimuths(placement: Placement, phase: Tensor, turns: float | int) -> Tensor:
     """All the way round, or to and fro over what the cameras covered."""
     start, end = placement.azimuth
     if placement.full_circle:
