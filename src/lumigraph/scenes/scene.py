@@ -257,7 +257,7 @@ def free_memory() -> int:
 
 
 def _filled(
-    load: Callable[[int], np.ndarray | None], sizes: list[tuple[int, int]], value: float, dtype: Any
+    load: Callable[[int], np.ndarray | None], sizes: list[tuple[int, int]], value: Any, dtype: Any
 ) -> Callable[[int], np.ndarray]:
     """Wraps a loader of optional maps: [H, W] or None becomes [H, W, 1], filled with `value` where None."""
 

@@ -1,0 +1,179 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import decode_image
+from lumigraph.scenes.formats.pictures import premultiplied
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.splits import SplitOptions
+
+
+def test_reads_splits_cameras_and_images(blender_scene):
+    scene = load_scene(blender_scene)
+    info = scene.info
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 4, "val": 2, "test": 2}
+    assert (info.name, info.format, info.background, info.downscale) == ("scene", "blender", "white", 1)
+    assert torch.equal(info.world_transform, torch.eye(4, dtype=torch.float64))
+    cameras = scene.views["train"].cameras
+    assert cameras.size.tolist() == [[12, 8]] * 4
+    assert torch.allclose(cameras.focal, torch.tensor(6.0 / math.tan(0.35)))
+    assert cameras.principal.tolist() == [[6.0, 4.0]] * 4
+    assert set(cameras.near.tolist()) == {2.0}
+    assert set(cameras.far.tolist()) == {6.0}
+    assert info.bounds.upper.tolist() == [1.5] * 3
+    assert not info.bounds.unbounded
+    assert cameras.ids.tolist() == [0, 1, 2, 3]
+    assert scene.views["test"].cameras.ids.tolist() == [6, 7]
+    assert scene.views["val"].names == ["val/r_0.png", "val/r_1.png"]
+    image = decode_image(blender_scene / "train" / "r_2.png")
+    assert np.array_equal(scene.views["train"].image(2).numpy(), premultiplied(image))
+
+
+def test_cameras_look_at_the_object(blender_scene):
+    cameras = load_scene(blender_scene).views["train"].cameras
+    towards = -cameras.positions / cameras.positions.norm(dim=1, keepdim=True)
+    assert torch.allclose(cameras.forwards, towards, atol=1e-6)
+    assert (cameras.ups[:, 2] > 0.9).all()
+    xy, depth = cameras.project(torch.zeros(4, 3), torch.arange(4))
+    assert torch.allclose(xy, cameras.principal, atol=1e-4)
+    assert torch.allclose(depth, torch.full((4,), 4.0))
+
+
+def test_downscale(blender_scene):
+    scene = load_scene(blender_scene, downscale=3)
+    cameras = scene.views["train"].cameras
+    assert cameras.size.tolist() == [[4, 2]] * 4
+    assert torch.allclose(cameras.focal * 3, torch.tensor(6.0 / math.tan(0.35)))
+    image = decode_image(blender_scene / "train" / "r_1.png")
+    assert np.array_equal(scene.views["train"].image(1).numpy(), premultiplied(image, 3))
+    assert scene.info.cameras["train"].size.tolist() == [[4, 2]] * 4
+
+
+def test_times_and_attributes(blender_scene, change):
+    for split in ("train", "val", "test"):
+
+        def add(data):
+            for number, frame in enumerate(data["frames"]):
+                frame.update(time=number / 4, attributes=[number, 0.5])
+
+        change(blender_scene / f"transforms_{split}.json", add)
+    cameras = load_scene(blender_scene).views["train"].cameras
+    assert cameras.times.tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert cameras.attributes.tolist() == [[i, 0.5] for i in range(4)]
+
+
+def test_intrinsics_of_a_frame_go_first(blender_scene, change, save_image):
+    save_image(blender_scene / "train" / "r_1.png", np.zeros((20, 30, 4), np.uint8))
+    change(
+        blender_scene / "transforms_train.json",
+        lambda data: data["frames"][1].update(fl_x=50.0, fl_y=51.0, cx=14.0, w=30, h=20),
+    )
+    cameras = load_scene(blender_scene).views["train"].cameras
+    assert cameras.size.tolist() == [[12, 8], [30, 20], [12, 8], [12, 8]]
+    assert cameras.focal[1].tolist() == [50.0, 51.0]
+    assert cameras.principal[1].tolist() == [14.0, 10.0]
+
+
+def test_near_far_and_bounds_of_the_file(blender_scene, change):
+    change(
+        blender_scene / "transforms_train.json",
+        lambda data: data.update(near=3.0, far=5.0, aabb=[[-1, -2, -3], [1, 2, 3]]),
+    )
+    info = load_scene(blender_scene).info
+    assert set(info.cameras["train"].near.tolist()) == {3.0}
+    assert set(info.cameras["test"].near.tolist()) == {2.0}
+    assert info.bounds.lower.tolist() == [-1, -2, -3]
+
+
+@pytest.mark.parametrize("size", [0.02, 50.0])
+def test_scenes_of_another_size(blender_scene, change, size):
+    for split in ("train", "val", "test"):
+
+        def scale(data):
+            for frame in data["frames"]:
+                for row in frame["transform_matrix"][:3]:
+                    row[3] *= size
+
+        change(blender_scene / f"transforms_{split}.json", scale)
+    info = load_scene(blender_scene).info
+    cameras = info.cameras["train"]
+    extent = float(info.bounds.half_extent.max())
+    assert 0.2 * 4 * size < extent < 4 * size
+    assert float(cameras.near.min()) > 0.01 * size
+    assert float(cameras.near.max()) < 4 * size < float(cameras.far.min())
+    corners = torch.stack([info.bounds.lower, info.bounds.upper])
+    _, depth = cameras.project(corners[:, None].expand(2, 4, 3), torch.arange(4).expand(2, 4))
+    assert (depth < cameras.far).all()
+
+
+def test_depth_is_along_the_axis(blender_scene, save_image):
+    values = np.full((8, 12), 128, np.uint8)
+    save_image(blender_scene / "train" / "r_0_depth_0001.png", values)
+    image = np.full((8, 12, 4), 255, np.uint8)
+    image[0, 0, 3] = 254
+    save_image(blender_scene / "train" / "r_0.png", image)
+    views = load_scene(blender_scene).views["train"]
+    depth = views.depth(0)
+    assert depth[0, 0].isnan()
+    rays = views.cameras.view_rays(0)
+    distance = (depth * rays.directions.norm(dim=-1)).flatten()[1:]
+    assert torch.allclose(distance, torch.full_like(distance, 8 * (1 - 128 / 255)), rtol=1e-5)
+    assert views.depth(1).isnan().all()
+
+
+def test_opaque_images_need_no_background(blender_scene, save_image):
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for number in range(count):
+            save_image(blender_scene / split / f"r_{number}.png", np.full((8, 12, 4), 255, np.uint8))
+    scene = load_scene(blender_scene)
+    assert scene.info.background == "opaque"
+    assert scene.views["train"].image(0).shape == (8, 12, 3)
+
+
+def test_background_policy(blender_scene):
+    assert load_scene(blender_scene, background="random").info.background == "random"
+    with pytest.raises(LumigraphError, match="chosen by itself"):
+        load_scene(blender_scene, background="opaque")
+
+
+def test_missing_images_are_counted_once(blender_scene, caplog):
+    (blender_scene / "train" / "r_1.png").unlink()
+    (blender_scene / "test" / "r_0.png").unlink()
+    with caplog.at_level(logging.WARNING, "lumigraph"):
+        scene = load_scene(blender_scene)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 of 8 frames have no image and are skipped, first ./train/r_1 (in {blender_scene})"
+    ]
+    assert scene.missing == ["./train/r_1", "./test/r_0"]
+    assert scene.views["train"].names == ["train/r_0.png", "train/r_2.png", "train/r_3.png"]
+
+
+def test_without_test_views(blender_scene):
+    (blender_scene / "transforms_test.json").unlink()
+    scene = load_scene(blender_scene)
+    with pytest.raises(
+        LumigraphError, match=r"the scene has no test views .* train \(4 views\), val \(2 views\)"
+    ):
+        scene.split("test")
+
+
+def test_other_splits_pool_all_views(blender_scene):
+    scene = load_scene(blender_scene, splits=SplitOptions(split="every", every=4))
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 6, "test": 2}
+    assert scene.views["test"].names == ["train/r_0.png", "val/r_0.png"]
+    assert len(load_scene(blender_scene, splits=SplitOptions(split="all")).views["train"]) == 8
+
+
+def test_names_are_in_natural_order(blender_scene, change):
+    change(blender_scene / "transforms_train.json", lambda data: data["frames"].reverse())
+    (blender_scene / "train" / "r_3.png").rename(blender_scene / "train" / "r_10.png")
+    change(
+        blender_scene / "transforms_train.json",
+        lambda data: data["frames"][0].update(file_path="train/r_10.png"),
+    )
+    names = load_scene(blender_scene).views["train"].names
+    assert names == ["train/r_0.png", "train/r_1.png", "train/r_2.png", "train/r_10.png"]
