@@ -351,7 +351,7 @@ def _open_image(path: Path, max_pixels: int) -> Iterator["Image"]:
         ) from error
     except Exception as error:  # a damaged file makes a decoder raise anything
         raise LumigraphError(
-            f"the image is damaged or truncated: {error}",
+            "the image is damaged or truncated",
             where=path,
             todo="Copy it again or remove its frame",
         ) from error

@@ -139,7 +139,7 @@ def test_a_split_that_is_not_there():
 
 
 class TestDivide:
-    names = [f"{i}.png" for i in range(20)]
+    names = tuple(f"{i}.png" for i in range(20))
 
     def divide(self, listed=None, **options):
         return divide(self.names, SplitOptions(**options), listed, "here")

@@ -142,7 +142,7 @@ class TestIntrinsics:
         assert cameras.distortion[:, 0].tolist() == pytest.approx([0, 0, 0, 0.1, 0, 0, 0, 0, 0, 0])
 
     def test_distortion(self, capture, change):
-        terms = dict(k1=0.1, k2=0.2, k3=0.3, k4=0.4, p1=0.5, p2=0.6)
+        terms = {"k1": 0.1, "k2": 0.2, "k3": 0.3, "k4": 0.4, "p1": 0.5, "p2": 0.6}
         change(capture / "transforms.json", lambda data: data.update(terms, camera_model="OPENCV"))
         cameras = self.camera(capture)
         assert cameras.distortion[0].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -169,7 +169,7 @@ class TestSplits:
 
     def test_lists_of_the_file(self, capture, change):
         names = [f"images/{i}.png" for i in range(10)]
-        lists = dict(train_filenames=["./" + name for name in names[:6]], val_filenames=names[6:7])
+        lists = {"train_filenames": ["./" + name for name in names[:6]], "val_filenames": names[6:7]}
         change(capture / "transforms.json", lambda data: data.update(lists, test_filenames=names[7:]))
         assert self.sizes(capture) == {"train": 6, "val": 1, "test": 3}
         assert self.sizes(capture, split="every", every=5) == {"train": 8, "test": 2}
@@ -184,7 +184,7 @@ class TestSplits:
 
     def test_listed_but_missing_images_are_skipped(self, capture, change, caplog):
         (capture / "images" / "2.png").unlink()
-        lists = dict(train_filenames=[f"images/{i}.png" for i in range(9)], test_filenames=["images/9.png"])
+        lists = {"train_filenames": [f"images/{i}.png" for i in range(9)], "test_filenames": ["images/9.png"]}
         change(capture / "transforms.json", lambda data: data.update(lists))
         with caplog.at_level(logging.WARNING, "lumigraph"):
             assert self.sizes(capture) == {"train": 8, "test": 1}
@@ -211,7 +211,7 @@ class TestBounds:
 
     def test_cube_of_instant_ngp(self, capture, change, save_image):
         self.use_alpha(capture, save_image)
-        keys = dict(scale=0.25, offset=[0.5, 0.25, 0.5], aabb_scale=2)
+        keys = {"scale": 0.25, "offset": [0.5, 0.25, 0.5], "aabb_scale": 2}
         change(capture / "transforms.json", lambda data: data.update(keys))
         info = load_scene(capture).info
         inverse = invert_similarity(info.world_transform)

@@ -99,7 +99,9 @@ def _joined(parts: Sequence[Cameras], folder: Path) -> Cameras:
         return concatenate(parts)
     except LumigraphError as error:
         raise LumigraphError(
-            error.what, where=folder, todo="Give the frames of all splits the same keys, or remove a split"
+            "the splits differ: in their kind of lens, or in having 'time' or 'attributes'",
+            where=folder,
+            todo="Give the frames of all splits the same keys, or remove a split",
         ) from error
 
 

@@ -1,7 +1,6 @@
 """Values out of a JSON object, each checked, each complaint naming file, frame and field."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +33,11 @@ class Fields:
 
     def wrong(self, key: str, must: str, todo: str | None = None) -> LumigraphError:
         """The error for a value that is not what it must be."""
-        found = shown(self.members[key]) if key in self.members else "nothing"
-        what = f"'{key}' must be {must}, found {found}"
+        if key not in self:
+            return LumigraphError(
+                f"'{key}' is missing: it must be {must}", where=self.where, todo=f"Add '{key}'"
+            )
+        what = f"'{key}' must be {must}, found {shown(self.members[key])}"
         return LumigraphError(what, where=self.where, todo=todo or f"Correct '{key}'")
 
     def number(self, key: str, *, positive: bool = False, below: float = _LARGEST) -> float:
@@ -45,7 +47,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, must)
         # Python integers may be too large for a float: compared before they are converted.
-        if not -below < value < below or math.isnan(value):
+        if not -below < value < below:  # NaN fails this too
             raise self.wrong(key, f"{must} smaller than {below:g}")
         if positive and not value > 0:
             raise self.wrong(key, must)
@@ -84,8 +86,19 @@ class Fields:
 
     def numbers(self, key: str, limit: int) -> list[float]:
         """A list of finite numbers."""
-        values = self.items(key, limit)
-        return [Fields({key: value}, self.where).number(key) for value in values]
+        return self._cells(key, self.items(key, limit))
+
+    def _cells(self, key: str, values: Iterable[Any]) -> list[float]:
+        """The numbers of a list or matrix; a wrong one is shown instead of the whole."""
+        cells = list(values)
+        for cell in cells:
+            if isinstance(cell, bool) or not isinstance(cell, int | float) or not -_LARGEST < cell < _LARGEST:
+                raise LumigraphError(
+                    f"'{key}' holds {shown(cell)}, not a finite number smaller than {_LARGEST:g}",
+                    where=self.where,
+                    todo=f"Correct '{key}'",
+                )
+        return [float(cell) for cell in cells]
 
     def matrix(self, key: str, rows: int, columns: int) -> Float[np.ndarray, "rows columns"]:
         """A matrix of finite numbers, as a list of rows."""
@@ -95,7 +108,7 @@ class Fields:
             raise self.wrong(key, shape)
         if not all(isinstance(row, list) and len(row) == columns for row in value):
             raise self.wrong(key, shape)
-        cells = [Fields({key: cell}, self.where).number(key) for row in value for cell in row]
+        cells = self._cells(key, (cell for row in value for cell in row))
         return np.array(cells, dtype=np.float64).reshape(rows, columns)
 
     def pose(self, key: str) -> Float[np.ndarray, "3 4"]:
@@ -104,10 +117,11 @@ class Fields:
         The file may give three or four rows.
         """
         value = self.members.get(key)
-        tall = isinstance(value, list) and len(value) == 4
+        tall = not isinstance(value, list) or len(value) != 3
         matrix = self.matrix(key, 4 if tall else 3, 4)
         if tall and not np.allclose(matrix[3], (0.0, 0.0, 0.0, 1.0), atol=1e-3):
-            raise self.wrong(key, "a camera pose, whose last row is 0 0 0 1")
+            row = " ".join(f"{cell:g}" for cell in matrix[3])
+            raise self._bad_pose(key, f"not a camera pose: its last row is {row} instead of 0 0 0 1")
         linear = matrix[:3, :3]
         u, scales, v = np.linalg.svd(linear)
         if scales[2] <= 1e-6 * max(scales[0], 1e-6):
@@ -127,4 +141,4 @@ class Fields:
 def shown(value: Any) -> str:
     """A short form of a value from a file, fit for a message."""
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a huge number"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else text[:57] + "…"

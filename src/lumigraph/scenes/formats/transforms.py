@@ -151,13 +151,13 @@ def _applied(common: Fields) -> Float[Tensor, "4 4"]:
     if "applied_transform" in common:
         rows = len(common.items("applied_transform", 4))
         matrix[:3] = torch.from_numpy(common.matrix("applied_transform", 4 if rows == 4 else 3, 4))[:3]
+    applied = similarity(common.optional("applied_scale", 1.0, positive=True)) @ matrix
     try:
-        applied = similarity(common.optional("applied_scale", 1.0, positive=True)) @ matrix
         split_similarity(applied)
     except LumigraphError as error:
         raise LumigraphError(
-            error.what,
-            where=f"{common.where}, applied_transform",
+            "'applied_transform' is not a rotation with one scale and a shift",
+            where=common.where,
             todo="Correct it or remove it from the file",
         ) from error
     return applied

@@ -1,0 +1,220 @@
+"""Every way a scene can be wrong ends in one message, stored in `messages.json`: what, where, what to do.
+
+Nothing writes that file: a changed message is to be read by a person and stored by hand.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lumigraph.cli.main import main
+from lumigraph.errors import LumigraphError
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.scene import Scene
+
+MESSAGES = json.loads((Path(__file__).parent / "messages.json").read_text("utf-8"))
+
+
+def edit(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    how(data)
+    path.write_text(json.dumps(data))
+
+
+def frame(number: int = 2, **values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda data: data["frames"][number].update(values)
+
+
+def top(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda data: data.update(values)
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], object]:
+    return lambda data: [data.pop(key) for key in keys]
+
+
+def pose(change: Callable[[np.ndarray], object]) -> Callable[[dict[str, Any]], object]:
+    def apply(data: dict[str, Any]) -> None:
+        matrix = np.array(data["frames"][2]["transform_matrix"])
+        change(matrix)
+        data["frames"][2]["transform_matrix"] = matrix.tolist()
+
+    return apply
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no frames key": without("frames"),
+    "frames is no list": top(frames="many"),
+    "no frames": top(frames=[]),
+    "frame is no object": lambda data: data["frames"].insert(1, 7),
+    "no file_path": lambda data: data["frames"][1].pop("file_path"),
+    "file_path is a number": frame(file_path=3),
+    "absolute path": frame(file_path="/etc/passwd"),
+    "parent path": frame(file_path="../secret.png"),
+    "drive path": frame(file_path="C:\\secret.png"),
+    "NUL in path": frame(file_path="images/\0.png"),
+    "empty path": frame(file_path=""),
+    "same image twice": frame(file_path="images/1.png"),
+    "no image at all": lambda data: [f.update(file_path=f"photos/{i}") for i, f in enumerate(data["frames"])],
+    "one image": lambda data: [f.update(file_path=f"photos/{i}") for i, f in enumerate(data["frames"][1:])],
+    "no matrix": lambda data: data["frames"][2].pop("transform_matrix"),
+    "matrix of the wrong shape": frame(transform_matrix=[[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+    "ragged matrix": frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    "text in the matrix": frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, "x"], [0, 0, 0, 1]]),
+    "singular matrix": pose(lambda m: m[:3, 0].fill(0)),
+    "zero matrix": pose(lambda m: m.fill(0)),
+    "mirrored matrix": pose(lambda m: np.negative(m[:3, 0], out=m[:3, 0])),
+    "sheared matrix": pose(lambda m: np.add(m[:3, 0], m[:3, 1], out=m[:3, 0])),
+    "infinite matrix": pose(lambda m: m[:3, 3].fill(1e300)),
+    "bad last row": pose(lambda m: m[3].fill(1)),
+    "no focal length": without("fl_x", "fl_y"),
+    "zero focal length": top(fl_x=0),
+    "negative focal length": frame(fl_x=-3.5),
+    "focal length is text": top(fl_x="long"),
+    "focal length is a truth value": top(fl_y=True),
+    "field of view of pi": frame(camera_angle_x=math.pi),
+    "declared size of another shape": top(w=12, h=12),
+    "zero size": top(w=0),
+    "camera model": top(camera_model="EQUIRECTANGULAR"),
+    "mixed lenses": frame(camera_model="OPENCV_FISHEYE"),
+    "time of some": frame(time=0.5),
+    "time is text": lambda data: [f.update(time="noon") for f in data["frames"]],
+    "attributes of different length": lambda data: [
+        f.update(attributes=[1] * (1 + i)) for i, f in enumerate(data["frames"])
+    ],
+    "near beyond far": top(near=4, far=2),
+    "aabb upside down": top(aabb=[[1, 1, 1], [0, 0, 0]]),
+    "applied_transform singular": top(applied_transform=[[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]),
+    "offset of two": top(offset=[0.5, 0.5]),
+    "unknown name in a list": top(train_filenames=["images/1.png", "images/77.png"]),
+    "no training view in the lists": top(train_filenames=[], test_filenames=["images/1.png"]),
+    "missing mask": frame(mask_path="masks/1.png"),
+    "depth outside": frame(depth_file_path="../depth.png"),
+    "huge number": top(cx=10**400),
+}
+
+
+def read_all(folder: Path) -> Scene:
+    """Opens a scene and decodes everything."""
+    scene = load_scene(folder)
+    for views in scene.views.values():
+        views.load()
+        for index in range(len(views)):
+            views.mask(index)
+            views.depth(index)
+    return scene
+
+
+def message_of(folder: Path) -> str:
+    with pytest.raises(LumigraphError) as caught:
+        read_all(folder)
+    return str(caught.value).replace(str(folder), "SCENE")
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_wrong_json(capture, name):
+    edit(capture / "transforms.json", EDITS[name])
+    assert message_of(capture) == MESSAGES[name]
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "json is cut": lambda folder: (folder / "transforms.json").write_text('{"frames": ['),
+    "json is a list": lambda folder: (folder / "transforms.json").write_text("[1, 2]"),
+    "json is not text": lambda folder: (folder / "transforms.json").write_bytes(b"\xff\xd8\xff\xe0"),
+    "json has NaN": lambda folder: (folder / "transforms.json").write_text('{"fl_x": NaN}'),
+    "no json": lambda folder: (folder / "transforms.json").unlink(),
+    "json is a folder": lambda folder: [
+        (folder / "transforms.json").unlink(),
+        (folder / "transforms.json").mkdir(),
+    ],
+    "image is text": lambda folder: (folder / "images" / "3.png").write_text("not an image"),
+    "image is empty": lambda folder: (folder / "images" / "3.png").write_bytes(b""),
+    "image is cut": lambda folder: cut(folder / "images" / "3.png"),
+    "link out of the folder": lambda folder: link(folder / "images" / "3.png", folder.parent / "secret.png"),
+}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:150])
+
+
+def link(path: Path, target: Path) -> None:
+    path.rename(target)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_files(capture, name):
+    FILES[name](capture)
+    assert message_of(capture) == MESSAGES[name]
+
+
+def test_mixed_sizes(capture, save_image):
+    save_image(capture / "images" / "3.png", np.zeros((16, 24, 3), np.uint8))
+    assert message_of(capture) == MESSAGES["mixed sizes"]
+
+
+def test_mixed_sizes_of_a_blender_scene(blender_scene, save_image):
+    save_image(blender_scene / "train" / "r_3.png", np.zeros((16, 24, 4), np.uint8))
+    assert message_of(blender_scene) == MESSAGES["mixed sizes, blender"]
+
+
+def test_depth_map_of_another_size(blender_scene, save_image):
+    save_image(blender_scene / "train" / "r_3_depth_0001.png", np.zeros((16, 24), np.uint8))
+    assert message_of(blender_scene) == MESSAGES["depth of another size"]
+
+
+def test_splits_that_differ_in_what_they_have(blender_scene):
+    edit(blender_scene / "transforms_test.json", lambda data: [f.update(time=0.0) for f in data["frames"]])
+    assert message_of(blender_scene) == MESSAGES["time in one split"]
+
+
+def test_no_training_file(blender_scene):
+    (blender_scene / "transforms_train.json").unlink()
+    assert message_of(blender_scene) == MESSAGES["no training file"]
+
+
+def test_no_such_folder(tmp_path):
+    assert message_of(tmp_path / "nowhere") == MESSAGES["no folder"]
+
+
+def test_an_empty_folder(tmp_path):
+    assert message_of(tmp_path) == MESSAGES["empty folder"]
+
+
+def test_a_file(tmp_path):
+    (tmp_path / "x.mp4").touch()
+    assert message_of(tmp_path / "x.mp4") == MESSAGES["a file"]
+
+
+@pytest.mark.parametrize("factor", [0, -2, 9])
+def test_downscale_out_of_range(capture, factor):
+    with pytest.raises(LumigraphError, match=f"--downscale {factor} cannot be applied to 12x8 pixels"):
+        load_scene(capture, downscale=factor)
+
+
+def test_more_frames_than_are_read(capture, monkeypatch):
+    monkeypatch.setattr("lumigraph.scenes.formats.frames.MAX_FRAMES", 9)
+    assert message_of(capture) == MESSAGES["too many frames"]
+
+
+def test_the_command_line_exits_with_two_and_writes_nothing(capture, tmp_path, capsys):
+    edit(capture / "transforms.json", EDITS["zero focal length"])
+    assert (
+        main(["inspect", str(capture), "--out", str(tmp_path / "out"), "--json", str(tmp_path / "x.json")])
+        == 2
+    )
+    expected = MESSAGES["zero focal length"].replace("SCENE", str(capture))
+    assert capsys.readouterr().err == f"lumigraph: {expected}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["capture"]
+
+
+def test_every_stored_message_is_used():
+    others = {"mixed sizes", "mixed sizes, blender", "depth of another size", "time in one split"}
+    others |= {"no training file", "no folder", "empty folder", "a file", "too many frames"}
+    assert set(MESSAGES) == set(EDITS) | set(FILES) | others
