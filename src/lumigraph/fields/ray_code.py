@@ -38,7 +38,7 @@ def point_depths(
 
 def points_rows(
     origins: Float[Tensor, "B 3"], directions: Float[Tensor, "B 3"], depths: Float[Tensor, "K B1"]
-) -> Float[Tensor, "3K B"]:
+) -> Float[Tensor, "3*K B"]:
     """The points o + t d of each ray as rows: point 0's x, y, z, then point 1's (k-major, xyz inner)."""
     points = torch.addcmul(origins.T.unsqueeze(0), directions.T.unsqueeze(0), depths.unsqueeze(1))
     return points.flatten(0, 1)
