@@ -333,7 +333,7 @@ def _library(name: str, probe: dict[str, Any]) -> Finding:
 def _numba(probe: dict[str, Any]) -> Finding:
     if "error" not in probe:
         detail = f"{probe['version']}, {probe['threads']} threads ({probe['layer']})"
-        return Finding("numba", "ok", f"{detail}, keeps compiled kernels like {probe['cache']}")
+        return Finding("numba", "ok", f"{detail}, kernels are kept in folders like {probe['cache']}")
     mend = "pip install --force-reinstall numba"
     if "cannot cache" in probe["error"]:
         mend = "set NUMBA_CACHE_DIR to a folder that can be written: compiled kernels are kept there"

@@ -1,0 +1,58 @@
+"""Anything that renders, by its path: a run or a bundle, told apart by their files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.rendering.renderer import Renderer
+    from lumigraph.scenes.scene import SceneInfo
+
+
+def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, SceneInfo]":
+    """The renderer in the folder `path`, ready to render, and the scene it was trained on.
+
+    Runs go to `device` (`auto`, `cpu`, `cuda`, `cuda:N`); a bundle runs in onnxruntime on the CPU.
+
+    Raises:
+        LumigraphError: `path` is neither a run nor a bundle, or is damaged; see `Run.open` and `BundleRenderer`.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise LumigraphError("no such folder", where=folder, todo="Check the spelling of the path")
+    if (folder / "config.json").is_file():
+        from lumigraph.training.runs import Run
+
+        run = Run.open(folder)
+        return run.load_renderer(device).eval(), run.info
+    if (folder / "manifest.json").is_file():
+        from lumigraph.export.bundle import BundleRenderer
+
+        bundle = BundleRenderer(folder)
+        return bundle.eval(), bundle.info
+    raise LumigraphError(
+        f"{_described(folder)}, neither a run nor a bundle", where=folder, todo=_advice(folder)
+    )
+
+
+def _described(folder: Path) -> str:
+    if not folder.is_dir():
+        return "this is a file"
+    if _is_scene(folder):
+        return "this is a scene folder"
+    if (folder / "index.json").is_file():
+        return "this is a folder of pseudo views"
+    return "this folder has neither config.json nor manifest.json, so it is"
+
+
+def _advice(folder: Path) -> str:
+    if _is_scene(folder):
+        return "Train on it first: lumigraph train METHOD SCENE --run RUN"
+    if (folder / "index.json").is_file():
+        return "Distil a student from it first: lumigraph distill METHOD SHARDS --run RUN"
+    return "Give the folder that --run or export --out has written"
+
+
+def _is_scene(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.glob("transforms*.json"))

@@ -1,0 +1,106 @@
+"""Whether an exported graph paints what the renderer paints: measured before a bundle appears."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.export.runtime import Session
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.renderer import Renderer
+
+LARGEST_ERROR = 1 / 255
+"""Of a float32 graph, in any channel of any pixel: below what an 8-bit image can show."""
+RAYS_PER_CAMERA = 1 << 16
+BEST_PSNR = 200.0
+"""Stands for infinity, which JSON does not have."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest absolute error and PSNR [dB] between a graph in onnxruntime and the renderer in torch."""
+
+    form: str
+    cameras: int
+    values: int
+    max_abs_error: float
+    psnr: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.form}: largest error {self.max_abs_error:.1e} (allowed {LARGEST_ERROR:.1e}), "
+            f"PSNR {self.psnr:.1f} dB over {self.cameras} cameras"
+        )
+
+    def require(self) -> None:
+        """Raise `LumigraphError` when the error is too large, or not a number."""
+        if not self.max_abs_error <= LARGEST_ERROR:
+            raise LumigraphError(
+                f"onnxruntime does not paint what torch paints: {self}; no bundle was written",
+                todo="If the run's weights are finite, this is a fault of the exporter: please report it",
+            )
+
+
+def check_rays(renderer: Renderer, session: Session, cameras: Cameras) -> Parity:
+    """The ray graph on the rays of every camera (at most `RAYS_PER_CAMERA` each, evenly spread)."""
+    wanted, found = [], []
+    for camera in range(len(cameras)):
+        rays = cameras.view_rays(camera).flatten()
+        rays = rays[:: -(-len(rays) // RAYS_PER_CAMERA)]
+        wanted.append(torch.cat([renderer.render(part).rgb for part in rays.split(renderer.chunk)]))
+        found.append(ray_colours(session, rays, renderer.chunk))
+    return _compare("rays", len(cameras), torch.cat(wanted), torch.cat(found))
+
+
+def check_views(
+    renderer: Renderer, session: Session, cameras: Cameras
+) -> tuple[Parity, Float[Tensor, "H W 3"]]:
+    """The image graph for every camera, whole images; also gives the renderer's image of the first, as a poster.
+
+    The cameras are taken without lens distortion, as the graph has none.
+    """
+    wanted, found = [], []
+    for camera in range(len(cameras)):
+        wanted.append(renderer.view(pinhole(cameras[camera])).rgb)
+        found.append(view_colours(session, cameras[camera]))
+    return _compare("view", len(cameras), torch.cat(wanted), torch.cat(found)), wanted[0]
+
+
+def pinhole(cameras: Cameras) -> Cameras:
+    """The same cameras without lens distortion."""
+    return replace(cameras, distortion=torch.zeros_like(cameras.distortion), fisheye=False)
+
+
+def ray_colours(session: Session, rays: Rays, chunk: int) -> Float[Tensor, "N 3"]:
+    """Colours of flat rays [N] through a ray graph, `chunk` at a time."""
+    parts = [
+        session.run({"origins": _array(part.origins), "directions": _array(part.directions)})
+        for part in rays.split(chunk)
+    ]
+    return torch.from_numpy(np.concatenate(parts) if parts else np.zeros((0, 3), np.float32))
+
+
+def view_colours(session: Session, camera: Cameras) -> Float[Tensor, "H W 3"]:
+    """The image of one camera through an image graph; the camera has the graph's size."""
+    values: dict[str, Any] = {
+        "camera_to_world": _array(camera.camera_to_world[0]),
+        "focal": _array(camera.focal[0]),
+        "principal": _array(camera.principal[0]),
+    }
+    return torch.from_numpy(session.run(values))
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
+
+
+def _compare(form: str, cameras: int, wanted: Tensor, found: Tensor) -> Parity:
+    error = (wanted.double().cpu() - found.double()).abs()
+    mean_square = float(error.square().mean())
+    psnr = BEST_PSNR if mean_square == 0 else min(BEST_PSNR, -10 * float(np.log10(mean_square)))
+    return Parity(form, cameras, error.numel(), float(error.max()), psnr)
