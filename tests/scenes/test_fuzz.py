@@ -1,0 +1,232 @@
+"""Readers given damaged scenes: only a LumigraphError may come out, and soon."""
+
+import copy
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lumigraph.errors import LumigraphError
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.splits import SplitOptions
+from lumigraph.scenes.summary import summarise
+
+# The same few examples in every run of the tests; LUMIGRAPH_FUZZ=2000 tries so many new ones.
+NUMBER = int(os.environ.get("LUMIGRAPH_FUZZ", "0"))
+FAST = settings(
+    max_examples=NUMBER or 40,
+    derandomize=not NUMBER,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+POSE = [[1.0, 0.0, 0.0, 0.5], [0.0, 0.0, -1.0, -4.0], [0.0, 1.0, 0.0, 0.2], [0.0, 0.0, 0.0, 1.0]]
+
+
+def encoded(format_name: str, channels: int) -> bytes:
+    values = np.random.default_rng(0).integers(0, 256, (6, 8, channels), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format_name)
+    return buffer.getvalue()
+
+
+IMAGES = {
+    "PNG": encoded("PNG", 4),
+    "JPEG": encoded("JPEG", 3),
+    "TIFF": encoded("TIFF", 3),
+    "WEBP": encoded("WEBP", 3),
+}
+
+
+def seed_capture() -> dict[str, Any]:
+    """A file that uses every key the reader knows."""
+    frames = []
+    for number in range(4):
+        pose = copy.deepcopy(POSE)
+        pose[0][3] = float(number)
+        frames.append(
+            {"file_path": f"i/{number}.png", "transform_matrix": pose, "time": number / 4, "fl_x": 9.0}
+        )
+    frames[1].update(mask_path="i/mask.png", depth_file_path="i/depth.png", k1=0.1, attributes=None)
+    return {
+        "camera_angle_x": 0.7,
+        "camera_angle_y": 0.5,
+        "fl_y": 9,
+        "cx": 4,
+        "cy": 3.0,
+        "w": 8.0,
+        "h": 6,
+        "k2": -0.01,
+        "p1": 1e-3,
+        "camera_model": "OPENCV",
+        "aabb_scale": 4,
+        "scale": 0.33,
+        "offset": [0.5, 0.5, 0.5],
+        "applied_transform": [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]],
+        "applied_scale": 0.5,
+        "integer_depth_scale": 1e-3,
+        "near": 0.1,
+        "far": 50,
+        "train_filenames": ["i/0.png", "i/1.png", "i/2.png"],
+        "test_filenames": ["i/3.png"],
+        "frames": frames,
+    }
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path to every value within a JSON value."""
+    found = [path] if path else []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += places(inner, (*path, key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            found += places(inner, (*path, number))
+    return found
+
+
+PLACES = places(seed_capture())
+JUNK = st.one_of(
+    st.sampled_from(
+        [None, True, "", "0", "../x", "/x", "\0", "\ud800", [], {}, [[]], [{}], -1, 0, 1, 1e-300, 1e300]
+    ),
+    st.sampled_from([10**400, -(10**20), 2**63, 1e9, 3.14159, 65536, "i/1.png", POSE, POSE[:3], [1e308] * 3]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(),
+    st.text(max_size=20),
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=4),
+        max_leaves=8,
+    ),
+)
+
+
+def replaced(data: Any, path: tuple[Any, ...], value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(data, dict | list) or (
+            isinstance(data, list) and not (isinstance(key, int) and key < len(data))
+        ):
+            return
+        data = data.get(key) if isinstance(data, dict) else data[key]
+    if (isinstance(data, dict) and isinstance(path[-1], str)) or (
+        isinstance(data, list) and isinstance(path[-1], int) and path[-1] < len(data)
+    ):
+        data[path[-1]] = value
+
+
+def survives(folder: Path, **options: Any) -> None:
+    """Reads all there is to read; a LumigraphError is as good as a scene."""
+    try:
+        scene = load_scene(folder, **options)
+        summarise(scene)
+        for views in scene.views.values():
+            views.load()
+            for index in range(len(views)):
+                views.mask(index)
+                views.depth(index)
+        assert scene.info.world_transform.isfinite().all()
+        for cameras in scene.info.cameras.values():
+            cameras.check()
+    except LumigraphError:
+        pass
+
+
+def write(folder: Path, name: str, data: Any, image: bytes = IMAGES["PNG"]) -> None:
+    (folder / "i").mkdir()
+    for number in range(4):
+        (folder / "i" / f"{number}.png").write_bytes(IMAGES["PNG"] if number != 2 else image)
+    for extra in ("mask", "depth"):
+        Image.fromarray(np.full((6, 8), 9, np.uint8)).save(folder / "i" / f"{extra}.png")
+    (folder / name).write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+
+
+def test_the_seed_is_valid(tmp_path):
+    write(tmp_path, "transforms.json", seed_capture())
+    scene = load_scene(tmp_path)
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 3, "test": 1}
+    assert scene.views["train"].has_masks
+    assert scene.views["train"].has_depths
+
+
+@pytest.mark.parametrize("name", ["transforms.json", "transforms_train.json"])
+@FAST
+@given(
+    changes=st.lists(st.tuples(st.sampled_from(PLACES), JUNK), min_size=1, max_size=3), rule=st.integers(0, 2)
+)
+@example(changes=[(("frames", 0, "transform_matrix"), [[1e-200] * 4] * 3)], rule=0)
+@example(changes=[(("frames", 1, "k1"), 1e8), (("k2",), -1e8)], rule=1)
+@example(changes=[(("near",), 1e-308), (("far",), 1e8)], rule=0)
+@example(changes=[(("scale",), 1e-300)], rule=0)
+@example(changes=[(("applied_scale",), 1e-300)], rule=0)
+def test_damaged_values(name, changes, rule):
+    data = seed_capture()
+    for path, value in changes:
+        replaced(data, path, value)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), name, data)
+        survives(Path(folder), splits=SplitOptions(split=("auto", "every", "all")[rule]))
+
+
+@FAST
+@given(
+    keys=st.lists(
+        st.sampled_from([path for path in PLACES if isinstance(path[-1], str)]), min_size=1, max_size=4
+    )
+)
+def test_missing_keys(keys):
+    data = seed_capture()
+    for path in keys:
+        inner = data
+        for key in path[:-1]:
+            inner = inner[key]
+        inner.pop(path[-1], None)
+        if path[0] not in data:
+            break
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), "transforms.json", data)
+        survives(Path(folder))
+
+
+def damage(draw: st.DrawFn, content: bytes) -> bytes:
+    content = bytearray(content)
+    for _ in range(draw(st.integers(0, 4))):
+        content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    cut = draw(st.none() | st.integers(0, len(content)))
+    content = content[:cut]
+    where = draw(st.integers(0, len(content)))
+    return bytes(content[:where] + draw(st.binary(max_size=6)) + content[where:])
+
+
+@st.composite
+def damaged_json(draw: st.DrawFn) -> bytes:
+    return damage(draw, json.dumps(seed_capture()).encode())
+
+
+@st.composite
+def damaged_image(draw: st.DrawFn) -> bytes:
+    return damage(draw, IMAGES[draw(st.sampled_from(sorted(IMAGES)))])
+
+
+@FAST
+@given(content=damaged_json() | st.binary(max_size=50))
+def test_damaged_bytes_of_the_json(content):
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), "transforms.json", content)
+        survives(Path(folder))
+
+
+@FAST
+@given(content=damaged_image())
+def test_damaged_images(content):
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), "transforms.json", seed_capture(), content)
+        survives(Path(folder), downscale=2)

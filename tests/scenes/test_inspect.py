@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from lumigraph.cli.main import main
+from lumigraph.files import read_json
+from lumigraph.scenes.drawing import draw_scene
+from lumigraph.scenes.load import load_scene
+
+
+def test_inspect_prints_draws_and_stores(blender_scene, tmp_path, capsys):
+    arguments = ["inspect", str(blender_scene), "--downscale", "2", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 0
+    printed = capsys.readouterr().out
+    for text in ("scene", "train", "val", "test", "6x4", "white", "missing images", "none", "perspective"):
+        assert text in printed
+    assert str(tmp_path / "out" / "scene.png") in printed
+    picture = np.asarray(Image.open(tmp_path / "out" / "scene.png"))
+    assert picture.shape[1] == 1440
+    assert picture.std() > 10
+    summary = read_json(tmp_path / "x.json")
+    assert summary["splits"]["train"]["views"] == 4
+    assert summary["splits"]["train"]["sizes"] == [[6, 4]]
+    assert summary["bytes"] == 8 * 6 * 4 * 4
+
+
+def test_inspect_counts_missing_images(capture, tmp_path, capsys):
+    (capture / "images" / "4.png").unlink()
+    assert main(["inspect", str(capture), "--out", str(tmp_path), "--split", "all"]) == 0
+    captured = capsys.readouterr()
+    assert "the core of an unbounded scene" in captured.out
+    assert "opaque" in captured.out
+    assert "missing images │ 1" in captured.out
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-4, 1e5])
+def test_any_cameras_can_be_drawn(capture, change, step):
+    def line_up(data):
+        for number, frame in enumerate(data["frames"]):
+            frame["transform_matrix"] = [[1, 0, 0, step * number], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+    change(capture / "transforms.json", line_up)
+    assert draw_scene(load_scene(capture)).width == 1440
