@@ -203,7 +203,8 @@ def sum_of_terms(terms: dict[str, Tensor], step: int) -> Tensor:
     values = list(terms.values())
     total = values[0] if len(values) == 1 else torch.stack([value.reshape(()) for value in values]).sum()
     if not math.isfinite(float(total.detach())):
-        broken = {name: float(value) for name, value in terms.items() if not math.isfinite(float(value))}
+        numbers = {name: float(value.detach()) for name, value in terms.items()}
+        broken = {name: value for name, value in numbers.items() if not math.isfinite(value)}
         named = ", ".join(f"{name} is {value}" for name, value in broken.items()) or "their sum overflows"
         raise LumigraphError(
             f"the loss is not finite at step {step}: {named}",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ FLAT = 0.02
 """A picture whose spread is below this part of the truth's spread counts as constant."""
 
 
+@runtime_checkable
 class ValidationViews(Protocol):
     """Pictures that training is compared with: a split of a scene, or views rendered by a teacher."""
 

@@ -120,9 +120,9 @@ class Watch(Callback):
         share = cadence.share
         self._chores = {
             "report": Chore(cadence.report, 1.0),
-            "probe": Chore(cadence.probe, share, growth=1.1, longest=60),
-            "preview": Chore(cadence.preview, share, growth=2, longest=5 * cadence.longest),
-            "checkpoint": Chore(cadence.checkpoint, share, growth=2, longest=cadence.longest),
+            "probe": Chore(cadence.probe, share, growth=1.1, longest=60.0),
+            "preview": Chore(cadence.preview, share, growth=2.0, longest=5 * cadence.longest),
+            "checkpoint": Chore(cadence.checkpoint, share, growth=2.0, longest=cadence.longest),
         }
         self._probe: Probe | None = None
         self._probe_speed: float | None = None

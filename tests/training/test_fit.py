@@ -1,0 +1,253 @@
+"""The training loop: exact resume, budgets, early stopping, and what it refuses."""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumigraph.configs.common import TrainOptions
+from lumigraph.errors import LumigraphError
+from lumigraph.rendering.renderer import Batch, Losses
+from lumigraph.scenes.scene import Scene
+from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
+from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, fit
+from lumigraph.training.interrupts import Interrupts
+from lumigraph.training.runs import Run
+from lumigraph.training.sources import PhotoSource
+from lumigraph.training.validation import Probe
+
+BUSY = Cadence(report=0.0, probe=0.0, preview=0.0, checkpoint=0.0, share=1.0)
+"""Every chore after every step: whatever it disturbs shows."""
+
+
+class StopAt(PhotoSource):
+    """Photos that ask training to stop at the end of a step, as Ctrl-C would."""
+
+    def __init__(self, scene: Scene, seed: int, step: int | None, interrupts: Interrupts):
+        super().__init__(scene.split("train"), seed)
+        self.step, self.interrupts, self.seen = step, interrupts, 0
+
+    def batch(self, step: int, rays: int) -> Batch:
+        if step == self.step:
+            self.interrupts.request()
+        return super().batch(step, rays)
+
+
+def train(
+    scene: Scene, method: str, config, options: TrainOptions, *, stop_at: int | None = None, **more
+) -> tuple[Run, TrainResult]:
+    run = begin(method, config, scene.info, options)
+    interrupts = Interrupts()
+    torch.manual_seed(options.seed)
+    source = StopAt(scene, options.seed, stop_at, interrupts)
+    result = fit(run.new_renderer(), source, run, options, scene.views["val"], interrupts=interrupts, **more)
+    return run, result
+
+
+def last_state(run: Run):
+    return load_checkpoint(list_checkpoints(run.checkpoints)[0])
+
+
+def assert_equal_states(one: Run, other: Run) -> None:
+    first, second = last_state(one), last_state(other)
+    assert first.step == second.step
+    assert first.tensors.keys() == second.tensors.keys()
+    different = [name for name in first.tensors if not torch.equal(first.tensors[name], second.tensors[name])]
+    assert not different
+    assert first.numbers["optimiser"] == second.numbers["optimiser"]
+
+
+def test_resumed_equals_uninterrupted(ball, student, options, tmp_path):
+    whole, _ = train(ball, "r2l", student, options)
+    parts = dataclasses.replace(options, run=tmp_path / "parts", resume=True)
+    run, result = train(ball, "r2l", student, parts, stop_at=6)
+    assert (result.reason, result.step) == ("interrupted", 7)
+    assert not run.finished
+    moved = tmp_path / "moved"
+    run.path.rename(moved)
+    run, result = train(ball, "r2l", student, dataclasses.replace(parts, run=moved), cadence=BUSY)
+    assert (result.reason, result.step) == ("steps", 12)
+    assert run.finished
+    assert_equal_states(whole, run)
+    assert run.weights.read_bytes()[8:] and torch.equal(
+        run.load_renderer("cpu").render(probe_rays(ball)).rgb,
+        whole.load_renderer("cpu").render(probe_rays(ball)).rgb,
+    )
+
+
+def probe_rays(scene: Scene):
+    return Probe.of_views(scene.views["val"], "white", count=50).rays
+
+
+def test_training_learns_and_reports(ball, student, options):
+    often = Cadence(report=0.05, probe=0.05, preview=0.2, checkpoint=0.2, share=0.5)
+    run, result = train(ball, "r2l", student, dataclasses.replace(options, max_steps=300), cadence=often)
+    first = result.history[0]["val_psnr"]
+    assert result.val_psnr is not None
+    assert result.val_psnr > max(15, first + 3)
+    training = run.results["training"]
+    assert training["finished"]
+    assert training["step"] == 300
+    assert list(run.media.glob("step-*.png"))
+    assert list(run.logs.glob("events*"))
+    assert len(list_checkpoints(run.checkpoints)) == 2
+
+
+def test_finished_run_is_refused_extended_or_replaced(ball, student, options):
+    run, _ = train(ball, "r2l", student, options)
+    with pytest.raises(LumigraphError, match="finished run here.*--overwrite"):
+        begin("r2l", student, ball.info, options)
+    again = dataclasses.replace(options, resume=True)
+    _, result = train(ball, "r2l", student, again)
+    assert result.step == 12
+    _, result = train(ball, "r2l", student, dataclasses.replace(again, max_steps=15))
+    assert result.step == 15
+    _, result = train(ball, "r2l", student, dataclasses.replace(options, max_steps=3, overwrite=True))
+    assert result.step == 3
+    assert last_state(run).step == 3
+
+
+def test_begun_run_needs_a_word(ball, student, options):
+    train(ball, "r2l", student, options, stop_at=3)
+    with pytest.raises(LumigraphError, match="begun.*--resume"):
+        begin("r2l", student, ball.info, options)
+    resumed = dataclasses.replace(options, resume=True)
+    with pytest.raises(LumigraphError, match=r"other options: width was 16"):
+        begin("r2l", dataclasses.replace(student, width=32), ball.info, resumed)
+    other = dataclasses.replace(ball.info, background="black")
+    with pytest.raises(LumigraphError, match="background white, now black"):
+        begin("r2l", student, other, resumed)
+
+
+def test_interrupted_weights_can_be_used(ball, student, options):
+    run, _ = train(ball, "r2l", student, options, stop_at=3)
+    assert Run.open(run.path).load_renderer("cpu").render(probe_rays(ball)).rgb.shape == (50, 3)
+
+
+def test_time_budget_counts_over_resume(ball, student, options):
+    timed = dataclasses.replace(options, max_steps=None, max_minutes=1.0 / 60, resume=True)
+    _, result = train(ball, "r2l", student, timed, stop_at=5)
+    assert result.reason == "interrupted"
+    _, result = train(ball, "r2l", student, timed)
+    assert result.reason == "time"
+    assert 1.0 <= result.seconds < 1.5
+
+
+def test_early_stopping_keeps_the_best_weights(ball, student, options):
+    rule = EarlyStopping(every=10, patience=2)
+    # A rate at which nothing can be learnt: the first weights stay the best.
+    wild = dataclasses.replace(student, lr=10.0, warmup_lr=10.0)
+    run, result = train(
+        ball, "r2l", wild, dataclasses.replace(options, max_steps=1000), early_stopping=rule, initial_step=100
+    )
+    assert (result.reason, result.best_step, result.step) == ("no more gain", 100, 120)
+    torch.manual_seed(0)
+    first = run.new_renderer().state_dict()
+    assert all(
+        torch.equal(first[name], tensor) for name, tensor in run.load_renderer("cpu").state_dict().items()
+    )
+
+
+def test_needs_a_budget(ball, student, options):
+    with pytest.raises(LumigraphError, match="how long"):
+        train(ball, "r2l", student, dataclasses.replace(options, max_steps=None))
+    with pytest.raises(LumigraphError, match="must be positive"):
+        train(ball, "r2l", student, dataclasses.replace(options, max_steps=0))
+
+
+def broken_losses(renderer, batch, step, seed):
+    losses = type(renderer).losses(renderer, batch, step, seed)
+    if step == 4:
+        losses.terms["distortion"] = torch.tensor(float("nan"))
+    return losses
+
+
+def test_loss_that_is_not_finite_stops_before_the_update(ball, student, options, monkeypatch):
+    run = begin("r2l", student, ball.info, options)
+    renderer = run.new_renderer()
+    before = {}
+
+    def losses(batch: Batch, step: int, seed: int) -> Losses:
+        if step == 4:
+            before.update({name: tensor.clone() for name, tensor in renderer.state_dict().items()})
+        return broken_losses(renderer, batch, step, seed)
+
+    renderer.losses = losses
+    with pytest.raises(LumigraphError, match="step 4: distortion is nan"):
+        fit(renderer, PhotoSource(ball.split("train"), 0), run, options)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in renderer.state_dict().items())
+    assert not run.finished
+
+
+def test_memory_far_beyond_is_refused(ball, student, options):
+    run = begin("r2l", student, ball.info, options)
+    renderer = run.new_renderer()
+    renderer.memory_estimate = lambda rays: 10**15
+    with pytest.raises(LumigraphError, match="1000000.0 GB needed"):
+        fit(renderer, PhotoSource(ball.split("train"), 0), run, options)
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_collapse_is_said(ball, student, options, monkeypatch, recovers, capsys):
+    monkeypatch.setattr("lumigraph.training.watch.COLLAPSE_STEPS", 5)
+    run = begin("r2l", student, ball.info, dataclasses.replace(options, max_steps=60))
+    renderer = run.new_renderer()
+    good = {name: tensor.clone() for name, tensor in renderer.state_dict().items()}
+    for parameter in renderer.parameters():
+        parameter.data.zero_()
+    renderer.lr_scale = lambda step, progress: 0.0
+    asked = []
+
+    def recover(seed: int) -> bool:
+        asked.append(seed)
+        if recovers:
+            renderer.load_state_dict(good)
+        return recovers
+
+    renderer.recover = recover
+    source = PhotoSource(ball.split("train"), 0)
+    wanted = dataclasses.replace(options, max_steps=60)
+    if recovers:
+        fit(renderer, source, run, wanted, cadence=BUSY)
+        assert "starts over" in capsys.readouterr().err
+    else:
+        with pytest.raises(LumigraphError, match="collapsed: at step 5 .*--seed"):
+            fit(renderer, source, run, wanted, cadence=BUSY)
+        assert not list_checkpoints(run.checkpoints)
+    assert len(asked) == 1
+
+
+def test_damaged_checkpoint_is_skipped_and_said(ball, student, options, capsys):
+    run, _ = train(ball, "r2l", student, options, cadence=BUSY)
+    newest = list_checkpoints(run.checkpoints)[0]
+    (newest / "state.safetensors").write_bytes(b"not tensors")
+    _, result = train(ball, "r2l", student, dataclasses.replace(options, resume=True, max_steps=14))
+    assert result.step == 14
+    said = capsys.readouterr().err
+    assert "step-00000012 is damaged" in said
+    assert "going on from step 11" in said
+
+
+def test_disk_that_fills_up(ball, student, options, monkeypatch):
+    calls = []
+
+    def full(*arguments, **more):
+        calls.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(LumigraphError, match="the disk is full"):
+        train(ball, "r2l", student, options)
+    assert calls
+    assert not list((options.run / "checkpoints").iterdir())
+
+
+def test_works_outside_the_main_thread(ball, student, options):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(ball, "r2l", student, options)))
+    thread.start()
+    thread.join(60)
+    assert results[0][1].reason == "steps"
+    assert not list(Path(options.run).rglob("*.pt"))
