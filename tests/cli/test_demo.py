@@ -10,7 +10,7 @@ from lumigraph.cli.main import main as lumigraph
 def test_the_plan_is_the_whole_path() -> None:
     steps = list(demo.plan(demo.Arguments(), demo.Paths(Path("x"))))
     assert {step.argv[0] for step in steps} == set(VERBS) - {"demo", "inspect", "doctor"}
-    assert [step.history for step in steps if step.history] == ["teacher", "student", "finetune"]
+    assert [step.trains.name for step in steps if step.trains] == ["teacher", "student", "fine-tuned"]
     assert sum(demo.SHARES.values()) == pytest.approx(1)
 
 
@@ -19,14 +19,13 @@ def test_overwrite_and_downscale_reach_the_verbs() -> None:
     changed = demo.Arguments(overwrite=True, downscale=2)
     steps = [step.argv for step in demo.plan(changed, demo.Paths(Path("x")))]
     assert not any("--overwrite" in argv or "--downscale" in argv for argv in plain)
-    assert {argv[0] for argv in steps if "--overwrite" in argv} == {
-        "train",
-        "bake",
-        "distill",
-        "export",
-        "render",
+    assert {argv[0] for argv in steps if "--overwrite" in argv} == set(VERBS) - {
+        "demo",
+        "inspect",
+        "doctor",
+        "eval",
     }
-    assert {argv[0] for argv in steps if "--downscale" in argv} == {"train"}
+    assert {argv[0] for argv in steps if "--downscale" in argv} == {"train", "finetune"}
 
 
 def test_an_earlier_demo_is_kept(tmp_path: Path, capsys) -> None:

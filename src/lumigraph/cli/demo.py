@@ -1,6 +1,5 @@
 """`lumigraph demo`: the whole path on a built-in scene, verb after verb, and a report page of what came out."""
 
-import json
 import shlex
 import sys
 import time
@@ -8,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from lumigraph.cli.parsing import parse
 from lumigraph.errors import LumigraphError
@@ -57,6 +55,10 @@ class Paths:
         return self.out / "student"
 
     @property
+    def finetuned(self) -> Path:
+        return self.out / "fine-tuned"
+
+    @property
     def bundle(self) -> Path:
         return self.out / "bundle"
 
@@ -75,11 +77,11 @@ class Paths:
 
 @dataclass(frozen=True)
 class Step:
-    """One verb of the path. `history` names the training whose measurements are kept once the verb is done."""
+    """One verb of the path; `trains` is the run folder whose measurements over time the report shows."""
 
     title: str
     argv: list[str]
-    history: str | None = None
+    trains: Path | None = None
 
 
 def main(argv: list[str]) -> None:
@@ -98,19 +100,14 @@ def main(argv: list[str]) -> None:
     paths.report.unlink(missing_ok=True)
     start = time.perf_counter()
     steps = list(plan(arguments, paths))
-    histories: dict[str, list[dict[str, Any]]] = {}
     for number, step in enumerate(steps, start=1):
         _announce(f"[{number}/{len(steps)}] {step.title}", f"$ lumigraph {shlex.join(step.argv)}")
         import_module(f"lumigraph.cli.{step.argv[0]}").main(step.argv[1:])
-        if step.history:
-            run = paths.teacher if step.history == "teacher" else paths.student
-            results = json.loads((run / "results.json").read_text("utf-8"))
-            histories[step.history] = results["training"]["history"]
     from lumigraph.cli.demo_report import write_demo_report
 
     seconds = time.perf_counter() - start
-    commands = [f"lumigraph {shlex.join(step.argv)}" for step in steps]
-    write_demo_report(paths, commands, histories, seconds)
+    trained = {step.title: step.trains for step in steps if step.trains}
+    write_demo_report(paths, [f"lumigraph {shlex.join(step.argv)}" for step in steps], trained, seconds)
     _announce(f"The report page, after {seconds / 60:.1f} minutes:", str(paths.report.resolve()))
 
 
@@ -119,22 +116,36 @@ def plan(arguments: Arguments, paths: Paths) -> Iterator[Step]:
     minutes = {name: f"{arguments.minutes * share:.2f}" for name, share in SHARES.items()}
     seed = ["--seed", str(arguments.seed)]
     fresh = ["--overwrite"] if arguments.overwrite else []
-    teacher, student, bundle = str(paths.teacher), str(paths.student), str(paths.bundle)
+    teacher, student, finetuned = str(paths.teacher), str(paths.student), str(paths.finetuned)
+    bundle, shards = str(paths.bundle), str(paths.shards)
     scale = [] if arguments.downscale == 1 else ["--downscale", str(arguments.downscale)]
-    train = ["train", "ngp", arguments.scene, "--run", teacher, "--max-minutes", minutes["teacher"]]
-    yield Step("A teacher from photos", [*train, *scale, *seed, *fresh], history="teacher")
-    bake = ["bake", teacher, "--out", str(paths.shards), "--views", str(PSEUDO_VIEWS)]
-    yield Step("Pseudo views from the teacher", [*bake, *seed, *fresh])
-    distill = ["distill", "r2l", str(paths.shards), "--run", student, "--preset", STUDENT_PRESET]
+
+    train = ["train", "ngp", arguments.scene, "--run", teacher, "--max-minutes", minutes["teacher"], *scale]
+    yield Step("Teacher, from photos", [*train, *seed, *fresh], paths.teacher)
+    bake = ["bake", teacher, "--out", shards, "--views", str(PSEUDO_VIEWS)]
+    yield Step("Pseudo views, from the teacher", [*bake, *seed, *fresh])
+    distill = ["distill", "r2l", shards, "--run", student, "--preset", STUDENT_PRESET]
     limit = ["--max-minutes", minutes["student"]]
-    yield Step("A student from the pseudo views", [*distill, *limit, *seed, *fresh], history="student")
-    yield Step("How good it is so far", ["eval", student, "--json", str(paths.measured("distilled"))])
-    finetune = ["finetune", student, arguments.scene, "--max-minutes", minutes["finetune"]]
-    yield Step("The student on photos", [*finetune, *seed], history="finetune")
-    yield Step("The student as a bundle", ["export", student, "--out", bundle, *fresh])
-    for name, renderer in (("teacher", teacher), ("student", student), ("bundle", bundle)):
-        yield Step(f"How good the {name} is", ["eval", renderer, "--json", str(paths.measured(name))])
-    yield Step("A movie", ["render", student, "--path", "orbit", "--out", str(paths.movie), *fresh])
+    yield Step("Student, from the pseudo views", [*distill, *limit, *seed, *fresh], paths.student)
+    finetune = [
+        "finetune",
+        student,
+        arguments.scene,
+        "--run",
+        finetuned,
+        "--max-minutes",
+        minutes["finetune"],
+    ]
+    yield Step("Student, fine-tuned on the photos", [*finetune, *scale, *seed, *fresh], paths.finetuned)
+    yield Step("Bundle", ["export", finetuned, "--out", bundle, *fresh])
+    for name, renderer in (
+        ("teacher", teacher),
+        ("student", student),
+        ("fine-tuned", finetuned),
+        ("bundle", bundle),
+    ):
+        yield Step(f"How good: {name}", ["eval", renderer, "--json", str(paths.measured(name))])
+    yield Step("Movie", ["render", finetuned, "--path", "orbit", "--out", str(paths.movie), *fresh])
 
 
 def _announce(*lines: str) -> None:

@@ -35,22 +35,20 @@ if TYPE_CHECKING:
 
 SHOWN_VIEWS = 3
 ERROR_CEILING = 0.25
-STAGES = {"teacher": "Teacher", "student": "Student, distilled", "finetune": "Student, fine-tuned"}
-
-History = Sequence[Mapping[str, Any]]
+RENDERERS = ("teacher", "student", "fine-tuned", "bundle")
 
 
 def write_demo_report(
-    paths: "Paths", commands: Sequence[str], histories: Mapping[str, History], seconds: float
+    paths: "Paths", commands: Sequence[str], trained: Mapping[str, Path], seconds: float
 ) -> None:
-    """Write the report page of a finished demo: `histories` by stage as `fit` measured them, `seconds` in all."""
+    """Write the report page of a finished demo: `trained` are its runs by title, `seconds` is what it took."""
     teacher, info = open_renderer(paths.teacher)
     pixels = float(info.cameras["test"].size.prod(dim=-1).float().mean())
     measured = {}
-    for name in ("teacher", "distilled", "student", "bundle"):
+    for name in RENDERERS:
         result = read_json(paths.measured(name))
         measured[name] = {**result, "rays_per_second": pixels / result["seconds_per_view"]}
-    student, _ = open_renderer(paths.student)
+    student, _ = open_renderer(paths.finetuned)
     views = load_scene(Run.open(paths.teacher).scene_source(), downscale=info.downscale).split("test")
     report = Report(
         title="From photos to a light field",
@@ -58,11 +56,11 @@ def write_demo_report(
         figures=_figures(paths, measured),
         comparisons=[_comparison(views, i, teacher, student) for i in _spread(len(views))],
         error_ceiling=ERROR_CEILING,
-        curves=[_curve(STAGES[stage], history) for stage, history in histories.items()],
+        curves=[_curve(title, run) for title, run in trained.items()],
         table=_table(paths, measured, {"teacher": teacher, "student": student}),
         movie=Movie(path=paths.movie, caption="The student along an orbit that no photo was taken on."),
         commands=commands,
-        notes=_notes(measured["student"]),
+        notes=_notes(measured["fine-tuned"]),
         footer=f"lumigraph {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{platform.machine()}, {torch.get_num_threads()} threads",
     )
@@ -79,13 +77,13 @@ def _lead(name: str, photos: int, seconds: float) -> str:
 
 def _figures(paths: "Paths", measured: Mapping[str, Any]) -> list[Figure]:
     speed = {name: result["rays_per_second"] for name, result in measured.items()}
-    gain = measured["student"]["psnr"] - measured["distilled"]["psnr"]
-    fastest = max(speed["student"], speed["bundle"])
+    gain = measured["fine-tuned"]["psnr"] - measured["student"]["psnr"]
+    fastest = max(speed["fine-tuned"], speed["bundle"])
     return [
         Figure(label="Teacher", value=f"{measured['teacher']['psnr']:.1f} dB", note="PSNR on held-out views"),
         Figure(
             label="Student",
-            value=f"{measured['student']['psnr']:.1f} dB",
+            value=f"{measured['fine-tuned']['psnr']:.1f} dB",
             note=f"{gain:+.2f} dB from fine-tuning on the photos",
         ),
         Figure(
@@ -159,7 +157,8 @@ def _spread(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(SHOWN_VIEWS, count)).round().astype(int)).tolist()
 
 
-def _curve(label: str, history: History) -> Curve:
+def _curve(label: str, run: Path) -> Curve:
+    history = Run.open(run).results["training"]["history"]
     known = [entry for entry in history if entry["val_psnr"] is not None]
     minutes = [entry["seconds"] / 60 for entry in known]
     return Curve(label=label, minutes=minutes, psnr=[entry["val_psnr"] for entry in known])
