@@ -22,7 +22,6 @@ from lumigraph.export.bundle import BundleRenderer, write_bundle
 from lumigraph.files import decode_image
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
@@ -183,18 +182,11 @@ def test_a_bundle_does_not_ask_near_and_far_of_the_rays(finished: Path) -> None:
 # ---- nothing wrong appears
 
 
-def test_a_graph_that_paints_something_else_leaves_nothing(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dimmed(session: Any, rays: Rays, chunk: int) -> torch.Tensor:
-        return torch.zeros(len(rays), 3)
-
-    monkeypatch.setattr(parity, "ray_colours", dimmed)
-    lines: list[str] = []
+@pytest.mark.parametrize("error", [0.0040, float("nan"), float("inf")])
+def test_an_error_that_a_picture_would_show_is_refused(error: float) -> None:
     with pytest.raises(LumigraphError, match="onnxruntime does not paint what torch paints: rays"):
-        write_bundle(run, tmp_path / "bundle", report=lines.append)
-    assert lines[0].startswith("rays: largest error")
-    assert list(tmp_path.iterdir()) == []
+        parity.Parity("rays", 1, 3, error, 40.0).require()
+    parity.Parity("rays", 1, 3, 0.0039, 48.0).require()
 
 
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
@@ -203,8 +195,10 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         next(renderer.parameters()).fill_(float("nan"))
     run.save_weights(renderer, 2)
+    lines: list[str] = []
     with pytest.raises(LumigraphError, match="largest error nan"):
-        write_bundle(run, tmp_path / "bundle")
+        write_bundle(run, tmp_path / "bundle", report=lines.append)
+    assert lines[0].startswith("rays: largest error nan")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
