@@ -1,0 +1,85 @@
+"""Options of the Instant-NGP teacher. Imports no torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGPConfig:
+    """A multi-resolution hash grid with small MLPs, marched through an occupancy grid (Instant-NGP, 2022).
+
+    The defaults train in minutes on two cores; the preset "paper" has the published sizes.
+    """
+
+    levels: int = 8
+    """Levels of the hash grid."""
+    features: int = 4
+    """Numbers per entry of the hash grid."""
+    log2_entries: int = 17
+    """Largest number of entries of a level, as a power of two."""
+    base_resolution: int = 16
+    """Vertices of the coarsest level along the scene's box."""
+    finest_resolution: int = 512
+    """Vertices of the finest level along the scene's box (along all of space where the scene is unbounded)."""
+    hidden: int = 64
+    """Width of the hidden layers."""
+    geometry_features: int = 16
+    """Numbers that the density network hands to the colour network, the logarithm of density among them."""
+    colour_layers: int = 2
+    """Hidden layers of the colour network."""
+    cells: int = 96
+    """Cells of the occupancy grid along an axis."""
+    cascades: int = 5
+    """Occupancy grids of doubling size, where the scene is unbounded."""
+    occupancy_interval: int = 16
+    """Steps between updates of the occupancy grid."""
+    occupancy_warmup: int = 16
+    """Up to this step an update looks at every cell."""
+    occupancy_share: float = 0.0625
+    """Later, at this share of all cells and as many occupied ones."""
+    steps: int = 320
+    """Steps of a ray along the diagonal of the scene's box."""
+    step_growth: float = 0.00390625
+    """Growth of the step with distance where the scene is unbounded."""
+    samples: int = 16384
+    """Visible samples wanted per training step; the number of rays adapts."""
+    first_rays: int = 256
+    """Rays of the first step, when nothing is known to be empty."""
+    most_rays: int = 65536
+    """Rays of a step at the most."""
+    lr: float = 0.02
+    """Learning rate of the hash grid."""
+    network_lr: float = 0.02
+    """Learning rate of the networks."""
+    hold: float = 0.5
+    """Part of the budget before the learning rate begins to fall."""
+    final_lr: float = 0.03
+    """Learning rate at the end, as a share of the first; it falls exponentially."""
+    opacity_weight: float = 0.0
+    """Weight of the entropy -o log o of a ray's opacity, against half-transparent surfaces."""
+    distortion_weight: float = 0.0
+    """Weight of the distortion loss of mip-NeRF 360, against floating matter."""
+    refine_cameras: bool = False
+    """Learn a small correction to each camera's pose."""
+    camera_lr: float = 0.0001
+    """Learning rate of the corrections (radians, and units of the scene's half box)."""
+
+
+PRESETS = {
+    "cpu": NGPConfig(),
+    "paper": NGPConfig(
+        levels=16,
+        features=2,
+        log2_entries=19,
+        finest_resolution=2048,
+        cells=128,
+        occupancy_warmup=256,
+        occupancy_share=0.25,
+        steps=1024,
+        samples=1 << 18,
+        first_rays=8192,
+        lr=0.01,
+        network_lr=0.01,
+        hold=0.0,
+        opacity_weight=0.001,
+    ),
+}

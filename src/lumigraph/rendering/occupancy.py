@@ -1,0 +1,109 @@
+"""Which cells of space may hold something, so that rays skip the rest (Instant-NGP, appendix E.2)."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+
+DECAY = 0.95
+NEVER = -1.0
+"""Density of a cell that no camera sees: it is never occupied."""
+BLOCKS = 32
+"""Visibility is decided for blocks of cells, this many along an axis."""
+
+Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+"""Density at points in core coordinates, per unit of core length."""
+
+
+class OccupancyGrid(nn.Module):
+    """Cascades of cells^3: cascade c covers [-2^c, 2^c]^3 in core coordinates. Everything is occupied until the first update."""
+
+    density: Float[Tensor, "cascades n n n"]
+    occupied: Tensor
+
+    def __init__(self, cells: int, cascades: int, threshold: float) -> None:
+        """`threshold`: the density above which a cell is always kept; below it, those above the mean are."""
+        super().__init__()
+        self.cells, self.cascades, self.threshold = cells, cascades, threshold
+        self.register_buffer("density", torch.zeros(cascades, cells, cells, cells))
+        self.register_buffer("occupied", torch.ones(cascades, cells, cells, cells, dtype=torch.uint8))
+
+    def mark_unseen(self, cameras: Cameras, bounds: Bounds) -> None:
+        """Closes the cells that no camera has in view."""
+        blocks = min(BLOCKS, self.cells)
+        for cascade in range(self.cascades):
+            half = 2.0**cascade
+            axis = ((torch.arange(blocks) + 0.5) / blocks * 2 - 1) * half
+            z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+            centres = torch.stack([x, y, z], -1).reshape(-1, 3)
+            radius = half / blocks * 3**0.5
+            seen = _seen(
+                centres * bounds.half_extent.max() + bounds.centre, radius * bounds.half_extent.max(), cameras
+            )
+            seen = seen.reshape(1, 1, blocks, blocks, blocks).float()
+            fine = nn.functional.interpolate(seen, size=(self.cells,) * 3, mode="nearest")[0, 0] > 0
+            self.density[cascade][~fine] = NEVER
+            self.occupied[cascade] = fine.to(torch.uint8)
+
+    def reset(self) -> None:
+        """Everything that some camera sees is occupied again."""
+        self.density.clamp_(max=0)
+        self.occupied.copy_(self.density >= 0)
+
+    @torch.no_grad()
+    def update(self, density: Density, share: float, generator: torch.Generator) -> None:
+        """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all cells at share 1).
+
+        Densities fade by 0.95 and are raised to what is found at a random point of the cell; a cell is occupied when
+        it exceeds the mean of the positive ones, or `threshold`.
+        """
+        for cascade in range(self.cascades):
+            flat = self.density[cascade].view(-1)
+            cells = self._choose(cascade, share, generator)
+            cells = cells[flat[cells] >= 0]
+            found = density(self._random_points(cells, cascade, generator))
+            flat.copy_(torch.where(flat >= 0, flat * DECAY, flat))
+            flat[cells] = torch.maximum(flat[cells], found)
+        positive = self.density[self.density > 0]
+        limit = min(float(positive.mean()) if len(positive) else 0.0, self.threshold)
+        self.occupied.copy_(self.density > limit)
+
+    def _choose(self, cascade: int, share: float, generator: torch.Generator) -> Int[Tensor, "n"]:
+        device, total = self.density.device, self.cells**3
+        if share >= 1:
+            return torch.arange(total, device=device)
+        count = max(1, int(share * total))
+        anywhere = torch.randint(total, (count,), generator=generator, device=device)
+        occupied = torch.nonzero(self.occupied[cascade].view(-1))[:, 0]
+        if not len(occupied):
+            return anywhere
+        chosen = torch.randint(
+            len(occupied), (min(count, len(occupied)),), generator=generator, device=device
+        )
+        return torch.cat([anywhere, occupied[chosen]])
+
+    def _random_points(self, cells: Tensor, cascade: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+        n = self.cells
+        corner = torch.stack([cells % n, cells // n % n, cells // (n * n)], -1)
+        jitter = torch.rand(corner.shape, generator=generator, device=cells.device)
+        return ((corner + jitter) / n * 2 - 1) * 2.0**cascade
+
+
+def _seen(points: Float[Tensor, "n 3"], radius: Tensor, cameras: Cameras) -> Tensor:
+    """Whether a ball about each point is, at least partly, in the picture of some camera and in front of it."""
+    seen = torch.zeros(len(points), dtype=torch.bool)
+    rotation, position = cameras.camera_to_world[:, :, :3], cameras.camera_to_world[:, :, 3]
+    for camera in range(len(cameras)):
+        local = (points - position[camera]) @ rotation[camera]
+        depth = local[:, 2]
+        # The pinhole model with a margin of the ball's own size and of a tenth of the picture for distortion.
+        reach = radius / depth.clamp(min=1e-6) + 0.1
+        slope = local[:, :2].abs() / depth.clamp(min=1e-6)[:, None]
+        size, focal, principal = cameras.size[camera], cameras.focal[camera], cameras.principal[camera]
+        widest = torch.maximum(principal, size - principal) / focal
+        seen |= (depth > -radius) & ((slope <= widest + reach[:, None]).all(1) | (local.norm(dim=1) < radius))
+    return seen

@@ -1,0 +1,113 @@
+"""Marching and compositing in plain torch: the oracle of every kernel, and what runs where there is none.
+
+Samples are packed: those of a ray lie together, one ray after another.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def padded(
+    values: Float[Tensor, "samples *rest"], offsets: Int[Tensor, "bounds"]
+) -> Float[Tensor, "rays most *rest"]:
+    """Packed samples as one row per ray, filled up with zeros."""
+    counts = offsets[1:] - offsets[:-1]
+    most = max(int(counts.max()), 1) if len(counts) else 1
+    inside = torch.arange(most)[None] < counts[:, None]
+    rows = values.new_zeros((len(counts), most, *values.shape[1:]))
+    rows[inside] = values
+    return rows
+
+
+def composite(
+    density: Float[Tensor, "samples"],
+    rgb: Float[Tensor, "samples 3"],
+    t: Float[Tensor, "samples"],
+    dt: Float[Tensor, "samples"],
+    offsets: Int[Tensor, "bounds"],
+    min_transmittance: float,
+) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+    """Premultiplied rgb, opacity, sum of w t, and distortion of each ray.
+
+    w_i = T_i (1 - exp(-sigma_i dt_i)), T_i = exp(-sum_{j<i} sigma_j dt_j) (Max 1995; NeRF equation 3). A ray ends where T
+    falls below `min_transmittance`. Distortion: sum_ij w_i w_j |t_i - t_j| + 1/3 sum_i w_i^2 dt_i (mip-NeRF 360, eq. 15).
+    """
+    optical = padded(density * dt, offsets)
+    before = torch.cumsum(optical, 1) - optical
+    transmittance = torch.exp(-before)
+    alive = (transmittance.detach() >= min_transmittance).to(density.dtype)
+    weights = transmittance * (1 - torch.exp(-optical)) * alive
+    t, dt = padded(t, offsets), padded(dt, offsets)
+    pairs = (weights[:, :, None] * weights[:, None, :] * (t[:, :, None] - t[:, None, :]).abs()).sum((1, 2))
+    distortion = pairs + (weights**2 * dt).sum(1) / 3
+    colours = (weights[..., None] * padded(rgb, offsets)).sum(1)
+    return colours, weights.sum(1), (weights * t).sum(1), distortion
+
+
+def keep_visible(samples, density, encoded, min_transmittance: float, min_alpha: float):
+    """See `samples.keep_visible`."""
+    optical = padded(density * samples.dt, samples.offsets)
+    before = torch.exp(optical - torch.cumsum(optical, 1))
+    seen = (before > min_transmittance) & (1 - torch.exp(-optical) >= min_alpha)
+    counts = samples.offsets[1:] - samples.offsets[:-1]
+    inside = torch.arange(optical.shape[1], device=density.device)[None] < counts[:, None]
+    seen &= inside
+    keep = seen[inside]
+    offsets = torch.cat([counts.new_zeros(1), seen.sum(1).cumsum(0)])
+    kept = type(samples)(samples.points[keep], samples.t[keep], samples.dt[keep], offsets)
+    return kept, encoded[keep], kept.rays
+
+
+def march(rays, occupied, rule, unbounded: bool, jitter):
+    """See `samples.march`: every ray takes one step at a time, all rays together."""
+    cascades, cells = occupied.shape[0], occupied.shape[1]
+    slope = torch.where(
+        rays.directions.abs() > 1e-12, rays.directions, torch.full_like(rays.directions, 1e-12)
+    )
+    inverse = 1 / slope
+    outer = float(1 << (cascades - 1))
+    first, second = (-outer - rays.origins) * inverse, (outer - rays.origins) * inverse
+    t = torch.maximum(torch.minimum(first, second).amax(1), rays.near)
+    end = torch.minimum(torch.maximum(first, second).amin(1), rays.far)
+    step = lambda at: (at * rule.growth).clamp(rule.shortest, rule.longest)  # noqa: E731
+    t = t + jitter * step(t)
+    found_t, found_dt, found_ray = [], [], []
+    counts = torch.zeros(len(t), dtype=torch.long, device=t.device)
+    alive = torch.nonzero(t < end)[:, 0]
+    while len(alive):
+        at, dt = t[alive], step(t[alive])
+        point = rays.origins[alive] + at[:, None] * rays.directions[alive]
+        reach = torch.maximum(point.abs().amax(1), dt * 0.5 * cells).clamp(min=1)
+        cascade = torch.ceil(torch.log2(reach)).long().clamp(0, cascades - 1)
+        half = torch.pow(2.0, cascade)
+        size = half / (0.5 * cells)
+        cell = ((point + half[:, None]) / size[:, None]).long().clamp(0, cells - 1)
+        hit = occupied[cascade, cell[:, 2], cell[:, 1], cell[:, 0]] != 0
+        found_t.append(at[hit]), found_dt.append(dt[hit]), found_ray.append(alive[hit])
+        counts[alive[hit]] += 1
+        face = (cell + (rays.directions[alive] > 0)) * size[:, None] - half[:, None]
+        leave = ((face - rays.origins[alive]) * inverse[alive]).amin(1)
+        t[alive] = at + torch.where(hit, dt, dt * torch.ceil((leave - at) / dt).clamp(min=1))
+        alive = alive[(t[alive] < end[alive]) & (counts[alive] < rule.most)]
+    ray = torch.cat(found_ray) if found_ray else counts.new_zeros(0)
+    order = torch.argsort(ray, stable=True)
+    packed_t, packed_dt = (
+        torch.cat(found)[order] if found else t.new_zeros(0) for found in (found_t, found_dt)
+    )
+    ray = ray[order]
+    points = rays.origins[ray] + packed_t[:, None] * rays.directions[ray]
+    return (
+        unit_points(points, unbounded),
+        packed_t,
+        packed_dt,
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+    )
+
+
+def unit_points(points: Float[Tensor, "n 3"], unbounded: bool) -> Float[Tensor, "n 3"]:
+    """Core coordinates to [0, 1]^3; all of space where the scene is unbounded (mip-NeRF 360 equation 10, maximum norm)."""
+    if not unbounded:
+        return points * 0.5 + 0.5
+    reach = points.abs().amax(1, keepdim=True).clamp(min=1)
+    return points * ((2 - 1 / reach) / reach) * 0.25 + 0.5

@@ -1,0 +1,293 @@
+"""Instant-NGP (Mueller et al., SIGGRAPH 2022): a hash grid, two small networks, and rays that skip empty space.
+
+A point becomes the features of a multi-resolution hash grid; a network turns them into log density and a code; a second
+one turns code and view direction into a colour. An occupancy grid says where to look. Each ray is marched, its samples are
+thinned to those it can see, and only these are coloured and learnt from.
+
+Points live in core coordinates, in which the scene's box is [-1, 1]^3; outside of it, space is contracted (mip-NeRF 360,
+equation 10, maximum norm) when the scene is unbounded.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lumigraph.configs.ngp import NGPConfig
+from lumigraph.fields.activations import truncated_exp
+from lumigraph.fields.directions import spherical_harmonics
+from lumigraph.fields.hashgrid import GridLayout, HashGrid
+from lumigraph.fields.optimisers import TableAdam
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
+from lumigraph.geometry.rotations import so3_exp
+from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.occupancy import OccupancyGrid
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.volume import reference
+from lumigraph.rendering.volume.composite import composite
+from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, keep_visible, march
+
+DIRECTION_DEGREE = 4
+DIAGONAL = 2 * math.sqrt(3)
+"""Of the core box, in core coordinates."""
+OPAQUE_STEP = 0.01
+"""A cell is occupied if it hides this part of the light over the shortest step (Instant-NGP, appendix E.2)."""
+FIELD_CHUNK = 1 << 15
+_OCCUPANCY_STREAM, _JITTER_STREAM = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9
+"""Odd 64-bit constants that keep apart what different uses draw from one seed."""
+
+
+class NGP(Renderer):
+    """The teacher: rays -> marched samples -> hash grid and networks -> composited colours."""
+
+    chunk = 1 << 14
+    ray_count: Tensor
+
+    def __init__(self, config: NGPConfig, bounds: Bounds, background: Background, cameras: int) -> None:
+        """`cameras`: number of training cameras, for the refinement of their poses."""
+        super().__init__()
+        self.config = config
+        self.background = background
+        self.register_buffer("centre", bounds.centre.clone(), persistent=False)
+        self.half = float(bounds.half_extent.max())
+        self.unbounded = bounds.unbounded
+        cascades = config.cascades if bounds.unbounded else 1
+        shortest = DIAGONAL / config.steps
+        self.rule = StepRule(
+            growth=config.step_growth if bounds.unbounded else 0.0,
+            shortest=shortest,
+            longest=DIAGONAL * 2 ** (cascades - 1) / config.cells if bounds.unbounded else shortest,
+            most=1024 if bounds.unbounded else config.steps + 1,
+        )
+        self.occupancy = OccupancyGrid(config.cells, cascades, OPAQUE_STEP / shortest)
+        self.grid = HashGrid(
+            GridLayout(
+                config.levels,
+                config.features,
+                config.log2_entries,
+                config.base_resolution,
+                config.finest_resolution,
+            )
+        )
+        self.geometry = _network(self.grid.layout.width, config.hidden, 1, config.geometry_features)
+        self.colour = _network(
+            DIRECTION_DEGREE**2 + config.geometry_features, config.hidden, config.colour_layers, 3
+        )
+        self.pose_corrections = nn.Parameter(torch.zeros(cameras, 6)) if config.refine_cameras else None
+        self.register_buffer("ray_count", torch.tensor(config.first_rays))
+
+    @classmethod
+    def from_scene(cls, config: NGPConfig, info: Any) -> "NGP":
+        """The scene's bounds are the core box; what no training camera sees stays empty."""
+        cameras: Cameras = info.cameras["train"]
+        field = cls(config, info.bounds, info.background, int(cameras.ids.max()) + 1)
+        field.occupancy.mark_unseen(cameras, info.bounds)
+        return field
+
+    # ------------------------------------------------------------------ the field
+
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Density per unit of scene length, at points in scene units."""
+        core = (points - self.centre) / self.half
+        return self._core_density(core) / self.half
+
+    def query(
+        self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density per unit of scene length and colour, at points in scene units seen along unit vectors."""
+        encoded = self.grid(reference.unit_points((points - self.centre) / self.half, self.unbounded))
+        density, code = self._geometry(encoded)
+        return density / self.half, self._colour(code, spherical_harmonics(view_directions, DIRECTION_DEGREE))
+
+    def _core_density(self, points: Tensor) -> Tensor:
+        parts = reference.unit_points(points, self.unbounded).contiguous().split(FIELD_CHUNK)
+        return torch.cat([self._density_only(self.grid(part)) for part in parts])
+
+    def _density_only(self, encoded: Tensor) -> Tensor:
+        """Density without the code: the last layer has one output instead of many."""
+        hidden = self.geometry[:-1](encoded)
+        return truncated_exp(hidden @ self.geometry[-1].weight[0])  # pyright: ignore
+
+    def _geometry(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.geometry(encoded)
+        return truncated_exp(code[:, 0]), code
+
+    def _colour(self, code: Tensor, harmonics: Tensor) -> Tensor:
+        return torch.sigmoid(self.colour(torch.cat([harmonics, code], -1)))
+
+    # ------------------------------------------------------------------ along rays
+
+    def _core_rays(self, rays: Rays) -> CoreRays:
+        directions = rays.directions / self.half
+        speed = directions.norm(dim=-1)
+        return CoreRays(
+            origins=(rays.origins - self.centre) / self.half,
+            directions=directions / speed[:, None],
+            near=rays.near * speed,
+            far=rays.far * speed,
+            speed=speed,
+        )
+
+    @torch.no_grad()
+    def _visible_samples(self, rays: CoreRays, jitter: Tensor) -> tuple[Samples, Tensor, Tensor]:
+        """What the rays can see: samples, the features of each, and the ray of each."""
+        samples = march(rays, self.occupancy.occupied, self.rule, self.unbounded, jitter)
+        encoded = self.grid(samples.points)
+        return keep_visible(samples, self._density_only(encoded), encoded)
+
+    def _integrate(
+        self, rays: CoreRays, samples: Samples, encoded: Tensor, index: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Premultiplied rgb, opacity, sum of w t (core lengths), and distortion of each ray."""
+        density, code = self._geometry(encoded)
+        harmonics = spherical_harmonics(rays.directions, DIRECTION_DEGREE).index_select(0, index)
+        return composite(density, self._colour(code, harmonics), samples.t, samples.dt, samples.offsets)
+
+    @torch.no_grad()
+    def render(self, rays: Rays) -> Rendering:
+        flat = rays.flatten()
+        core = self._core_rays(flat)
+        samples, encoded, index = self._visible_samples(core, torch.full_like(core.near, 0.5))
+        rgb, opacity, reach, _ = self._integrate(core, samples, encoded, index)
+        rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
+        # Where there is nothing to see, depth is that of the far plane.
+        depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3) / core.speed, flat.far)
+        return Rendering(rgb=rgb, depth=depth, opacity=opacity).reshape(*rays.shape)
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def rays_per_step(self) -> int:
+        return int(self.ray_count)
+
+    def begin_step(self, step: int, progress: float, seed: int) -> None:
+        if step == 0 or step % self.config.occupancy_interval:
+            return
+        share = 1.0 if step <= self.config.occupancy_warmup else self.config.occupancy_share
+        generator = _generator(_OCCUPANCY_STREAM, seed, step, self.device)
+        self.occupancy.update(self._core_density, share, generator)
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        """Squared error of the colours, and where asked for the entropy of opacity and the distortion loss."""
+        rays = self._refined(batch.rays)
+        core = self._core_rays(rays)
+        generator = _generator(_JITTER_STREAM, seed, step, self.device)
+        jitter = torch.rand(len(core.near), generator=generator, device=self.device)
+        samples, encoded, index = self._visible_samples(core, jitter)
+        points = self._points(core, samples, index)
+        rgb, opacity, _, distortion = self._integrate(core, samples, self.grid(points, encoded), index)
+        target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
+        error = (over(rgb, opacity, background) - target).square()
+        terms = {"rgb": error.mean()}
+        if self.config.opacity_weight:
+            entropy = -opacity * torch.log(opacity.clamp(min=1e-10))
+            terms["opacity"] = self.config.opacity_weight * entropy.mean()
+        if self.config.distortion_weight:
+            terms["distortion"] = self.config.distortion_weight * distortion.mean()
+        self._adapt_rays(len(core.near), len(samples.t))
+        return Losses(terms=terms, squared_error=error.detach().mean(1))
+
+    def _adapt_rays(self, rays: int, samples: int) -> None:
+        """Rays for the next step, so that about `config.samples` visible samples come of them."""
+        wanted = rays * self.config.samples / max(samples, 1)
+        self.ray_count.fill_(int(min(max(wanted, 64), 2 * rays, self.config.most_rays)))
+
+    def _refined(self, rays: Rays) -> Rays:
+        """Rays moved by the learnt correction of their camera's pose; cameras of no photo have none."""
+        if self.pose_corrections is None or rays.camera_ids is None:
+            return rays
+        known = (rays.camera_ids >= 0).unsqueeze(-1)
+        correction = torch.where(known, self.pose_corrections[rays.camera_ids.clamp(min=0)], 0)
+        rotation = so3_exp(correction[:, :3])
+        return Rays(
+            **{
+                **vars(rays),
+                "origins": rays.origins + correction[:, 3:] * self.half,
+                "directions": (rotation @ rays.directions.unsqueeze(-1)).squeeze(-1),
+            }
+        )
+
+    def _points(self, rays: CoreRays, samples: Samples, index: Tensor) -> Tensor:
+        """The samples' points; as functions of the rays where poses are learnt."""
+        if self.pose_corrections is None:
+            return samples.points
+        points = rays.origins[index] + samples.t[:, None] * rays.directions[index]
+        return reference.unit_points(points, self.unbounded)
+
+    def optimisers(self) -> list[ParameterGroup]:
+        adam = {"betas": (0.9, 0.99), "eps": 1e-15}
+        networks = [*self.geometry.parameters(), *self.colour.parameters()]
+        groups = [
+            ParameterGroup("grid", [self.grid.table], self.config.lr, **adam),
+            ParameterGroup("networks", networks, self.config.network_lr, **adam),
+        ]
+        if self.pose_corrections is not None:
+            groups.append(ParameterGroup("cameras", [self.pose_corrections], self.config.camera_lr))
+        return groups
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        return TableAdam(
+            [
+                {
+                    "name": group.name,
+                    "params": group.parameters,
+                    "lr": group.lr,
+                    "betas": group.betas,
+                    "eps": group.eps,
+                    "table": group.name == "grid",
+                }
+                for group in self.optimisers()
+            ]
+        )
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """Constant, then exponential decay to `final_lr` at the end of the budget."""
+        falling = max(0.0, progress - self.config.hold) / max(1e-9, 1 - self.config.hold)
+        return self.config.final_lr ** min(1.0, falling)
+
+    def memory_estimate(self, rays: int) -> int:
+        """Weights, gradients and moments; samples before and after thinning with the activations kept of each."""
+        config = self.config
+        kept = 4 * (2 * self.grid.layout.width + (2 + 2 * config.colour_layers) * config.hidden + 100)
+        marched = 4 * (self.grid.layout.width + config.hidden + 10)
+        return (
+            super().memory_estimate(rays) + config.samples * (kept + 8 * marched) + 8 * self.rule.most * rays
+        )
+
+    def warm_up(self, batch: Batch, seed: int) -> None:
+        """Also compiles the kernels of the optimiser and of the occupancy update."""
+        super().warm_up(batch, seed)
+        self._core_density(torch.zeros(8, 3, device=self.device))
+        rows = nn.Parameter(torch.zeros(8, self.config.features, device=self.device))
+        rows.grad = torch.ones_like(rows)
+        TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
+
+    def recover(self, seed: int) -> bool:
+        """Starts over with other random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.grid.reset()
+            for layer in (*self.geometry, *self.colour):
+                if isinstance(layer, nn.Linear):
+                    layer.reset_parameters()
+        self.occupancy.reset()
+        self.ray_count.fill_(self.config.first_rays)
+        return True
+
+
+def _network(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequential:
+    """Linear layers without bias and ReLU between them."""
+    widths = [inputs, *[width] * hidden_layers]
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))
+
+
+def _generator(stream: int, seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Randomness of one use in one step: a function of (seed, step)."""
+    return torch.Generator(device).manual_seed(((seed + 1) * stream + step) % 2**63)
