@@ -23,15 +23,17 @@ class ShardSource(RaySource):
     at every step. The draw is a function of (seed, step): no state.
     """
 
-    def __init__(self, shards: Shards, seed: int, hold_ratio: float = 0.0):
-        """`hold_ratio`: part of the views that is left out, chosen without replacement."""
+    def __init__(self, shards: Shards, seed: int, hold_ratio: float = 0.0, last: int = 0):
+        """`hold_ratio`: part of the views that is left out, chosen without replacement; `last`: so many views at the
+        end are left out in any case."""
         if not 0 <= hold_ratio < 1:
             raise LumigraphError(f"the held part of the views must lie in 0..1, not {hold_ratio}")
         self.shards = shards
         self.seed = seed
         self.cameras = shards.cameras
-        kept = max(1, round((1 - hold_ratio) * len(shards)))
-        self._views = np.sort(draws(seed, 0, stream=1).permutation(len(shards))[:kept])
+        count = len(shards) - last
+        kept = max(1, round((1 - hold_ratio) * count))
+        self._views = np.sort(draws(seed, 0, stream=1).permutation(count)[:kept])
 
     def to(self, device: torch.device) -> "ShardSource":
         self.cameras = self.cameras.to(device)

@@ -1,0 +1,29 @@
+"""The machine that a benchmark ran on, for its result file."""
+
+import datetime
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lumigraph
+from lumigraph.rendering.machine import available_cores, has_bfloat16
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    model, cpuinfo = platform.processor(), Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {
+        "processor": model,
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "lumigraph": lumigraph.__version__,
+        "date": datetime.date.today().isoformat(),
+    }

@@ -1,0 +1,119 @@
+"""`lumigraph bake RUN --out SHARDS --views N`: pseudo views from a teacher."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lumigraph.cli.parsing import Positional, parse
+from lumigraph.errors import LumigraphError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Render pseudo views with a teacher: cameras and 8-bit colours, without noise, to distil a student from.
+
+    Baking can be stopped at any moment; --resume goes on with the same bytes as if it had not been.
+    """
+
+    run: Positional[Path]
+    """Run folder of the teacher."""
+    out: Path
+    """Folder to write the pseudo views to."""
+    views: int
+    """How many views (published: 10000; 500 are usable)."""
+    poses: Literal["fitted", "r2l", "mobile"] = "fitted"
+    """Where the cameras stand: as the captured ones do, or as in R2L or MobileR2L."""
+    random_focal: bool = True
+    """Zoom in by a random factor of 1 to 2 (poses r2l)."""
+    focal_scale: float = 1.0
+    """Factor on every focal length."""
+    width: int | None = None
+    """Width of the views in pixels, the height in proportion (None: as the teacher's photos)."""
+    bits: Literal[8, 16] = 8
+    """Bits per colour; 8 bound the labels at 58.9 dB."""
+    depth: bool = False
+    """Store depth as well."""
+    views_per_shard: int = 32
+    """Views in one file: what a killed bake loses at most."""
+    legacy: Path | None = None
+    """Write the rays once more to this folder, as the published 9-column .npy files."""
+    seed: int = 0
+    """Seed of the cameras."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many processes render together."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the teacher; auto takes bfloat16 where the processor has it."""
+    resume: bool = False
+    """Go on with views that were begun here; start afresh where there are none."""
+    overwrite: bool = False
+    """Replace pseudo views that are here."""
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and bakes."""
+    arguments = parse(argv, Arguments, prog="lumigraph bake")
+    _check(arguments)
+    # Imported here: --help has to be quick, and these bring torch.
+    from lumigraph.distillation.bake import bake, prepare
+    from lumigraph.distillation.legacy import export_legacy
+    from lumigraph.distillation.shards import Shards
+    from lumigraph.training.runs import Run
+
+    plan = _plan(arguments, Run.open(arguments.run))
+    if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
+        done = bake(
+            arguments.run,
+            arguments.out,
+            plan,
+            device=arguments.device,
+            precision=arguments.precision,
+            devices=arguments.devices,
+        )
+        speed = f", {done.views:,} now at {done.rays_per_second:,.0f} rays/s" if done.views else ""
+    else:
+        speed = ", finished already"
+    sys.stdout.write(
+        f"{arguments.out}: {len(plan.cameras):,} views of {plan.size[0]}x{plan.size[1]}, "
+        f"{plan.nbytes / 1e6:,.1f} MB{speed}\n"
+    )
+    if arguments.legacy is not None:
+        shards = Shards.open(arguments.out)
+        files = export_legacy(shards, arguments.legacy, seed=arguments.seed, overwrite=arguments.overwrite)
+        sys.stdout.write(f"{arguments.legacy}: {files:,} ray files\n")
+
+
+def _check(arguments: Arguments) -> None:
+    positive = ("views", "views_per_shard", "devices", "focal_scale", "width")
+    for name in positive:
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+
+
+def _plan(arguments: Arguments, run):
+    from lumigraph.distillation.origins import teacher_provenance
+    from lumigraph.distillation.poses import sample_poses
+    from lumigraph.distillation.shards import Plan
+
+    cameras = sample_poses(
+        arguments.poses,
+        arguments.views,
+        arguments.seed,
+        run.info.cameras["train"],
+        random_focal=arguments.random_focal,
+        focal_scale=arguments.focal_scale,
+    )
+    if arguments.width is not None:
+        width, height = cameras.size[0].tolist()
+        cameras = cameras.resized(arguments.width, max(1, round(height * arguments.width / width)))
+    provenance = {
+        **teacher_provenance(run),
+        "poses": arguments.poses,
+        "random_focal": arguments.random_focal,
+        "focal_scale": arguments.focal_scale,
+        "seed": arguments.seed,
+    }
+    return Plan(cameras, run.info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance)

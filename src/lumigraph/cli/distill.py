@@ -1,0 +1,138 @@
+"""`lumigraph distill METHOD RUN_OR_SHARDS --run RUN2`: a student from a teacher, live or through pseudo views."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
+from lumigraph.cli.train import report
+from lumigraph.configs.common import TrainOptions
+from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.distillation.origins import Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train a student to agree with a teacher: through stored pseudo views, or with the teacher answering live."""
+
+    source: Positional[Path]
+    """Pseudo views (a folder of `bake`), a teacher's run (it answers live), or a folder of published ray files."""
+    options: FlatOptions[TrainOptions]
+    poses: Literal["fitted", "r2l", "mobile"] = "fitted"
+    """Live: where cameras stand, as the captured ones do, or as in R2L or MobileR2L."""
+    cameras: int = 1024
+    """Live: how many cameras rays are taken from."""
+    reuse: int = 4
+    """Live: how often a label is used on average."""
+    ring: int = 262_144
+    """Live: labels that are kept at a time."""
+    floor: float = 0.5
+    """Live: part of the rays that is spread evenly, not to where the student is worst."""
+    hold_ratio: float = 0.0
+    """Pseudo views: part of them that is left out."""
+    scene: Path | None = None
+    """Scene of published ray files; or whose photos are mixed in, with --pseudo-ratio."""
+    downscale: int = 1
+    """Reduce the photos of --scene by this factor."""
+    pseudo_ratio: float = 1.0
+    """Part of each batch that comes from the teacher; the rest comes from the photos of --scene."""
+    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin"] | None = None
+    """Ray files: what their columns are, where there are more than nine."""
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and distils."""
+    method, config, arguments = parse_method(argv, "student", Arguments, prog="lumigraph distill")
+    _check(arguments, method, config)
+    # Imported here: --help has to be quick, and these bring torch.
+    import torch
+
+    from lumigraph.distillation.origins import with_hard_rays
+    from lumigraph.rendering.machine import set_threads
+    from lumigraph.training.fit import begin, fit
+
+    options: TrainOptions = arguments.options
+    set_threads(options.devices)
+    origin = _origin(arguments, config)
+    run = begin(method, config, origin.info, options, {"distilled_from": origin.provenance})
+    _same_origin(run, origin)
+    torch.manual_seed(options.seed)
+    result = fit(
+        run.new_renderer(),
+        with_hard_rays(origin.source, config, options.seed),
+        run,
+        options,
+        validation=origin.validation,
+    )
+    report(run, result, "distill")
+
+
+def _check(arguments: Arguments, method: str, config: Any) -> None:
+    options = arguments.options
+    if options.max_steps is None and options.max_minutes is None:
+        raise LumigraphError(
+            f"how long should {method} be distilled?", todo="Pass --max-minutes or --max-steps"
+        )
+    for name in ("cameras", "reuse", "ring", "downscale"):
+        if getattr(arguments, name) < 1:
+            raise LumigraphError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    for name in ("floor", "pseudo_ratio"):
+        if not 0 <= getattr(arguments, name) <= 1:
+            raise LumigraphError(f"--{name.replace('_', '-')} must lie in 0..1")
+    if arguments.pseudo_ratio < 1 and arguments.scene is None:
+        raise LumigraphError("--pseudo-ratio mixes in photos", todo="Name their scene with --scene")
+
+
+def _origin(arguments: Arguments, config: Any) -> "Origin":
+    from lumigraph.distillation.origins import mixed_with_photos
+    from lumigraph.scenes.load import load_scene
+
+    scene = None
+    if arguments.scene is not None:
+        scene = load_scene(str(arguments.scene), downscale=arguments.downscale)
+    origin = _pseudo(arguments, config, scene)
+    if arguments.pseudo_ratio < 1 and scene is not None:
+        origin = mixed_with_photos(origin, scene, arguments.pseudo_ratio, arguments.options.seed)
+    return origin
+
+
+def _pseudo(arguments: Arguments, config: Any, scene: Any) -> "Origin":
+    """The teacher's part, by what the folder holds."""
+    from lumigraph.distillation import origins
+    from lumigraph.distillation.legacy import legacy_files
+
+    source, options = arguments.source, arguments.options
+    if (source / "config.json").is_file():
+        live = origins.LiveOptions(
+            arguments.poses, arguments.cameras, arguments.reuse, arguments.ring, arguments.floor
+        )
+        return origins.from_teacher(
+            source, config.rays, options.seed, live, options.device, options.precision
+        )
+    if (source / "index.json").is_file() or (source / "plan.json").is_file():
+        return origins.from_shards(source, options.seed, arguments.hold_ratio)
+    if legacy_files(source):
+        if scene is None:
+            raise LumigraphError(
+                "ray files do not say which scene they show", where=source, todo="Name it with --scene"
+            )
+        return origins.from_legacy(source, scene, options.seed, arguments.layout)
+    raise LumigraphError(
+        "there is nothing here to distil from" if source.exists() else "there is no such folder",
+        where=source,
+        todo="Give a teacher's run, a folder that `lumigraph bake` has written, or one of ray files",
+    )
+
+
+def _same_origin(run: Any, origin: "Origin") -> None:
+    """A resumed run has to go on with the labels it was begun with."""
+    before = run.provenance.get("distilled_from", {})
+    changed = [name for name, value in origin.provenance.items() if before.get(name) != value]
+    if changed:
+        raise LumigraphError(
+            f"the run was begun with other pseudo views: {', '.join(changed[:4])} changed",
+            where=run.path,
+            todo="Resume with the same teacher and options, or start afresh with --overwrite",
+        )

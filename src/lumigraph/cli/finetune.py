@@ -1,0 +1,102 @@
+"""`lumigraph finetune RUN2 SCENE`: a student on photos."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumigraph.cli.parsing import Positional, parse
+from lumigraph.cli.train import report
+from lumigraph.configs.common import Device, Precision, TrainOptions
+from lumigraph.errors import LumigraphError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Train a distilled student further, on photos, until the validation views no longer gain.
+
+    The best weights on the validation views are kept; test views are never looked at.
+    """
+
+    student: Positional[Path]
+    """Run folder of the student."""
+    scene: Positional[str]
+    """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
+    run: Path | None = None
+    """Run folder to write (None: the student itself takes the new weights)."""
+    downscale: int | None = None
+    """Reduce the photos by this factor (None: as for the teacher)."""
+    lr: float | None = None
+    """Learning rate (None: where distillation's has decayed to)."""
+    check_every: int = 250
+    """Steps from one look at the validation views to the next."""
+    patience: int = 8
+    """Looks without gain after which training stops."""
+    max_steps: int | None = None
+    """Stop after so many steps (None: 20000, unless --max-minutes is given)."""
+    max_minutes: float | None = None
+    """Stop after so many minutes of training."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many processes train together."""
+    precision: Precision = "auto"
+    """Arithmetic of the network; auto takes bfloat16 where the processor has it."""
+    resume: bool = False
+    """Go on from the last checkpoint of the fine-tuning; start it where there is none."""
+    overwrite: bool = False
+    """Replace an earlier fine-tuning."""
+
+
+_DEFAULT_STEPS = 20_000
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and fine-tunes."""
+    arguments = parse(argv, Arguments, prog="lumigraph finetune")
+    for name in ("check_every", "patience", "lr"):
+        value = getattr(arguments, name)
+        if value is not None and not value > 0:
+            raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    # Imported here: --help has to be quick, and these bring torch.
+    from lumigraph.configs.registry import method_entry
+    from lumigraph.distillation.finetuning import finetune
+    from lumigraph.rendering.machine import set_threads
+    from lumigraph.scenes.load import load_scene
+    from lumigraph.training.fit import EarlyStopping
+    from lumigraph.training.runs import Run
+
+    set_threads(arguments.devices)
+    student = Run.open(arguments.student)
+    if method_entry(student.method).kind != "student":
+        raise LumigraphError(
+            f"{student.method} is a teacher, which learns from photos in the first place",
+            where=arguments.student,
+            todo="Go on with it: lumigraph train --resume",
+        )
+    scene = load_scene(arguments.scene, downscale=arguments.downscale or student.info.downscale)
+    rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
+    done = finetune(student, scene, _options(arguments), rule, arguments.lr)
+    report(done.run, done.result, "finetune")
+    held = ", held out of the training photos" if done.held_from_training else ""
+    sys.stdout.write(
+        f"validation views{held}: {done.val_psnr_before:.2f} dB before, {done.val_psnr_after:.2f} dB after\n"
+    )
+
+
+def _options(arguments: Arguments) -> TrainOptions:
+    steps = arguments.max_steps
+    if steps is None and arguments.max_minutes is None:
+        steps = _DEFAULT_STEPS
+    return TrainOptions(
+        run=arguments.run or arguments.student,
+        max_steps=steps,
+        max_minutes=arguments.max_minutes,
+        seed=arguments.seed,
+        device=arguments.device,
+        devices=arguments.devices,
+        precision=arguments.precision,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )

@@ -1,0 +1,173 @@
+"""A distilled student goes on learning, from the photos themselves.
+
+It overfits within thousands of steps (R2L, section A.9), so the validation views decide when to stop and which weights
+are kept; the test views are never looked at. The optimiser's moments and the decayed learning rate are carried over.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lumigraph.configs.common import TrainOptions
+from lumigraph.distillation.origins import check_same_scene, with_hard_rays
+from lumigraph.errors import LumigraphError
+from lumigraph.rendering.background import display_target
+from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.scene import Scene, Views
+from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
+from lumigraph.training.fit import EarlyStopping, TrainResult, begin, fit, process_rank
+from lumigraph.training.runs import Run, load_weights
+from lumigraph.training.sources import PhotoSource
+from lumigraph.training.validation import ValidationViews, as_rgba, looking, psnr
+
+STAGE = "finetune"
+"""The folder inside a run in which it is fine-tuned when no other run is asked for."""
+HOLD_EVERY = 10
+"""Of a scene without validation views, every so many-th training photo is held out to decide when to stop."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """How fine-tuning went; PSNR in dB, the mean over all validation views."""
+
+    run: Run
+    result: TrainResult
+    val_psnr_before: float
+    val_psnr_after: float
+    held_from_training: bool
+    """Whether the validation views are training photos that were held out."""
+
+
+def finetune(
+    student: Run, scene: Scene, options: TrainOptions, rule: EarlyStopping, lr: float | None = None
+) -> Finetuned:
+    """Fine-tunes `student` on the training photos of `scene`.
+
+    Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
+    student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
+    """
+    check_same_scene(student.info, scene.info)
+    own = options.run.resolve() == student.path.resolve()
+    place = student.path / STAGE if own else options.run
+    training, validation, held = training_and_validation(scene)
+    begun = newest_checkpoint(student.checkpoints, print)
+    step, rate = _where_it_stood(student, begun)
+    config = replace(student.config, schedule="constant", warmup_steps=0, lr=rate if lr is None else lr)
+    provenance = {"finetuned_from_step": step, "validation_held_from_training": held}
+    run = begin(student.method, config, student.info, replace(options, run=place), provenance)
+    renderer = student.load_renderer(options.device)
+    if begun is not None and (student.path / STAGE).is_dir():
+        # It was fine-tuned in place before: its weights are that stage's, its checkpoint is distillation's.
+        load_weights(renderer, begun.part("renderer"), where=student.checkpoints)
+    start = {name: tensor.detach().clone() for name, tensor in renderer.state_dict().items()}
+    before = mean_psnr(renderer, validation)
+    if begun is not None and process_rank() == 0 and not list_checkpoints(run.checkpoints):
+        save_checkpoint(run.checkpoints, _seed(begun, start))
+    result = fit(
+        renderer.train(),
+        with_hard_rays(PhotoSource(training, options.seed), config, options.seed),
+        run,
+        # The first step finds the student's optimiser in the checkpoint just written.
+        replace(options, run=place, resume=True),
+        validation,
+        initial_step=step,
+        early_stopping=rule,
+    )
+    after = mean_psnr(renderer, validation)
+    if after < before and not result.interrupted:
+        # Early stopping first looks after `every` steps, so that the start was no candidate there.
+        load_weights(renderer, start, where=run.path)
+        run.save_weights(renderer, result.step)
+        after = before
+    done = Finetuned(run, result, before, after, held)
+    if not result.interrupted and process_rank() == 0:
+        _record(student, renderer, done, own)
+    return done
+
+
+def _where_it_stood(student: Run, begun: Checkpoint | None) -> tuple[int, float]:
+    """Step and learning rate at the end of distillation."""
+    if begun is not None:
+        return begun.step, float(begun.numbers["optimiser"]["groups"][0]["lr"])
+    config = student.config
+    return 0, config.lr * (config.final_lr if config.schedule == "budget" else 1.0)
+
+
+def _seed(begun: Checkpoint, start: dict[str, torch.Tensor]) -> Checkpoint:
+    """The student's last checkpoint as the first of the fine-tuning: weights, moments and random state; not the rays'
+    state, which belongs to pseudo views, nor the time."""
+    kept = {name: tensor for name, tensor in begun.tensors.items() if name.startswith(("optimiser.", "rng."))}
+    weights = {f"renderer.{name}": tensor.cpu() for name, tensor in start.items()}
+    return Checkpoint(begun.step, 0.0, {**kept, **weights}, {"optimiser": begun.numbers["optimiser"]})
+
+
+def _record(student: Run, renderer: Renderer, done: Finetuned, own: bool) -> None:
+    summary: dict[str, Any] = {
+        "val_psnr_before": round(done.val_psnr_before, 4),
+        "val_psnr_after": round(done.val_psnr_after, 4),
+        "validation_held_from_training": done.held_from_training,
+        "first_step": done.run.provenance["finetuned_from_step"],
+        "best_step": done.result.best_step,
+        "last_step": done.result.step,
+        "seconds": done.result.seconds,
+        "reason": done.result.reason,
+    }
+    done.run.update_results(STAGE, summary)
+    if not own:
+        return
+    results = student.results
+    if "distillation" not in results and "training" in results:
+        student.update_results("distillation", results["training"])
+    student.save_weights(renderer, done.result.step)
+    student.update_results("training", json.loads(json.dumps(done.run.results["training"])))
+    student.update_results(STAGE, summary)
+
+
+def training_and_validation(scene: Scene) -> tuple[Views, Views, bool]:
+    """The photos to learn from, those that decide when to stop, and whether these were held out of the training
+    photos because the scene has no validation views."""
+    train = scene.split("train")
+    if "val" in scene.views:
+        return train, scene.views["val"], False
+    held = [index for index in range(len(train)) if index % HOLD_EVERY == HOLD_EVERY // 2]
+    if not held:
+        raise LumigraphError(
+            "there are no validation views, and too few training photos to hold some out",
+            where=scene.info.source,
+            todo="Fine-tuning needs a few views to decide when to stop",
+        )
+    kept = [index for index in range(len(train)) if index not in set(held)]
+    return subset(train, kept), subset(train, held), True
+
+
+def subset(views: Views, chosen: list[int]) -> Views:
+    """Some of the views."""
+
+    def image(index: int) -> np.ndarray:
+        return views.image(chosen[index]).numpy()
+
+    def mask(index: int) -> np.ndarray | None:
+        values = views.mask(chosen[index])
+        return None if values is None else values.numpy()
+
+    return Views(
+        views.cameras[torch.tensor(chosen)],
+        [views.names[index] for index in chosen],
+        views.has_alpha,
+        image,
+        load_mask=mask if views.has_masks else None,
+    )
+
+
+def mean_psnr(renderer: Renderer, views: ValidationViews) -> float:
+    """Mean over views of the PSNR, dB, on the display background."""
+    values = []
+    with looking(renderer):
+        for index in range(len(views)):
+            truth = display_target(as_rgba(views.image(index)), renderer.background)
+            seen = renderer.view(views.cameras[index : index + 1]).rgb.float().clamp(0, 1).cpu()
+            values.append(psnr(float((seen - truth).square().mean())))
+    return float(np.mean(values))

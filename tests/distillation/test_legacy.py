@@ -1,0 +1,118 @@
+"""The published ray files: there and back, and layouts that are not mistaken for each other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.distillation.bake import bake_shards, prepare
+from lumigraph.distillation.legacy import (
+    LegacySource,
+    export_legacy,
+    to_capture,
+    to_scene,
+    write_legacy_file,
+)
+from lumigraph.distillation.poses import sample_poses
+from lumigraph.distillation.shards import Plan, Shards, finish
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.rotations import so3_exp
+from lumigraph.scenes.scene import Scene
+
+from .conftest import Ball
+
+
+@pytest.fixture
+def moved(scene: Scene) -> Scene:
+    """The scene with a world transform that is not the identity."""
+    transform = torch.eye(4, dtype=torch.float64)
+    transform[:3, :3] = 0.5 * so3_exp(torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64))
+    transform[:3, 3] = torch.tensor([0.1, 2.0, -0.4])
+    return replace(scene, info=replace(scene.info, world_transform=transform))
+
+
+def shards_of(folder: Path, scene: Scene, views: int) -> Shards:
+    plan = Plan(sample_poses("fitted", views, 0, scene.info.cameras["train"]), scene.info, 32)
+    prepare(folder, plan, resume=False, overwrite=False)
+    bake_shards(Ball(), folder, plan, list(range(plan.count)))
+    finish(folder, plan)
+    return Shards.open(folder)
+
+
+def test_transform_is_undone(moved: Scene) -> None:
+    origins, directions = torch.randn(9, 3), torch.randn(9, 3)
+    o, d = to_capture(origins, directions, moved.info)
+    back = to_scene(o, d, moved.info)
+    torch.testing.assert_close(back[0], origins, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(back[1], directions, atol=1e-5, rtol=1e-5)
+    # t counts scene units here and the capture's units, twice as long, there.
+    point = to_scene(o + 3 * d, d, moved.info)[0]
+    torch.testing.assert_close(point, origins + 1.5 * directions, atol=1e-5, rtol=1e-5)
+
+
+def test_round_trip(tmp_path: Path, moved: Scene) -> None:
+    shards = shards_of(tmp_path / "s", moved, views=22)
+    assert export_legacy(shards, tmp_path / "rays") == 2
+    names = sorted(path.name for path in (tmp_path / "rays").iterdir())
+    assert names == ["data_1.npy", "data_2.npy"]
+    table = np.load(tmp_path / "rays" / "data_1.npy")
+    assert table.shape == (4096, 9)
+    assert table.dtype == np.float32
+    assert (tmp_path / "rays" / "data_1.npy").stat().st_size == 147_584
+    batch = LegacySource(tmp_path / "rays", moved.info, seed=0).batch(5, 300)
+    truth = Ball().render(batch.rays)
+    assert float((batch.rgba[:, :3] - truth.rgb).abs().mean()) < 0.004
+    assert batch.depth is None
+
+
+def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
+    rng = np.random.default_rng(0)
+    rays = rng.normal(size=(50, 9)).astype(np.float32)
+    depth = rng.uniform(2, 6, size=(50, 1)).astype(np.float32)
+    surface = rays[:, :3] + depth * rays[:, 3:6]
+    for layout, extra in (("r2l-depth", depth), ("r2l-surface", surface)):
+        write_legacy_file(tmp_path / layout / "data_1.npy", np.concatenate([rays, extra], 1))
+        source = LegacySource(tmp_path / layout, moved.info, 0, layout)
+        read = source.batch_of(torch.from_numpy(source.rows(np.arange(50))))
+        torch.testing.assert_close(read.depth, torch.from_numpy(0.5 * depth[:, 0]), atol=1e-4, rtol=1e-4)
+
+
+def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
+    rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
+    write_legacy_file(tmp_path / "train_0.npy", rows)
+    with pytest.raises(LumigraphError, match="r2l-surface or dylin"):
+        LegacySource(tmp_path, scene.info, 0)
+    with pytest.raises(LumigraphError, match="9 columns, the file has 12"):
+        LegacySource(tmp_path, scene.info, 0, "r2l")
+    source = LegacySource(tmp_path, scene.info, 0, "dylin")
+    read = source.batch_of(torch.from_numpy(rows))
+    assert torch.equal(read.rays.times, torch.from_numpy(rows[:, 6]))
+    assert torch.equal(read.rgba[:, :3], torch.from_numpy(rows[:, 9:]))
+
+
+def test_ten_columns_need_their_name(tmp_path: Path, scene: Scene) -> None:
+    write_legacy_file(tmp_path / "data_1.npy", np.ones((8, 10)))
+    with pytest.raises(LumigraphError, match="r2l-depth"):
+        LegacySource(tmp_path, scene.info, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00\x06\x00{}    "])
+def test_damaged_files_are_named(tmp_path: Path, scene: Scene, content: bytes) -> None:
+    (tmp_path / "data_1.npy").write_bytes(content)
+    with pytest.raises(LumigraphError, match=r"data_1\.npy"):
+        LegacySource(tmp_path, scene.info, 0)
+
+
+def test_files_of_two_kinds_are_refused(tmp_path: Path, scene: Scene) -> None:
+    write_legacy_file(tmp_path / "data_1.npy", np.ones((8, 9)))
+    write_legacy_file(tmp_path / "data_2.npy", np.ones((8, 10)))
+    with pytest.raises(LumigraphError, match=r"data_2\.npy"):
+        LegacySource(tmp_path, scene.info, 0)
+
+
+def test_too_few_rays_for_a_file(tmp_path: Path, scene: Scene) -> None:
+    with pytest.raises(LumigraphError, match="fewer than 4096"):
+        export_legacy(shards_of(tmp_path / "s", scene, views=2), tmp_path / "rays")
+    assert not (tmp_path / "rays").exists()

@@ -1,0 +1,79 @@
+"""The live teacher: right labels, rays where the student is worst, exact state."""
+
+import pytest
+import torch
+
+from lumigraph.distillation.live import TILE, LiveSource
+from lumigraph.distillation.poses import sample_poses
+from lumigraph.errors import LumigraphError
+from lumigraph.scenes.scene import Scene
+
+from .conftest import Ball
+
+
+def live(scene: Scene, **options) -> LiveSource:
+    pool = sample_poses("fitted", 5, 0, scene.info.cameras["train"])
+    return LiveSource(Ball(), pool, 32, 0, **{"ring": 512, "every": 2, "reuse": 2, **options})
+
+
+def test_labels_are_the_teachers(scene: Scene) -> None:
+    source = live(scene)
+    for step in range(8):
+        batch = source.batch(step, 32)
+        truth = Ball().render(batch.rays)
+        torch.testing.assert_close(batch.rgba[:, :3], truth.rgb, atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.depth, truth.depth, equal_nan=True, atol=1e-6, rtol=0)
+        source.observe(batch, torch.rand(32))
+
+
+def test_each_label_is_used_as_often_as_asked(scene: Scene) -> None:
+    source = live(scene)
+    source.batch(0, 32)
+    start = source.labelled
+    for step in range(100):
+        source.batch(step, 32)
+    assert (source.labelled - start) * 2 == pytest.approx(100 * 32, abs=2 * 32)
+    again = source.labelled
+    source.batch(3, 32)
+    assert source.labelled == again
+
+
+def test_rays_go_where_the_student_is_wrong(scene: Scene) -> None:
+    source = live(scene, floor=0.25)
+    for step in range(60):
+        batch = source.batch(step, 256)
+        camera, x, y = source._pixels(source._drawn)
+        bad = (camera == 2) & (x < TILE) & (y < TILE)
+        source.observe(batch, bad.float())
+    camera, x, y = source._choose(4000)
+    assert bool((x < 20).all() and (y < 20).all() and (x >= 0).all() and (y >= 0).all())
+    chosen = float(((camera == 2) & (x < TILE) & (y < TILE)).float().mean())
+    even = 0.25 / 5 * TILE**2 / 400
+    assert chosen == pytest.approx(0.75 + even, abs=0.03)
+    assert len(camera.unique()) == 5
+
+
+def test_even_error_means_even_rays(scene: Scene) -> None:
+    source = live(scene)
+    source.observe(source.batch(0, 256), torch.full((256,), 0.3))
+    camera, x, y = source._choose(8000)
+    counts = torch.bincount(camera * 400 + y * 20 + x, minlength=2000).float()
+    # 4 pixels to a draw: a Poisson count, whose variance is its mean.
+    assert float(counts.var() / counts.mean()) == pytest.approx(1, abs=0.15)
+
+
+def test_state_goes_on_exactly(scene: Scene) -> None:
+    first, second = live(scene), live(scene)
+    error = torch.rand(32)
+    for step in range(7):
+        first.observe(first.batch(step, 32), error)
+    second.batch(0, 5)  # as a warm-up does before the state is put back
+    second.load_state_dict({name: values.clone() for name, values in first.state_dict().items()})
+    for step in range(7, 15):
+        batches = [source.batch(step, 32) for source in (first, second)]
+        assert torch.equal(batches[0].rgba, batches[1].rgba)
+        assert torch.equal(batches[0].rays.origins, batches[1].rays.origins)
+        for source, batch in zip((first, second), batches, strict=True):
+            source.observe(batch, error)
+    with pytest.raises(LumigraphError, match="another size"):
+        live(scene, ring=256).load_state_dict(first.state_dict())

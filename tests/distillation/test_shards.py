@@ -1,0 +1,167 @@
+"""Pseudo views on disk: the same bytes however baking was cut up, and damage that is noticed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.distillation.bake import _bake_part, bake, bake_shards, prepare, quantise
+from lumigraph.distillation.poses import sample_poses
+from lumigraph.distillation.shard_source import MixedSource, ShardSource
+from lumigraph.distillation.shards import Plan, Shards, finish, is_written, read_plan
+from lumigraph.errors import LumigraphError
+from lumigraph.scenes.scene import Scene
+from lumigraph.training.runs import Run
+from lumigraph.training.sources import PhotoSource
+
+from .conftest import Ball
+
+
+def plan_of(scene: Scene, views: int = 7, **options) -> Plan:
+    return Plan(sample_poses("fitted", views, 0, scene.info.cameras["train"]), scene.info, 3, **options)
+
+
+def baked(folder: Path, scene: Scene, **options) -> Shards:
+    plan = plan_of(scene, **options)
+    assert prepare(folder, plan, resume=False, overwrite=False)
+    bake_shards(Ball(), folder, plan, list(range(plan.count)))
+    finish(folder, plan)
+    return Shards.open(folder)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_views_come_back(tmp_path: Path, scene: Scene, bits: int) -> None:
+    shards = baked(tmp_path / "s", scene, bits=bits, depth=True)
+    shards.verify()
+    assert len(shards) == 7
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {
+        "index.json",
+        *(f"{i:05d}{kind}.npy" for i in range(3) for kind in ("", ".depth")),
+    }
+    assert np.load(tmp_path / "s" / "00000.npy").shape == (3, 20, 20, 3)
+    source = ShardSource(shards, seed=4)
+    batch = source.batch(9, 500)
+    truth = Ball().render(batch.rays)
+    assert float((batch.rgba[:, :3] - truth.rgb).abs().max()) <= 0.5001 / (2**bits - 1)
+    torch.testing.assert_close(batch.depth, truth.depth, equal_nan=True, atol=1e-4, rtol=1e-4)
+    assert bool((batch.rgba[:, 3] == 1).all())
+
+
+def test_killed_baking_goes_on_to_the_same_bytes(tmp_path: Path, scene: Scene, teacher: Run) -> None:
+    plan = plan_of(scene)
+    for name in ("whole", "cut", "two"):
+        assert prepare(tmp_path / name, plan, resume=False, overwrite=False)
+    bake(teacher.path, tmp_path / "whole", plan, device="cpu", precision="float32")
+    cut = tmp_path / "cut"
+    bake_shards(teacher.load_renderer("cpu"), cut, plan, [1])
+    (cut / "00002.npy").write_bytes(b"half")  # as a file system may leave it after a power cut
+    with pytest.raises(LumigraphError, match="not finished"):
+        Shards.open(cut)
+    with pytest.raises(LumigraphError, match="--resume"):
+        prepare(cut, plan, resume=False, overwrite=False)
+    kept = (cut / "00001.npy").stat().st_mtime_ns
+    assert prepare(cut, plan, resume=True, overwrite=False)
+    done = bake(teacher.path, cut, plan, device="cpu", precision="float32")
+    assert done.views == 4
+    assert (cut / "00001.npy").stat().st_mtime_ns == kept
+    assert bytes_of(cut) == bytes_of(tmp_path / "whole")
+    assert not prepare(cut, plan, resume=True, overwrite=False)
+    # Two processes, each every second shard.
+    two = tmp_path / "two"
+    for rank in (1, 0):
+        _bake_part(teacher.path, two, "cpu", "float32", rank, 2)
+    finish(two, plan)
+    assert bytes_of(two) == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_lightning_launches_several_processes(tmp_path: Path, scene: Scene, teacher: Run) -> None:
+    plan = plan_of(scene)
+    for name, devices in (("one", 1), ("two", 2)):
+        prepare(tmp_path / name, plan, resume=False, overwrite=False)
+        bake(teacher.path, tmp_path / name, plan, device="cpu", precision="float32", devices=devices)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_going_on_needs_the_same_plan(tmp_path: Path, scene: Scene) -> None:
+    plan = plan_of(scene)
+    prepare(tmp_path / "s", plan, resume=False, overwrite=False)
+    other = replace(plan, cameras=sample_poses("r2l", 7, 0, scene.info.cameras["train"]))
+    with pytest.raises(LumigraphError, match="begun differently: cameras"):
+        prepare(tmp_path / "s", other, resume=True, overwrite=False)
+    assert prepare(tmp_path / "s", other, resume=False, overwrite=True)
+    begun = read_plan(tmp_path / "s")
+    assert begun is not None
+    assert begun.to_json() == other.to_json()
+
+
+def test_other_folders_are_never_touched(tmp_path: Path, scene: Scene) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(LumigraphError, match="not pseudo views"):
+            prepare(tmp_path / "mine", plan_of(scene), resume=False, overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_damage_is_named(tmp_path: Path, scene: Scene) -> None:
+    shards = baked(tmp_path / "s", scene)
+    path = tmp_path / "s" / "00001.npy"
+    good = path.read_bytes()
+    path.write_bytes(good[:-5])
+    with pytest.raises(LumigraphError, match=r"damaged.*00001\.npy"):
+        Shards.open(tmp_path / "s")
+    path.write_bytes(b"\0" * len(good))
+    with pytest.raises(LumigraphError, match=r"does not hold.*00001\.npy"):
+        Shards.open(tmp_path / "s")
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(LumigraphError, match="altered"):
+        Shards.open(tmp_path / "s").verify()
+    path.unlink()
+    with pytest.raises(LumigraphError, match="no such file"):
+        Shards.open(tmp_path / "s")
+    del shards
+    index = tmp_path / "s" / "index.json"
+    for text in ("{", "[]", '{"kind": "lumigraph pseudo views", "schema": 99}'):
+        index.write_text(text)
+        with pytest.raises(LumigraphError, match=r"index\.json"):
+            Shards.open(tmp_path / "s")
+
+
+def test_depth_needs_a_renderer_with_depth(tmp_path: Path, scene: Scene, teacher: Run) -> None:
+    plan = plan_of(scene, depth=True)
+    prepare(tmp_path / "s", plan, resume=False, overwrite=False)
+    with pytest.raises(LumigraphError, match="no depth"):
+        bake_shards(teacher.load_renderer("cpu"), tmp_path / "s", plan, [0])
+    assert not is_written(tmp_path / "s", plan, 0)
+
+
+def test_draws_are_independent_and_repeatable(tmp_path: Path, scene: Scene) -> None:
+    shards = baked(tmp_path / "s", scene)
+    source = ShardSource(shards, seed=4)
+    first, again, next_step = source.batch(3, 64), source.batch(3, 64), source.batch(4, 64)
+    assert torch.equal(first.rays.origins, again.rays.origins)
+    assert not torch.equal(first.rays.origins, next_step.rays.origins)
+    held = ShardSource(shards, seed=4, hold_ratio=0.5, last=1).batch(0, 2000)
+    assert len(held.rays.origins.unique(dim=0)) == 3
+
+
+def test_mixture_has_both_parts(tmp_path: Path, scene: Scene) -> None:
+    photos = PhotoSource(scene.views["train"], 0)
+    mixed = MixedSource(ShardSource(baked(tmp_path / "s", scene), 0), photos, 0.25)
+    batch = mixed.batch(0, 40)
+    assert len(batch.rays) == 40
+    assert (batch.rays.camera_ids == -1).sum() == 10
+    assert torch.equal(batch.rgba[10:], photos.batch(0, 30).rgba)
+
+
+def test_colours_are_rounded() -> None:
+    values = torch.tensor([[[-0.1, 0.5, 1.2]]])
+    assert quantise(values, 8).tolist() == [[[0, 128, 255]]]
+    assert quantise(values, 16).tolist() == [[[0, 32768, 65535]]]

@@ -1,0 +1,142 @@
+"""R2L: sizes and schedule of the publication, jitter, losses, and what it refuses."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lumigraph.configs.r2l import PRESETS, R2LConfig
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.renderer import Batch
+from lumigraph.students.r2l import R2L
+
+TINY = R2LConfig(width=16, depth=6, points=4, octaves=4, rays=32)
+
+
+def student(config: R2LConfig = TINY, background="white") -> R2L:
+    torch.manual_seed(0)
+    return R2L(config, 2.0, 6.0, background)
+
+
+def rays(count: int = 40) -> Rays:
+    generator = torch.Generator().manual_seed(1)
+    ones = torch.ones(count)
+    return Rays(
+        torch.randn(count, 3, generator=generator),
+        torch.randn(count, 3, generator=generator),
+        0.01 * ones,
+        2 * ones,
+        6 * ones,
+    )
+
+
+def batch(count: int = 40, depth: bool = False) -> Batch:
+    rgba = torch.rand(count, 4, generator=torch.Generator().manual_seed(2))
+    rgba[:, :3] *= rgba[:, 3:]
+    values = torch.linspace(2, 6, count)
+    values[::5] = float("nan")
+    return Batch(rays(count), rgba, values if depth else None)
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        (PRESETS["paper"], 5_917_187),
+        (PRESETS["donerf"], 3_016_187),
+        (replace(PRESETS["paper"], code="plucker"), 5_691_395),
+    ],
+)
+def test_published_sizes(config: R2LConfig, parameters: int) -> None:
+    with torch.device("meta"):
+        network = R2L(config, 2.0, 6.0, "white").network
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    if parameters == 5_917_187:
+        assert network.multiplications() == 5_894_912
+        assert len(network.body) == 43
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [(0, 1e-4), (100, 3e-4), (200, 5e-4), (600_000, 3.157e-5), (800_000, 1.257e-5), (1_200_000, 1.99e-6)],
+)
+def test_published_schedule(step: int, lr: float) -> None:
+    model = student(replace(TINY, lr=5e-4, warmup_lr=1e-4, warmup_steps=200, schedule="steps"))
+    assert model.optimisers()[0].lr * model.lr_scale(step, 0.3) == pytest.approx(lr, rel=2e-3)
+
+
+def test_budget_schedule_falls_from_lr_to_its_last_part() -> None:
+    model = student(replace(TINY, schedule="budget", final_lr=0.05, warmup_steps=10))
+    assert model.lr_scale(10, 0.0) == pytest.approx(1)
+    assert model.lr_scale(10, 0.5) == pytest.approx(0.525)
+    assert model.lr_scale(10**9, 1.0) == pytest.approx(0.05)
+    assert student(replace(TINY, schedule="constant", warmup_steps=0)).lr_scale(7, 0.9) == 1
+
+
+@pytest.mark.parametrize("code", ["points", "plucker"])
+def test_fused_rendering_is_the_exported_network(code) -> None:
+    model = student(replace(TINY, code=code))
+    assert model.fused
+    seen = model.render(rays())
+    torch.testing.assert_close(
+        seen.rgb, model.ray_colours(rays().origins, rays().directions).detach(), atol=1e-5, rtol=1e-5
+    )
+    assert seen.depth is None
+    assert model.render(rays().reshape(5, 8)).rgb.shape == (5, 8, 3)
+
+
+def test_rendering_follows_the_weights() -> None:
+    model = student()
+    before = model.render(rays()).rgb
+    with torch.no_grad():
+        model.network.tail.bias.add_(1)
+    assert not torch.equal(before, model.render(rays()).rgb)
+
+
+def test_target_is_composited_on_the_display_background() -> None:
+    for background, value in (("white", 1.0), ("random", 1.0), ("black", 0.0), ("opaque", 0.0)):
+        model, drawn = student(background=background), batch()
+        target = drawn.rgba[:, :3] + (1 - drawn.rgba[:, 3:]) * value
+        expected = (model.render(drawn.rays).rgb - target).square().mean(1)
+        losses = model.losses(drawn, 0, 0)
+        torch.testing.assert_close(losses.squared_error, expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(losses.terms["rgb"].detach(), expected.mean())
+
+
+def test_jitter_is_a_function_of_seed_and_step() -> None:
+    model, drawn = student(replace(TINY, perturb=True)), batch()
+    losses = [
+        model.losses(drawn, step, seed).terms["rgb"].item() for step, seed in ((3, 0), (3, 0), (4, 0), (3, 1))
+    ]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_depth_is_learnt_where_it_is_known(residual: bool) -> None:
+    model, drawn = student(replace(TINY, learn_depth=True, residual=residual)), batch(depth=True)
+    assert model.fused is residual
+    losses = model.losses(drawn, 0, 0)
+    known = torch.isfinite(drawn.depth)
+    outputs = model.render(drawn.rays)
+    expected = 0.1 * ((outputs.depth - drawn.depth)[known] / 4).square().mean()
+    torch.testing.assert_close(losses.terms["depth"].detach(), expected, atol=1e-6, rtol=1e-4)
+    sum(losses.terms.values()).backward()
+    assert float(model.network.tail.weight.grad[3].abs().sum()) > 0
+
+
+def test_plain_and_fused_steps_agree() -> None:
+    models = [student(replace(TINY, learn_depth=True)) for _ in range(2)]
+    models[1].network.fusible = False
+    for model in models:
+        sum(model.losses(batch(depth=True), 0, 0).terms.values()).backward()
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"depth": 2}, {"depth": 7}, {"points": 1}, {"width": 0}, {"hard_ratio": (0.2, 1.5)}, {"final_lr": 2.0}],
+)
+def test_impossible_options_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        replace(TINY, **wrong)
