@@ -120,7 +120,7 @@ def replaced(data: Any, path: tuple[Any, ...], value: Any) -> None:
     if (isinstance(data, dict) and isinstance(path[-1], str)) or (
         isinstance(data, list) and isinstance(path[-1], int) and path[-1] < len(data)
     ):
-        data[path[-1]] = value
+        data[path[-1]] = copy.deepcopy(value)
 
 
 def survives(folder: Path, **options: Any) -> None:

@@ -130,11 +130,12 @@ def _extents(file: FrameFile, frames: Sequence[Frame]) -> tuple[float, float, Bo
 
 
 def _depth_maps(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> dict[str, Any]:
-    """The loader of depth maps for `Views`, when there are any: NAME_depth_0001.png beside NAME.png."""
+    """The loader of depth maps for `Views`, when there are any: NAME_depth_0001.png (NeRF-synthetic's distances) or
+    NAME_depth.npy (z-depth, NaN where unknown) beside NAME.png."""
     found: dict[Path, str] = {}
     for folder in {frame.path.parent for frame in frames}:
         for name in sorted(listing(folder)):
-            match = re.fullmatch(r"(.+)_depth_\d+\.png", name)
+            match = re.fullmatch(r"(.+)_depth(?:_\d+\.png|\.npy)", name)
             if match:
                 found.setdefault(folder / match[1], name)
     paths = [
@@ -158,6 +159,8 @@ def _depth_loader(
                 where=path,
                 todo="Render the depth map at the size of the image",
             )
+        if path.suffix == ".npy":
+            return reduce_depth(values, downscale)
         distance = _DEPTH_RANGE * (1.0 - values / 255.0)
         # The map holds the distance along the unit ray; z-depth is that over the length of the ray of unit depth.
         depth = distance / cameras.view_rays(index).directions.norm(dim=-1).numpy()

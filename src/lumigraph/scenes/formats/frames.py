@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,5 +305,4 @@ def make_views(
     def load_image(index: int) -> np.ndarray:
         return read_image(paths[index], sizes[index], alpha, downscale)
 
-    names = [PurePosixPath(frame.name).as_posix() for frame in frames]
-    return Views(cameras.downscale(downscale), names, alpha, load_image, **maps)
+    return Views(cameras.downscale(downscale), [frame.name for frame in frames], alpha, load_image, **maps)
