@@ -13,11 +13,11 @@ def spherical_harmonics(directions: Float[Tensor, "*s 3"], degree: int = 4) -> F
     if not 1 <= degree <= 4:
         raise ValueError(f"spherical harmonics of degree {degree}: only 1 to 4 are there")
     x, y, z = directions.unbind(-1)
+    xx, yy, zz = x * x, y * y, z * z
     basis = [torch.full_like(x, 0.28209479177387814)]
     if degree > 1:
         basis += [-0.48860251190291987 * y, 0.48860251190291987 * z, -0.48860251190291987 * x]
     if degree > 2:
-        xx, yy, zz = x * x, y * y, z * z
         basis += [
             1.0925484305920792 * x * y,
             -1.0925484305920792 * y * z,

@@ -10,10 +10,12 @@ from torch import Tensor
 
 
 class TableAdam(torch.optim.Adam):
-    """Adam (Kingma and Ba 2015) that leaves rows without gradient as they are, moments included, in groups with `table` set.
+    """Adam (Kingma and Ba 2015) that in groups with `table` set leaves rows without gradient as they are, moments
+    included.
 
-    A hash grid has millions of entries and a step reaches a few percent of them; ordinary Adam would move all of them by
-    old momentum, and read and write all of the state (Instant-NGP, appendix B). Other groups get torch's fused Adam.
+    A hash grid has millions of entries and a step reaches a few percent of them; ordinary Adam would move all of
+    them by old momentum, and read and write all of the state (Instant-NGP, appendix B). Other groups get torch's
+    fused Adam.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:

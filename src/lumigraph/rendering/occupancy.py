@@ -15,12 +15,15 @@ NEVER = -1.0
 BLOCKS = 32
 """Visibility is decided for blocks of cells, this many along an axis."""
 
-Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """Density at points in core coordinates, per unit of core length."""
 
 
 class OccupancyGrid(nn.Module):
-    """Cascades of cells^3: cascade c covers [-2^c, 2^c]^3 in core coordinates. Everything is occupied until the first update."""
+    """Cascades of cells^3: cascade c covers [-2^c, 2^c]^3 in core coordinates.
+
+    Everything is occupied until the first update.
+    """
 
     density: Float[Tensor, "cascades n n n"]
     occupied: Tensor
@@ -56,7 +59,7 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, density: Density, share: float, generator: torch.Generator) -> None:
-        """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all cells at share 1).
+        """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all at share 1).
 
         Densities fade by 0.95 and are raised to what is found at a random point of the cell; a cell is occupied when
         it exceeds the mean of the positive ones, or `threshold`.
@@ -72,7 +75,7 @@ class OccupancyGrid(nn.Module):
         limit = min(float(positive.mean()) if len(positive) else 0.0, self.threshold)
         self.occupied.copy_(self.density > limit)
 
-    def _choose(self, cascade: int, share: float, generator: torch.Generator) -> Int[Tensor, "n"]:
+    def _choose(self, cascade: int, share: float, generator: torch.Generator) -> Int[Tensor, " n"]:
         device, total = self.density.device, self.cells**3
         if share >= 1:
             return torch.arange(total, device=device)

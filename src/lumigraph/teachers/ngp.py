@@ -1,11 +1,11 @@
 """Instant-NGP (Mueller et al., SIGGRAPH 2022): a hash grid, two small networks, and rays that skip empty space.
 
 A point becomes the features of a multi-resolution hash grid; a network turns them into log density and a code; a second
-one turns code and view direction into a colour. An occupancy grid says where to look. Each ray is marched, its samples are
-thinned to those it can see, and only these are coloured and learnt from.
+one turns code and view direction into a colour. An occupancy grid says where to look. Each ray is marched, its samples
+are thinned to those it can see, and only these are coloured and learnt from.
 
-Points live in core coordinates, in which the scene's box is [-1, 1]^3; outside of it, space is contracted (mip-NeRF 360,
-equation 10, maximum norm) when the scene is unbounded.
+Points live in core coordinates, in which the scene's box is [-1, 1]^3; outside of it, space is contracted (mip-NeRF
+360, equation 10, maximum norm) when the scene is unbounded.
 """
 
 import math
@@ -45,6 +45,7 @@ class NGP(Renderer):
     """The teacher: rays -> marched samples -> hash grid and networks -> composited colours."""
 
     chunk = 1 << 14
+    centre: Float[Tensor, "3"]
     ray_count: Tensor
 
     def __init__(self, config: NGPConfig, bounds: Bounds, background: Background, cameras: int) -> None:
@@ -53,7 +54,7 @@ class NGP(Renderer):
         self.config = config
         self.background = background
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
-        self.half = float(bounds.half_extent.max())
+        self.half_side = float(bounds.half_extent.max())
         self.unbounded = bounds.unbounded
         cascades = config.cascades if bounds.unbounded else 1
         shortest = DIAGONAL / config.steps
@@ -90,18 +91,20 @@ class NGP(Renderer):
 
     # ------------------------------------------------------------------ the field
 
-    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units."""
-        core = (points - self.centre) / self.half
-        return self._core_density(core) / self.half
+        core = (points - self.centre) / self.half_side
+        return self._core_density(core) / self.half_side
 
     def query(
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density per unit of scene length and colour, at points in scene units seen along unit vectors."""
-        encoded = self.grid(reference.unit_points((points - self.centre) / self.half, self.unbounded))
+        encoded = self.grid(reference.unit_points((points - self.centre) / self.half_side, self.unbounded))
         density, code = self._geometry(encoded)
-        return density / self.half, self._colour(code, spherical_harmonics(view_directions, DIRECTION_DEGREE))
+        return density / self.half_side, self._colour(
+            code, spherical_harmonics(view_directions, DIRECTION_DEGREE)
+        )
 
     def _core_density(self, points: Tensor) -> Tensor:
         parts = reference.unit_points(points, self.unbounded).contiguous().split(FIELD_CHUNK)
@@ -122,10 +125,10 @@ class NGP(Renderer):
     # ------------------------------------------------------------------ along rays
 
     def _core_rays(self, rays: Rays) -> CoreRays:
-        directions = rays.directions / self.half
+        directions = rays.directions / self.half_side
         speed = directions.norm(dim=-1)
         return CoreRays(
-            origins=(rays.origins - self.centre) / self.half,
+            origins=(rays.origins - self.centre) / self.half_side,
             directions=directions / speed[:, None],
             near=rays.near * speed,
             far=rays.far * speed,
@@ -206,7 +209,7 @@ class NGP(Renderer):
         return Rays(
             **{
                 **vars(rays),
-                "origins": rays.origins + correction[:, 3:] * self.half,
+                "origins": rays.origins + correction[:, 3:] * self.half_side,
                 "directions": (rotation @ rays.directions.unsqueeze(-1)).squeeze(-1),
             }
         )

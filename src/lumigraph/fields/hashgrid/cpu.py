@@ -16,7 +16,7 @@ Y_PRIME, Z_PRIME = np.uint32(2654435761), np.uint32(805459861)
 
 @nb.njit(nogil=True, cache=True)
 def _locate(points, start, count, scale, vertices, hashed, mask, offset, index, weight, fraction):
-    """Entry index [8, tile], trilinear weight [8, tile], position in the cell [3, tile] of points[start : start + count]."""
+    """Of points[start : start + count]: entry index and trilinear weight [8, tile], position in the cell [3, tile]."""
     for p in range(count):
         x = points[start + p, 0] * scale + HALF
         y = points[start + p, 1] * scale + HALF
@@ -68,7 +68,7 @@ def forward_kernel(features: int):
                         np.uint32(sizes[level] - 1), np.int32(offsets[level]), index, weight, fraction)  # fmt: skip
                 column = level * features
                 for p in range(n):
-                    # Eight scalars each rather than a loop over corners: LLVM then gathers the features of an entry as one.
+                    # Eight scalars each rather than a loop over corners: LLVM then gathers an entry's features as one.
                     i0, i1, i2, i3 = index[0, p], index[1, p], index[2, p], index[3, p]
                     i4, i5, i6, i7 = index[4, p], index[5, p], index[6, p], index[7, p]
                     w0, w1, w2, w3 = weight[0, p], weight[1, p], weight[2, p], weight[3, p]

@@ -1,7 +1,7 @@
 """Where each level of a multi-resolution hash grid lies in its one flat table.
 
-Letters (Instant-NGP, Mueller et al. 2022, section 3): L levels, F features per entry, T the largest number of entries of a
-level, N the number of grid vertices along an axis, b the growth of the resolution from level to level.
+Letters (Instant-NGP, Mueller et al. 2022, section 3): L levels, F features per entry, T the largest number of entries
+of a level, N the number of grid vertices along an axis, b the growth of the resolution from level to level.
 """
 
 import math
@@ -18,8 +18,8 @@ PRIMES = (1, 2654435761, 805459861)
 class GridLayout:
     """Sizes and offsets of the levels; every array has one entry per level.
 
-    A level with scale s places a point x in [0, 1] at x * s + 0.5, so that vertices of different levels do not coincide,
-    and has N = ceil(s) + 1 vertices along each axis. Levels whose N^3 vertices fit into T are stored densely.
+    A level with scale s places a point x in [0, 1] at x * s + 0.5, so that vertices of different levels do not
+    coincide. Levels whose N^3 vertices fit into T are stored densely.
     """
 
     levels: int

@@ -14,7 +14,8 @@ class _CompositeCPU(torch.autograd.Function):
     def forward(ctx, density, rgb, t, dt, offsets, min_transmittance):
         rays = len(offsets) - 1
         out = density.new_empty((rays, 3)), *(density.new_empty(rays) for _ in range(3))
-        cpu.composite(*_arrays(density, rgb, t, dt, offsets), min_transmittance, *_arrays(*out))
+        arrays = *_arrays(density, rgb, t, dt, offsets), min_transmittance, *_arrays(*out)
+        cpu.composite(*arrays)
         ctx.save_for_backward(density, rgb, t, dt, offsets, *out[:3])
         ctx.min_transmittance = min_transmittance
         return out
@@ -24,12 +25,13 @@ class _CompositeCPU(torch.autograd.Function):
     def backward(ctx, grad_rgb, grad_opacity, grad_depth, grad_distortion):
         density, rgb, t, dt, offsets, out_rgb, opacity, depth = ctx.saved_tensors
         density_gradient, rgb_gradient = torch.empty_like(density), torch.empty_like(rgb)
-        cpu.composite_backward(
+        arrays = (
             *_arrays(density, rgb, t, dt, offsets),
             ctx.min_transmittance,
             *_arrays(out_rgb, opacity, depth, grad_rgb, grad_opacity, grad_depth, grad_distortion),
             *_arrays(density_gradient, rgb_gradient),
         )
+        cpu.composite_backward(*arrays)
         return density_gradient, rgb_gradient, None, None, None, None
 
 
@@ -38,13 +40,13 @@ def _arrays(*tensors: Tensor):
 
 
 def composite(
-    density: Float[Tensor, "samples"],
+    density: Float[Tensor, " samples"],
     rgb: Float[Tensor, "samples 3"],
-    t: Float[Tensor, "samples"],
-    dt: Float[Tensor, "samples"],
-    offsets: Int[Tensor, "bounds"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
     min_transmittance: float = MIN_TRANSMITTANCE,
-) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, " rays"], Float[Tensor, " rays"], Float[Tensor, " rays"]]:
     """Premultiplied rgb, opacity, sum of w t, and distortion of each ray; see `reference.composite`.
 
     Differentiable by density and rgb. `offsets` [rays + 1] says where each ray's samples begin in the packed arrays.

@@ -1,7 +1,8 @@
 """Marching and compositing in numba, one ray after the other, rays in parallel.
 
-Coordinates are those of the occupancy grid: the core box of the scene is [-1, 1]^3, cascade c covers [-2^c, 2^c]^3 with the
-same number of cells. Ray directions are unit vectors here, so `t` and `dt` are lengths in units of the core's half side.
+Coordinates are those of the occupancy grid: the core box of the scene is [-1, 1]^3, cascade c covers [-2^c, 2^c]^3
+with the same number of cells. Ray directions are unit vectors here, so `t` and `dt` are lengths in units of the core's
+half side.
 """
 
 import math
@@ -65,8 +66,8 @@ def _march_ray(
         ty = ((cy + (ONE if direction[1] > 0 else np.float32(0))) * size - half - origin[1]) * inverse[1]
         tz = ((cz + (ONE if direction[2] > 0 else np.float32(0))) * size - half - origin[2]) * inverse[2]
         exit_t = min(min(tx, ty), tz)
-        # Whole steps, so that a ray's samples stay where they are when cells elsewhere empty. At least one, or a ray that
-        # grazes a face would never move on.
+        # Whole steps, so that a ray's samples stay where they are when cells elsewhere empty. At least one, or a ray
+        # that grazes a face would never move on.
         t += dt * max(np.float32(math.ceil((exit_t - t) / dt)), ONE)
     return count
 
@@ -167,8 +168,8 @@ def composite_backward(
 ):  # fmt: skip
     """Gradients of `composite`.
 
-    With g_i the derivative by the weight w_i, dL/dsigma_i = dt_i (T_{i+1} g_i - sum_{j>i} w_j g_j). The sum is taken from
-    the front: suffix = total - prefix, where totals come from the forward pass wherever they are linear in w.
+    With g_i the derivative by the weight w_i, dL/dsigma_i = dt_i (T_{i+1} g_i - sum_{j>i} w_j g_j). The sum is taken
+    from the front: suffix = total - prefix, where totals come from the forward pass wherever they are linear in w.
     """
     for ray in nb.prange(offsets.shape[0] - 1):
         start, stop = offsets[ray], offsets[ray + 1]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def padded(
-    values: Float[Tensor, "samples *rest"], offsets: Int[Tensor, "bounds"]
+    values: Float[Tensor, "samples *rest"], offsets: Int[Tensor, " bounds"]
 ) -> Float[Tensor, "rays most *rest"]:
     """Packed samples as one row per ray, filled up with zeros."""
     counts = offsets[1:] - offsets[:-1]
@@ -21,17 +21,18 @@ def padded(
 
 
 def composite(
-    density: Float[Tensor, "samples"],
+    density: Float[Tensor, " samples"],
     rgb: Float[Tensor, "samples 3"],
-    t: Float[Tensor, "samples"],
-    dt: Float[Tensor, "samples"],
-    offsets: Int[Tensor, "bounds"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
     min_transmittance: float,
-) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, " rays"], Float[Tensor, " rays"], Float[Tensor, " rays"]]:
     """Premultiplied rgb, opacity, sum of w t, and distortion of each ray.
 
-    w_i = T_i (1 - exp(-sigma_i dt_i)), T_i = exp(-sum_{j<i} sigma_j dt_j) (Max 1995; NeRF equation 3). A ray ends where T
-    falls below `min_transmittance`. Distortion: sum_ij w_i w_j |t_i - t_j| + 1/3 sum_i w_i^2 dt_i (mip-NeRF 360, eq. 15).
+    w_i = T_i (1 - exp(-sigma_i dt_i)), T_i = exp(-sum_{j<i} sigma_j dt_j) (Max 1995; NeRF equation 3). A ray ends
+    where T falls below `min_transmittance`. Distortion: sum_ij w_i w_j |t_i - t_j| + 1/3 sum_i w_i^2 dt_i (mip-NeRF
+    360, equation 15).
     """
     optical = padded(density * dt, offsets)
     before = torch.cumsum(optical, 1) - optical
@@ -70,7 +71,10 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
     first, second = (-outer - rays.origins) * inverse, (outer - rays.origins) * inverse
     t = torch.maximum(torch.minimum(first, second).amax(1), rays.near)
     end = torch.minimum(torch.maximum(first, second).amin(1), rays.far)
-    step = lambda at: (at * rule.growth).clamp(rule.shortest, rule.longest)  # noqa: E731
+
+    def step(at: Tensor) -> Tensor:
+        return (at * rule.growth).clamp(rule.shortest, rule.longest)
+
     t = t + jitter * step(t)
     found_t, found_dt, found_ray = [], [], []
     counts = torch.zeros(len(t), dtype=torch.long, device=t.device)
@@ -84,7 +88,9 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
         size = half / (0.5 * cells)
         cell = ((point + half[:, None]) / size[:, None]).long().clamp(0, cells - 1)
         hit = occupied[cascade, cell[:, 2], cell[:, 1], cell[:, 0]] != 0
-        found_t.append(at[hit]), found_dt.append(dt[hit]), found_ray.append(alive[hit])
+        found_t.append(at[hit])
+        found_dt.append(dt[hit])
+        found_ray.append(alive[hit])
         counts[alive[hit]] += 1
         face = (cell + (rays.directions[alive] > 0)) * size[:, None] - half[:, None]
         leave = ((face - rays.origins[alive]) * inverse[alive]).amin(1)
@@ -106,7 +112,7 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
 
 
 def unit_points(points: Float[Tensor, "n 3"], unbounded: bool) -> Float[Tensor, "n 3"]:
-    """Core coordinates to [0, 1]^3; all of space where the scene is unbounded (mip-NeRF 360 equation 10, maximum norm)."""
+    """Core coordinates to [0, 1]^3, by mip-NeRF 360 equation 10 (maximum norm) where the scene is unbounded."""
     if not unbounded:
         return points * 0.5 + 0.5
     reach = points.abs().amax(1, keepdim=True).clamp(min=1)

@@ -1,7 +1,7 @@
 """Samples along rays: where a field is asked. Marched through occupied cells, then thinned to what can be seen.
 
-Everything here is in core coordinates: the core box of the scene is [-1, 1]^3 and directions are unit vectors, so `t` and
-`dt` are lengths in units of the box's half side.
+Everything here is in core coordinates: the core box of the scene is [-1, 1]^3 and directions are unit vectors, so `t`
+and `dt` are lengths in units of the box's half side.
 """
 
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class CoreRays:
 
     origins: Float[Tensor, "R 3"]
     directions: Float[Tensor, "R 3"]
-    near: Float[Tensor, "R"]
-    far: Float[Tensor, "R"]
-    speed: Float[Tensor, "R"]
+    near: Float[Tensor, " R"]
+    far: Float[Tensor, " R"]
+    speed: Float[Tensor, " R"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Samples:
     """
 
     points: Float[Tensor, "S 3"]
-    t: Float[Tensor, "S"]
-    dt: Float[Tensor, "S"]
-    offsets: Int[Tensor, "bounds"]
+    t: Float[Tensor, " S"]
+    dt: Float[Tensor, " S"]
+    offsets: Int[Tensor, " bounds"]
 
     @property
-    def rays(self) -> Int[Tensor, "S"]:
+    def rays(self) -> Int[Tensor, " S"]:
         """The ray of each sample."""
         return torch.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
 
@@ -65,7 +65,7 @@ def march(
     occupied: UInt8[Tensor, "cascades n n n"],
     rule: StepRule,
     unbounded: bool,
-    jitter: Float[Tensor, "R"],
+    jitter: Float[Tensor, " R"],
 ) -> Samples:
     """Samples in occupied cells; the first of each ray is shifted by `jitter` (in [0, 1)) of a step."""
     march_rays = _march_cpu if rays.origins.device.type == "cpu" else reference.march
@@ -90,8 +90,8 @@ def _march_cpu(rays: CoreRays, occupied: Tensor, rule: StepRule, unbounded: bool
 
 
 def keep_visible(
-    samples: Samples, density: Float[Tensor, "S"], encoded: Float[Tensor, "S width"]
-) -> tuple[Samples, Float[Tensor, "kept width"], Int[Tensor, "kept"]]:
+    samples: Samples, density: Float[Tensor, " S"], encoded: Float[Tensor, "S width"]
+) -> tuple[Samples, Float[Tensor, "kept width"], Int[Tensor, " kept"]]:
     """The samples that a ray can see given their densities, their rows of `encoded`, and the ray of each."""
     if density.device.type != "cpu":
         return reference.keep_visible(samples, density, encoded, MIN_TRANSMITTANCE, MIN_ALPHA)
