@@ -56,10 +56,11 @@ def finetune(
     begun = newest_checkpoint(student.checkpoints, print)
     step, rate = _where_it_stood(student, begun)
     config = replace(student.config, schedule="constant", warmup_steps=0, lr=rate if lr is None else lr)
+    again = (student.path / STAGE).is_dir()
     provenance = {"finetuned_from_step": step, "validation_held_from_training": held}
     run = begin(student.method, config, student.info, replace(options, run=place), provenance)
     renderer = student.load_renderer(options.device)
-    if begun is not None and (student.path / STAGE).is_dir():
+    if begun is not None and again:
         # It was fine-tuned in place before: its weights are that stage's, its checkpoint is distillation's.
         load_weights(renderer, begun.part("renderer"), where=student.checkpoints)
     start = {name: tensor.detach().clone() for name, tensor in renderer.state_dict().items()}

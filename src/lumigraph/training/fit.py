@@ -311,7 +311,7 @@ def _result(task: RayTask, watch: Watch) -> TrainResult:
         reason=watch.reason or "interrupted",
         train_psnr=watch.train_psnr,
         val_psnr=watch.val_psnr,
-        rays_per_second=round(watch.rays_per_second),
+        rays_per_second=float(round(watch.rays_per_second)),
         best_step=None if watch.best is None else watch.best.step,
         history=watch.history,
     )
