@@ -177,3 +177,17 @@ def test_names_are_in_natural_order(blender_scene, change):
     )
     names = load_scene(blender_scene).views["train"].names
     assert names == ["train/r_0.png", "train/r_1.png", "train/r_2.png", "train/r_10.png"]
+
+
+def test_depth_arrays_go_before_depth_pictures(blender_scene, save_image):
+    save_image(blender_scene / "train" / "r_1_depth_0001.png", np.full((8, 12), 128, np.uint8))
+    depth = np.arange(96, dtype=np.float32).reshape(8, 12)
+    np.save(blender_scene / "train" / "r_1_depth.npy", depth)
+    read = load_scene(blender_scene).views["train"].depth(1).numpy()
+    assert np.isnan(read[0, 0])
+    assert np.array_equal(read.flatten()[1:], depth.flatten()[1:])
+
+
+def test_built_in_scenes_have_their_own_splits():
+    with pytest.raises(LumigraphError, match="has its own splits"):
+        load_scene("builtin:still", splits=SplitOptions(split="every"))

@@ -40,6 +40,13 @@ def load_scene(
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
 
+        if splits.split not in ("auto", "files"):
+            raise LumigraphError(
+                f"--split {splits.split} cannot be applied to a built-in scene, which has its own splits",
+                where=name,
+                todo="Leave --split out",
+            )
+
         return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
     folder = _folder(Path(name))
     if blender.is_blender(folder):

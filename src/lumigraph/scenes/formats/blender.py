@@ -32,7 +32,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.pictures import reduce_depth
+from lumigraph.scenes.formats.pictures import read_depth, reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
 from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
@@ -152,6 +152,8 @@ def _depth_loader(
         path = paths[index]
         if path is None:
             return None
+        if path.suffix == ".npy":
+            return reduce_depth(read_depth(path, frames[index].intrinsics.size, 1.0), downscale)
         values, image = decode_values(path), decode_image(frames[index].path)
         if values.shape != image.shape[:2]:
             raise LumigraphError(
@@ -159,8 +161,6 @@ def _depth_loader(
                 where=path,
                 todo="Render the depth map at the size of the image",
             )
-        if path.suffix == ".npy":
-            return reduce_depth(values, downscale)
         distance = _DEPTH_RANGE * (1.0 - values / 255.0)
         # The map holds the distance along the unit ray; z-depth is that over the length of the ray of unit depth.
         depth = distance / cameras.view_rays(index).directions.norm(dim=-1).numpy()
