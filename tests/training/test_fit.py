@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses
 from lumigraph.scenes.scene import Scene
@@ -59,15 +60,22 @@ def assert_equal_states(one: Run, other: Run) -> None:
     assert first.numbers["optimiser"] == second.numbers["optimiser"]
 
 
-def test_resumed_equals_uninterrupted(ball, student, options, tmp_path):
-    whole, _ = train(ball, "r2l", student, options)
+TEACHER = NGPConfig(
+    levels=2, log2_entries=8, finest_resolution=32, cells=16, steps=48, hidden=16, first_rays=64
+)
+
+
+@pytest.mark.parametrize("method", ["r2l", "ngp"])
+def test_resumed_equals_uninterrupted(ball, student, options, tmp_path, method):
+    config = student if method == "r2l" else TEACHER
+    whole, _ = train(ball, method, config, options)
     parts = dataclasses.replace(options, run=tmp_path / "parts", resume=True)
-    run, result = train(ball, "r2l", student, parts, stop_at=6)
+    run, result = train(ball, method, config, parts, stop_at=6)
     assert (result.reason, result.step) == ("interrupted", 7)
     assert not run.finished
     moved = tmp_path / "moved"
     run.path.rename(moved)
-    run, result = train(ball, "r2l", student, dataclasses.replace(parts, run=moved), cadence=BUSY)
+    run, result = train(ball, method, config, dataclasses.replace(parts, run=moved), cadence=BUSY)
     assert (result.reason, result.step) == ("steps", 12)
     assert run.finished
     assert_equal_states(whole, run)
@@ -83,13 +91,13 @@ def probe_rays(scene: Scene):
 
 def test_training_learns_and_reports(ball, student, options):
     often = Cadence(report=0.05, probe=0.05, preview=0.2, checkpoint=0.2, share=0.5)
-    run, result = train(ball, "r2l", student, dataclasses.replace(options, max_steps=300), cadence=often)
+    run, result = train(ball, "r2l", student, dataclasses.replace(options, max_steps=200), cadence=often)
     first = result.history[0]["val_psnr"]
     assert result.val_psnr is not None
     assert result.val_psnr > max(15, first + 3)
     training = run.results["training"]
     assert training["finished"]
-    assert training["step"] == 300
+    assert training["step"] == 200
     assert list(run.media.glob("step-*.png"))
     assert list(run.logs.glob("events*"))
     assert len(list_checkpoints(run.checkpoints)) == 2
