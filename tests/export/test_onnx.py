@@ -67,11 +67,11 @@ def test_the_same_weights_give_the_same_file(student: TinyStudent, rays_graph: g
 
 @pytest.mark.parametrize("block", [1 << 16, 24])
 def test_the_view_graph_makes_the_rays_of_a_pinhole_camera(
-    student: TinyStudent, block: int, monkeypatch: pytest.MonkeyPatch
+    student: TinyStudent, rays_graph: graphs.Graph, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "BLOCK_RAYS", block)  # 24: three blocks, the last one smaller
     width, height = 8, 7
-    graph = graphs.view_graph(student, width, height)
+    graph = graphs.view_graph(rays_graph, width, height)
     rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
     pose = torch.cat([rotation, torch.tensor([[0.1], [-0.7], [2.0]])], 1)
     focal, principal = torch.tensor([9.0, 11.0]), torch.tensor([3.5, 4.25])

@@ -71,10 +71,8 @@ def write_bundle(
         renderer = run.load_renderer("cpu").eval()
         renderer.compute_dtype = torch.float32
         width, height = cameras.size[0].tolist()
-        written = {
-            "rays": graphs.rays_graph(renderer),
-            "view": graphs.view_graph(renderer, width, height),
-        }
+        rays = graphs.rays_graph(renderer)
+        written = {"rays": rays, "view": graphs.view_graph(rays, width, height)}
         figures, poster = _check(renderer, written, cameras)
         for figure in figures:
             report(str(figure))

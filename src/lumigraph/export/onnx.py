@@ -20,7 +20,7 @@ from lumigraph.configs import registry
 from lumigraph.errors import LumigraphError
 
 OPSET = 18
-BLOCK_RAYS = 1 << 16
+BLOCK_RAYS = 1 << 15
 """Rays that the image graph evaluates at a time: the encoding of a whole large image would not fit into memory."""
 WRITERS = ("onnx", "onnxscript")
 
@@ -94,13 +94,16 @@ def rays_graph(renderer: nn.Module) -> Graph:
     outputs = (Port("rgb", ("rays", 3), "sRGB in [0, 1] on the background"),)
     # An example of one ray would be specialised to N = 1.
     example = (torch.zeros(4, 3), torch.ones(4, 3))
-    return _graph(_RayColours(renderer), example, inputs, outputs)
+    model = _trace(_RayColours(renderer), example, inputs, outputs)
+    return Graph(_checked(model), inputs, outputs)
 
 
-def view_graph(renderer: nn.Module, width: int, height: int) -> Graph:
+def view_graph(rays: Graph, width: int, height: int) -> Graph:
     """The graph camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]; rays are made inside.
 
-    The camera is an undistorted pinhole of `width` x `height` pixels with centres at +0.5.
+    The camera is an undistorted pinhole of `width` x `height` pixels with centres at +0.5. The nodes of the ray
+    graph are repeated for each block of rows, which is as portable as operators are (loops are not), with one
+    copy of the weights.
     """
     inputs = (
         Port("camera_to_world", (3, 4), "OpenCV camera frame (x right, y down, z forward) to scene"),
@@ -108,8 +111,13 @@ def view_graph(renderer: nn.Module, width: int, height: int) -> Graph:
         Port("principal", (2,), "principal point, pixels from the left upper corner of the image"),
     )
     outputs = (Port("image", (height, width, 3), "sRGB in [0, 1] on the background"),)
+    camera = _PinholeRays(width, height)
+    blocks = range(camera.blocks)
+    made = [Port(f"{part}_{k}", ("rays", 3), "") for k in blocks for part in ("origins", "directions")]
     example = (torch.eye(3, 4), torch.full((2,), float(width)), torch.tensor([width / 2, height / 2]))
-    return _graph(_ViewColours(renderer, width, height), example, inputs, outputs)
+    model = _trace(camera, example, inputs, tuple(made))
+    _append_blocks(model, rays, camera.blocks, (height, width, 3))
+    return Graph(_checked(model), inputs, outputs)
 
 
 class _RayColours(nn.Module):
@@ -122,34 +130,65 @@ class _RayColours(nn.Module):
         return self.renderer.ray_colours(origins, directions)
 
 
-class _ViewColours(nn.Module):
-    """The pinhole camera in front of a ray network; the loop over blocks of rows is unrolled in the graph."""
+class _PinholeRays(nn.Module):
+    """Origins and directions, block after block of rows, of the pixels of a pinhole camera."""
 
-    def __init__(self, renderer: nn.Module, width: int, height: int):
+    def __init__(self, width: int, height: int):
         super().__init__()
-        self.rays = _RayColours(renderer)
         self.width, self.height = width, height
         self.rows = max(1, BLOCK_RAYS // width)
+        self.blocks = -(-height // self.rows)
 
-    def forward(self, camera_to_world: Tensor, focal: Tensor, principal: Tensor) -> Tensor:
+    def forward(self, camera_to_world: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, ...]:
         right, down, forward, origin = camera_to_world.unbind(1)
         x = (torch.arange(self.width, dtype=torch.float32) + 0.5 - principal[0]) / focal[0]
         y = (torch.arange(self.height, dtype=torch.float32) + 0.5 - principal[1]) / focal[1]
         across = x[None, :, None] * right + forward
-        blocks = []
+        made: list[Tensor] = []
         for rows in y.split(self.rows):
             directions = (rows[:, None, None] * down + across).reshape(-1, 3)
-            blocks.append(self.rays(origin.expand_as(directions), directions))
-        return torch.cat(blocks).reshape(self.height, self.width, 3)
+            made += [origin.expand_as(directions), directions]
+        return tuple(made)
 
 
-def _graph(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
-) -> Graph:
-    """Trace `module`, check what came out, and take this machine's traces out of it."""
-    require_libraries(WRITERS, "writing ONNX files")
+def _append_blocks(model: Any, rays: Graph, blocks: int, shape: tuple[int, int, int]) -> None:
+    """Behind the rays that `model` makes, the ray graph for each block, and the image [H, W, 3] of all."""
     import onnx
+    from onnx import helper
 
+    network = onnx.load_from_string(rays.data).graph
+    weights = {tensor.name: f"network/{tensor.name}" for tensor in network.initializer}
+    for tensor in network.initializer:
+        tensor.name = weights[tensor.name]
+        model.graph.initializer.append(tensor)
+    ends = [port.name for port in (*rays.inputs, *rays.outputs)]
+    for k in range(blocks):
+        # Ends of the ray graph meet the rays of this block; what is between gets names of its own.
+        names = {"": "", **weights, **{end: f"{end}_{k}" for end in ends}}
+        for template in network.node:
+            node = model.graph.node.add()
+            node.CopyFrom(template)
+            node.name = f"{template.name}_{k}"
+            node.input[:] = [names[name] for name in template.input]
+            for name in template.output:
+                names.setdefault(name, f"network/{name}_{k}")
+            node.output[:] = [names[name] for name in template.output]
+    size = helper.make_tensor("image_size", onnx.TensorProto.INT64, [3], shape)
+    model.graph.initializer.append(size)
+    colours = [f"{rays.outputs[0].name}_{k}" for k in range(blocks)]
+    model.graph.node.append(helper.make_node("Concat", colours, ["colours"], name="node_colours", axis=0))
+    model.graph.node.append(
+        helper.make_node("Reshape", ["colours", "image_size"], ["image"], name="node_image")
+    )
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape))
+
+
+def _trace(
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+) -> Any:
+    """The ONNX model of a module in evaluation mode, without traces of this machine."""
+    require_libraries(WRITERS, "writing ONNX files")
     free = tuple({i: size for i, size in enumerate(port.shape) if isinstance(size, str)} for port in inputs)
     with _evaluating(module), _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -166,11 +205,18 @@ def _graph(
     assert program is not None
     model = program.model_proto
     _anonymise(model)
+    return model
+
+
+def _checked(model: Any) -> bytes:
+    """The file's content, once it is known to be valid and to need standard operators only."""
+    import onnx
+
     foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     if foreign or model.functions:
         raise RuntimeError(f"the graph uses operators outside the standard: {sorted(foreign)}")
     onnx.checker.check_model(model, full_check=True)
-    return Graph(model.SerializeToString(deterministic=True), inputs, outputs)
+    return model.SerializeToString(deterministic=True)
 
 
 @contextmanager
