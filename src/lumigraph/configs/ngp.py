@@ -14,7 +14,7 @@ class NGPConfig:
     """Levels of the hash grid."""
     features: int = 4
     """Numbers per entry of the hash grid."""
-    log2_entries: int = 17
+    log2_entries: int = 16
     """Largest number of entries of a level, as a power of two."""
     base_resolution: int = 16
     """Vertices of the coarsest level along the scene's box."""
@@ -36,9 +36,13 @@ class NGPConfig:
     """Up to this step an update looks at every cell."""
     occupancy_share: float = 0.0625
     """Later, at this share of all cells and as many occupied ones."""
+    occupancy_decay: float = 0.8
+    """Factor by which what was found in a cell fades at each update."""
     steps: int = 320
     """Steps of a ray along the diagonal of the scene's box."""
-    step_growth: float = 0.00390625
+    coarse_steps: int = 128
+    """Training steps during which the steps of a ray shrink from four times their length to their own."""
+    step_growth: float = 0.015625
     """Growth of the step with distance where the scene is unbounded."""
     samples: int = 16384
     """Visible samples wanted per training step; the number of rays adapts."""
@@ -56,8 +60,9 @@ class NGPConfig:
     """Learning rate at the end, as a share of the first; it falls exponentially."""
     opacity_weight: float = 0.0
     """Weight of the entropy -o log o of a ray's opacity, against half-transparent surfaces."""
-    distortion_weight: float = 0.0
-    """Weight of the distortion loss of mip-NeRF 360, against floating matter."""
+    distortion_weight: float | None = None
+    """Weight of the distortion loss of mip-NeRF 360, against floating matter (None: 0.01 where the scene is unbounded,
+    0.001 elsewhere)."""
     refine_cameras: bool = False
     """Learn a small correction to each camera's pose."""
     camera_lr: float = 0.0001
@@ -74,12 +79,16 @@ PRESETS = {
         cells=128,
         occupancy_warmup=256,
         occupancy_share=0.25,
+        occupancy_decay=0.95,
         steps=1024,
+        step_growth=1 / 256,
+        coarse_steps=0,
         samples=1 << 18,
         first_rays=8192,
         lr=0.01,
         network_lr=0.01,
         hold=0.0,
         opacity_weight=0.001,
+        distortion_weight=0.0,
     ),
 }

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 
-DECAY = 0.95
 NEVER = -1.0
 """Density of a cell that no camera sees: it is never occupied."""
+LEAST = 0.25
+"""The threshold falls with the mean density, but not below this share of what hides anything."""
 BLOCKS = 32
 """Visibility is decided for blocks of cells, this many along an axis."""
 
@@ -28,10 +29,10 @@ class OccupancyGrid(nn.Module):
     density: Float[Tensor, "cascades n n n"]
     occupied: Tensor
 
-    def __init__(self, cells: int, cascades: int, threshold: float) -> None:
+    def __init__(self, cells: int, cascades: int, threshold: float, decay: float) -> None:
         """`threshold`: the density above which a cell is always kept; below it, those above the mean are."""
         super().__init__()
-        self.cells, self.cascades, self.threshold = cells, cascades, threshold
+        self.cells, self.cascades, self.threshold, self.decay = cells, cascades, threshold, decay
         self.register_buffer("density", torch.zeros(cascades, cells, cells, cells))
         self.register_buffer("occupied", torch.ones(cascades, cells, cells, cells, dtype=torch.uint8))
 
@@ -61,7 +62,7 @@ class OccupancyGrid(nn.Module):
     def update(self, density: Density, share: float, generator: torch.Generator) -> None:
         """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all at share 1).
 
-        Densities fade by 0.95 and are raised to what is found at a random point of the cell; a cell is occupied when
+        Densities fade by `decay` and are raised to what is found at a random point of the cell; a cell is occupied when
         it exceeds the mean of the positive ones, or `threshold`.
         """
         for cascade in range(self.cascades):
@@ -69,10 +70,11 @@ class OccupancyGrid(nn.Module):
             cells = self._choose(cascade, share, generator)
             cells = cells[flat[cells] >= 0]
             found = density(self._random_points(cells, cascade, generator))
-            flat.copy_(torch.where(flat >= 0, flat * DECAY, flat))
+            flat.copy_(torch.where(flat >= 0, flat * self.decay, flat))
             flat[cells] = torch.maximum(flat[cells], found)
         positive = self.density[self.density > 0]
-        limit = min(float(positive.mean()) if len(positive) else 0.0, self.threshold)
+        mean = float(positive.mean()) if len(positive) else 0.0
+        limit = min(max(mean, LEAST * self.threshold), self.threshold)
         self.occupied.copy_(self.density > limit)
 
     def _choose(self, cascade: int, share: float, generator: torch.Generator) -> Int[Tensor, " n"]:

@@ -9,6 +9,7 @@ Points live in core coordinates, in which the scene's box is [-1, 1]^3; outside 
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,6 +57,9 @@ class NGP(Renderer):
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
         self.half_side = float(bounds.half_extent.max())
         self.unbounded = bounds.unbounded
+        self.distortion_weight = config.distortion_weight
+        if self.distortion_weight is None:
+            self.distortion_weight = 1e-2 if bounds.unbounded else 1e-3
         cascades = config.cascades if bounds.unbounded else 1
         shortest = DIAGONAL / config.steps
         self.rule = StepRule(
@@ -64,7 +68,7 @@ class NGP(Renderer):
             longest=DIAGONAL * 2 ** (cascades - 1) / config.cells if bounds.unbounded else shortest,
             most=1024 if bounds.unbounded else config.steps + 1,
         )
-        self.occupancy = OccupancyGrid(config.cells, cascades, OPAQUE_STEP / shortest)
+        self.occupancy = OccupancyGrid(config.cells, cascades, OPAQUE_STEP / shortest, config.occupancy_decay)
         self.grid = HashGrid(
             GridLayout(
                 config.levels,
@@ -136,9 +140,11 @@ class NGP(Renderer):
         )
 
     @torch.no_grad()
-    def _visible_samples(self, rays: CoreRays, jitter: Tensor) -> tuple[Samples, Tensor, Tensor]:
+    def _visible_samples(
+        self, rays: CoreRays, rule: StepRule, jitter: Tensor
+    ) -> tuple[Samples, Tensor, Tensor]:
         """What the rays can see: samples, the features of each, and the ray of each."""
-        samples = march(rays, self.occupancy.occupied, self.rule, self.unbounded, jitter)
+        samples = march(rays, self.occupancy.occupied, rule, self.unbounded, jitter)
         encoded = self.grid(samples.points)
         return keep_visible(samples, self._density_only(encoded), encoded)
 
@@ -154,7 +160,7 @@ class NGP(Renderer):
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
         core = self._core_rays(flat)
-        samples, encoded, index = self._visible_samples(core, torch.full_like(core.near, 0.5))
+        samples, encoded, index = self._visible_samples(core, self.rule, torch.full_like(core.near, 0.5))
         rgb, opacity, reach, _ = self._integrate(core, samples, encoded, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         # Where there is nothing to see, depth is that of the far plane.
@@ -180,7 +186,7 @@ class NGP(Renderer):
         core = self._core_rays(rays)
         generator = _generator(_JITTER_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
-        samples, encoded, index = self._visible_samples(core, jitter)
+        samples, encoded, index = self._visible_samples(core, self._training_rule(step), jitter)
         points = self._points(core, samples, index)
         rgb, opacity, _, distortion = self._integrate(core, samples, self.grid(points, encoded), index)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
@@ -189,10 +195,15 @@ class NGP(Renderer):
         if self.config.opacity_weight:
             entropy = -opacity * torch.log(opacity.clamp(min=1e-10))
             terms["opacity"] = self.config.opacity_weight * entropy.mean()
-        if self.config.distortion_weight:
-            terms["distortion"] = self.config.distortion_weight * distortion.mean()
+        if self.distortion_weight:
+            terms["distortion"] = self.distortion_weight * distortion.mean()
         self._adapt_rays(len(core.near), len(samples.t))
         return Losses(terms=terms, squared_error=error.detach().mean(1))
+
+    def _training_rule(self, step: int) -> StepRule:
+        """Longer steps at first: while all is fog, many rays teach more than fine sampling of a few."""
+        stretch = max(1.0, 4.0 * (1 - step / max(1, self.config.coarse_steps)))
+        return replace(self.rule, shortest=stretch * self.rule.shortest, longest=stretch * self.rule.longest)
 
     def _adapt_rays(self, rays: int, samples: int) -> None:
         """Rays for the next step, so that about `config.samples` visible samples come of them."""
