@@ -1,6 +1,7 @@
 """The training loop: exact resume, budgets, early stopping, and what it refuses."""
 
 import dataclasses
+import math
 import threading
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 from lumigraph.training.validation import Probe
 
-BUSY = Cadence(report=0.0, probe=0.0, preview=0.0, checkpoint=0.0, share=1.0)
+BUSY = Cadence(report=0.0, probe=0.0, preview=0.0, checkpoint=0.0, share=math.inf)
 """Every chore after every step: whatever it disturbs shows."""
 
 
