@@ -30,7 +30,7 @@ from lumigraph.rendering.occupancy import OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.composite import composite
-from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, keep_visible, march
+from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, visible_samples
 
 DIRECTION_DEGREE = 4
 DIAGONAL = 2 * math.sqrt(3)
@@ -139,20 +139,16 @@ class NGP(Renderer):
             speed=speed,
         )
 
-    @torch.no_grad()
-    def _visible_samples(
-        self, rays: CoreRays, rule: StepRule, jitter: Tensor
-    ) -> tuple[Samples, Tensor, Tensor]:
-        """What the rays can see: samples, the features of each, and the ray of each."""
-        samples = march(rays, self.occupancy.occupied, rule, self.unbounded, jitter)
-        encoded = self.grid(samples.points)
-        return keep_visible(samples, self._density_only(encoded), encoded)
+    def _visible_samples(self, rays: CoreRays, rule: StepRule, jitter: Tensor) -> tuple[Samples, Tensor]:
+        """What the rays can see: samples, and the ray of each."""
+        occupied = self.occupancy.occupied
+        return visible_samples(rays, occupied, rule, self.unbounded, jitter, self.grid, self.geometry)
 
     def _integrate(
-        self, rays: CoreRays, samples: Samples, encoded: Tensor, index: Tensor
+        self, rays: CoreRays, samples: Samples, points: Tensor, index: Tensor
     ) -> tuple[Tensor, ...]:
         """Premultiplied rgb, opacity, sum of w t (core lengths), and distortion of each ray."""
-        density, code = self._geometry(encoded)
+        density, code = self._geometry(self.grid(points))
         harmonics = spherical_harmonics(rays.directions, DIRECTION_DEGREE).index_select(0, index)
         return composite(density, self._colour(code, harmonics), samples.t, samples.dt, samples.offsets)
 
@@ -160,8 +156,8 @@ class NGP(Renderer):
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
         core = self._core_rays(flat)
-        samples, encoded, index = self._visible_samples(core, self.rule, torch.full_like(core.near, 0.5))
-        rgb, opacity, reach, _ = self._integrate(core, samples, encoded, index)
+        samples, index = self._visible_samples(core, self.rule, torch.full_like(core.near, 0.5))
+        rgb, opacity, reach, _ = self._integrate(core, samples, samples.points, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         # Where there is nothing to see, depth is that of the far plane.
         depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3) / core.speed, flat.far)
@@ -186,9 +182,10 @@ class NGP(Renderer):
         core = self._core_rays(rays)
         generator = _generator(_JITTER_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
-        samples, encoded, index = self._visible_samples(core, self._training_rule(step), jitter)
+        with torch.no_grad():
+            samples, index = self._visible_samples(core, self._training_rule(step), jitter)
         points = self._points(core, samples, index)
-        rgb, opacity, _, distortion = self._integrate(core, samples, self.grid(points, encoded), index)
+        rgb, opacity, _, distortion = self._integrate(core, samples, points, index)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
         terms = {"rgb": error.mean()}

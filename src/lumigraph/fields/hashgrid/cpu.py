@@ -139,3 +139,42 @@ def points_backward_kernel(features: int):
                         points_gradient[start + p, 2] += value * wx * wy * (ONE if corner & 4 else -ONE)
 
     return backward
+
+
+@cache
+def point_encoder(features: int):
+    """The encoding of a single point, to be called from other kernels."""
+
+    @nb.njit(fastmath=True, nogil=True)
+    def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, encoded):
+        for level in range(scales.shape[0]):
+            x, y, z = px * scales[level] + HALF, py * scales[level] + HALF, pz * scales[level] + HALF
+            ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
+            gx, gy, gz = ONE - fx, ONE - fy, ONE - fz
+            offset = np.int32(offsets[level])
+            if hashed[level]:
+                mask = np.uint32(sizes[level] - 1)
+                x0, x1 = np.uint32(ix), np.uint32(ix) + np.uint32(1)
+                y0, z0 = np.uint32(iy) * Y_PRIME, np.uint32(iz) * Z_PRIME
+                y1, z1 = y0 + Y_PRIME, z0 + Z_PRIME
+                i0, i1 = np.int32((x0 ^ y0 ^ z0) & mask) + offset, np.int32((x1 ^ y0 ^ z0) & mask) + offset
+                i2, i3 = np.int32((x0 ^ y1 ^ z0) & mask) + offset, np.int32((x1 ^ y1 ^ z0) & mask) + offset
+                i4, i5 = np.int32((x0 ^ y0 ^ z1) & mask) + offset, np.int32((x1 ^ y0 ^ z1) & mask) + offset
+                i6, i7 = np.int32((x0 ^ y1 ^ z1) & mask) + offset, np.int32((x1 ^ y1 ^ z1) & mask) + offset
+            else:
+                n = np.int32(vertices[level])
+                i0 = ix + n * (iy + n * iz) + offset
+                i4 = i0 + n * n
+                i1, i2, i3 = i0 + np.int32(1), i0 + n, i0 + n + np.int32(1)
+                i5, i6, i7 = i4 + np.int32(1), i4 + n, i4 + n + np.int32(1)
+            low, high = gy * gz, fy * gz
+            w0, w1, w2, w3 = gx * low, fx * low, gx * high, fx * high
+            low, high = gy * fz, fy * fz
+            w4, w5, w6, w7 = gx * low, fx * low, gx * high, fx * high
+            for f in range(features):
+                near = w0 * table[i0, f] + w1 * table[i1, f] + w2 * table[i2, f] + w3 * table[i3, f]
+                far = w4 * table[i4, f] + w5 * table[i5, f] + w6 * table[i6, f] + w7 * table[i7, f]
+                encoded[level * features + f] = near + far
+
+    return encode_point

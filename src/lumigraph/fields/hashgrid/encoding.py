@@ -13,57 +13,39 @@ INITIAL_RANGE = 1e-4
 
 class _EncodeCPU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, points, table, layout, encoded):
-        if encoded is None:
-            encoded = _encode_cpu(points, table, layout)
-        ctx.save_for_backward(points)
-        # Not through save_for_backward: the gradient buffer belongs to this very tensor, not to a copy of it.
-        ctx.table, ctx.layout = table, layout
+    def forward(ctx, points, table, layout):
+        encoded = points.new_empty((len(points), layout.width))
+        kernel = cpu.forward_kernel(layout.features)
+        kernel(points.detach().contiguous().numpy(), table.detach().numpy(), *layout.arrays, encoded.numpy())
+        ctx.save_for_backward(points, table)
+        ctx.layout = layout
         return encoded
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        (points,), table, layout = ctx.saved_tensors, ctx.table, ctx.layout
+        (points, table), layout = ctx.saved_tensors, ctx.layout
         gradient = gradient.contiguous().numpy()
         points_gradient = table_gradient = None
         if ctx.needs_input_grad[0]:
             points_gradient = torch.empty_like(points)
             kernel = cpu.points_backward_kernel(layout.features)
             arrays = points.detach().numpy(), gradient, table.detach().numpy()
-            kernel(*arrays, *_levels(layout), points_gradient.numpy())
+            kernel(*arrays, *layout.arrays, points_gradient.numpy())
         if ctx.needs_input_grad[1]:
             table_gradient = torch.zeros_like(table)
             cpu.backward_kernel(layout.features)(
-                points.detach().numpy(), gradient, *_levels(layout), table_gradient.numpy()
+                points.detach().numpy(), gradient, *layout.arrays, table_gradient.numpy()
             )
         return points_gradient, table_gradient, None, None
 
 
-def _encode_cpu(points: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
-    encoded = points.new_empty((len(points), layout.width))
-    kernel = cpu.forward_kernel(layout.features)
-    kernel(points.detach().contiguous().numpy(), table.detach().numpy(), *_levels(layout), encoded.numpy())
-    return encoded
-
-
-def _levels(layout: GridLayout):
-    return layout.scales, layout.vertices, layout.hashed, layout.sizes, layout.offsets
-
-
 def encode(
-    points: Float[Tensor, "n 3"],
-    table: Float[Tensor, "entries features"],
-    layout: GridLayout,
-    encoded: Float[Tensor, "n width"] | None = None,
+    points: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], layout: GridLayout
 ) -> Float[Tensor, "n width"]:
-    """Features of each level at `points` in [0, 1]^3; differentiable by the table and by the points.
-
-    `encoded`: what this function gave for the same points and table, if it is known already; it is then only attached
-    to the graph.
-    """
+    """Features of each level at `points` in [0, 1]^3; differentiable by the table and by the points."""
     if points.device.type == "cpu":
-        return _EncodeCPU.apply(points, table, layout, encoded)  # pyright: ignore[reportReturnType]
+        return _EncodeCPU.apply(points, table, layout)  # pyright: ignore[reportReturnType]
     return reference.encode(points, table, layout)
 
 
@@ -80,7 +62,5 @@ class HashGrid(nn.Module):
         """Forgets everything learnt."""
         nn.init.uniform_(self.table, -INITIAL_RANGE, INITIAL_RANGE)
 
-    def forward(
-        self, points: Float[Tensor, "n 3"], encoded: Float[Tensor, "n width"] | None = None
-    ) -> Float[Tensor, "n width"]:
-        return encode(points, self.table, self.layout, encoded)
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n width"]:
+        return encode(points, self.table, self.layout)

@@ -72,3 +72,8 @@ class GridLayout:
     def width(self) -> int:
         """Numbers per encoded point, L * F."""
         return self.levels * self.features
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What kernels need to know of the levels, in the order they take it."""
+        return self.scales, self.vertices, self.hashed, self.sizes, self.offsets

@@ -1,4 +1,4 @@
-"""Marching and compositing in numba, one ray after the other, rays in parallel.
+"""Stepping along rays and compositing in numba, one ray after the other, rays in parallel.
 
 Coordinates are those of the occupancy grid: the core box of the scene is [-1, 1]^3, cascade c covers [-2^c, 2^c]^3
 with the same number of cells. Ray directions are unit vectors here, so `t` and `dt` are lengths in units of the core's
@@ -26,23 +26,21 @@ def _box_interval(origin, inverse, half, near, far):
 
 
 @nb.njit(fastmath=True, cache=True)
-def _march_ray(
-    origin, direction, near, far, jitter, occupied, step_growth, step_min, step_max, out_t, out_dt
-):
-    """Fills the samples of one ray that lie in occupied cells; returns how many."""
+def enter(origin, direction, near, far, jitter, cascades, step_growth, step_min, step_max, inverse):
+    """Where the first step of a ray begins and where the last one ends; fills the inverse of the direction."""
+    for axis in range(3):
+        slope = direction[axis]
+        inverse[axis] = ONE / (slope if abs(slope) > np.float32(1e-12) else np.float32(1e-12))
+    t, end = _box_interval(origin, inverse, np.float32(1 << (cascades - 1)), near, far)
+    return t + jitter * min(max(t * step_growth, step_min), step_max), end
+
+
+@nb.njit(fastmath=True, cache=True)
+def next_occupied(origin, direction, inverse, t, end, occupied, step_growth, step_min, step_max):
+    """The first step from t on that begins in an occupied cell: its place and length, or a length of 0 past the end."""
     cascades, cells = occupied.shape[0], occupied.shape[1]
     half_cells = np.float32(0.5 * cells)
-    inverse = np.empty(3, np.float32)
-    for axis in range(3):
-        d = direction[axis]
-        inverse[axis] = ONE / (d if abs(d) > np.float32(1e-12) else np.float32(1e-12))
-    outer = np.float32(1 << (cascades - 1))
-    t, end = _box_interval(origin, inverse, outer, near, far)
-    count, capacity = 0, out_t.shape[0]
-    if not t < end:
-        return 0
-    t += jitter * min(max(t * step_growth, step_min), step_max)
-    while t < end and count < capacity:
+    while t < end:
         dt = min(max(t * step_growth, step_min), step_max)
         x = origin[0] + t * direction[0]
         y = origin[1] + t * direction[1]
@@ -57,33 +55,28 @@ def _march_ray(
         cy = min(max(int((y + half) * to_cell), 0), cells - 1)
         cz = min(max(int((z + half) * to_cell), 0), cells - 1)
         if occupied[cascade, cz, cy, cx]:
-            out_t[count], out_dt[count] = t, dt
-            count += 1
-            t += dt
-            continue
+            return t, dt
         size = half / half_cells
         tx = ((cx + (ONE if direction[0] > 0 else np.float32(0))) * size - half - origin[0]) * inverse[0]
         ty = ((cy + (ONE if direction[1] > 0 else np.float32(0))) * size - half - origin[1]) * inverse[1]
         tz = ((cz + (ONE if direction[2] > 0 else np.float32(0))) * size - half - origin[2]) * inverse[2]
-        exit_t = min(min(tx, ty), tz)
         # Whole steps, so that a ray's samples stay where they are when cells elsewhere empty. At least one, or a ray
         # that grazes a face would never move on.
-        t += dt * max(np.float32(math.ceil((exit_t - t) / dt)), ONE)
-    return count
+        t += dt * max(np.float32(math.ceil((min(min(tx, ty), tz) - t) / dt)), ONE)
+    return end, np.float32(0)
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def march(origins, directions, near, far, jitter, occupied, step_growth, step_min, step_max, t, dt, counts):
-    """Samples of each ray into t, dt [rays, capacity] and their number into counts [rays]."""
-    for ray in nb.prange(origins.shape[0]):
-        counts[ray] = _march_ray(
-            origins[ray], directions[ray], near[ray], far[ray], jitter[ray], occupied,
-            step_growth, step_min, step_max, t[ray], dt[ray],
-        )  # fmt: skip
+@nb.njit(fastmath=True, cache=True)
+def unit_scale(x, y, z, unbounded):
+    """Factor that takes core coordinates to [-0.5, 0.5]^3, by contraction with the maximum norm where unbounded."""
+    if not unbounded:
+        return np.float32(0.5)
+    reach = max(max(abs(x), abs(y)), abs(z))
+    return np.float32(0.25) if reach <= ONE else np.float32(0.25) * (np.float32(2) - ONE / reach) / reach
 
 
 @nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)
-def gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, packed_dt):
+def gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, packed_dt, rays):
     """Packs the samples of all rays, and places them in [0, 1]^3 (contracted by the max norm when unbounded)."""
     for ray in nb.prange(origins.shape[0]):
         start = offsets[ray]
@@ -92,49 +85,13 @@ def gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, pac
             x = origins[ray, 0] + at * directions[ray, 0]
             y = origins[ray, 1] + at * directions[ray, 1]
             z = origins[ray, 2] + at * directions[ray, 2]
-            scale = np.float32(0.5)
-            if unbounded:
-                reach = max(max(abs(x), abs(y)), abs(z))
-                scale = np.float32(0.25)
-                if reach > ONE:
-                    scale *= (np.float32(2) - ONE / reach) / reach
+            scale = unit_scale(x, y, z, unbounded)
             points[start + sample, 0] = x * scale + np.float32(0.5)
             points[start + sample, 1] = y * scale + np.float32(0.5)
             points[start + sample, 2] = z * scale + np.float32(0.5)
             packed_t[start + sample] = at
             packed_dt[start + sample] = dt[ray, sample]
-
-
-@nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)
-def visible(density, dt, offsets, min_transmittance, min_alpha, keep, counts):
-    """Marks the samples that a ray can see: enough light left in front of them, and enough alpha of their own."""
-    for ray in nb.prange(offsets.shape[0] - 1):
-        transmittance = ONE
-        kept = 0
-        for sample in range(offsets[ray], offsets[ray + 1]):
-            alpha = ONE - math.exp(-density[sample] * dt[sample])
-            seen = transmittance > min_transmittance and alpha >= min_alpha
-            keep[sample] = seen
-            kept += seen
-            transmittance *= ONE - alpha
-        counts[ray] = kept
-
-
-@nb.njit(parallel=True, nogil=True, cache=True)
-def keep_rows(
-    keep, offsets, new_offsets, points, encoded, t, dt, new_points, new_encoded, new_t, new_dt, new_rays
-):
-    """Packs the marked samples of each ray."""
-    for ray in nb.prange(offsets.shape[0] - 1):
-        to = new_offsets[ray]
-        for sample in range(offsets[ray], offsets[ray + 1]):
-            if keep[sample]:
-                for axis in range(3):
-                    new_points[to, axis] = points[sample, axis]
-                for column in range(encoded.shape[1]):
-                    new_encoded[to, column] = encoded[sample, column]
-                new_t[to], new_dt[to], new_rays[to] = t[sample], dt[sample], ray
-                to += 1
+            rays[start + sample] = ray
 
 
 @nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)

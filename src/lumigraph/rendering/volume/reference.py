@@ -46,22 +46,21 @@ def composite(
     return colours, weights.sum(1), (weights * t).sum(1), distortion
 
 
-def keep_visible(samples, density, encoded, min_transmittance: float, min_alpha: float):
-    """See `samples.keep_visible`."""
+def keep_visible(samples, density, min_transmittance: float, min_alpha: float):
+    """The samples with enough light left in front of them and enough alpha of their own, and the ray of each."""
     optical = padded(density * samples.dt, samples.offsets)
     before = torch.exp(optical - torch.cumsum(optical, 1))
-    seen = (before > min_transmittance) & (1 - torch.exp(-optical) >= min_alpha)
+    seen = (before >= min_transmittance) & (1 - torch.exp(-optical) >= min_alpha)
     counts = samples.offsets[1:] - samples.offsets[:-1]
     inside = torch.arange(optical.shape[1], device=density.device)[None] < counts[:, None]
-    seen &= inside
-    keep = seen[inside]
-    offsets = torch.cat([counts.new_zeros(1), seen.sum(1).cumsum(0)])
+    keep = (seen & inside)[inside]
+    offsets = torch.cat([counts.new_zeros(1), (seen & inside).sum(1).cumsum(0)])
     kept = type(samples)(samples.points[keep], samples.t[keep], samples.dt[keep], offsets)
-    return kept, encoded[keep], kept.rays
+    return kept, kept.rays
 
 
 def march(rays, occupied, rule, unbounded: bool, jitter):
-    """See `samples.march`: every ray takes one step at a time, all rays together."""
+    """Points, t, dt and offsets of the samples in occupied cells: every ray takes one step at a time, all together."""
     cascades, cells = occupied.shape[0], occupied.shape[1]
     slope = torch.where(
         rays.directions.abs() > 1e-12, rays.directions, torch.full_like(rays.directions, 1e-12)

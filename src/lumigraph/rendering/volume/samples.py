@@ -1,4 +1,4 @@
-"""Samples along rays: where a field is asked. Marched through occupied cells, then thinned to what can be seen.
+"""Samples along rays: where a field is asked. Those in occupied cells that a ray can see.
 
 Everything here is in core coordinates: the core box of the scene is [-1, 1]^3 and directions are unit vectors, so `t`
 and `dt` are lengths in units of the box's half side.
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
+from lumigraph.fields.activations import LARGEST, truncated_exp
+from lumigraph.fields.hashgrid import HashGrid
 from lumigraph.rendering.volume import cpu, reference
+from lumigraph.rendering.volume.tracing_cpu import trace_kernel
 
 MIN_ALPHA = 1e-3
 """A sample that hides less than this is not worth its colour."""
@@ -60,53 +63,58 @@ class Samples:
         return torch.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
 
 
-def march(
+def visible_samples(
     rays: CoreRays,
     occupied: UInt8[Tensor, "cascades n n n"],
     rule: StepRule,
     unbounded: bool,
     jitter: Float[Tensor, " R"],
-) -> Samples:
-    """Samples in occupied cells; the first of each ray is shifted by `jitter` (in [0, 1)) of a step."""
-    march_rays = _march_cpu if rays.origins.device.type == "cpu" else reference.march
-    return Samples(*march_rays(rays, occupied, rule, unbounded, jitter))
+    grid: HashGrid,
+    network: nn.Sequential,
+    min_transmittance: float = MIN_TRANSMITTANCE,
+    min_alpha: float = MIN_ALPHA,
+) -> tuple[Samples, Int[Tensor, " S"]]:
+    """The samples in occupied cells that a ray can see, and the ray of each; without gradients.
+
+    The first step of each ray is shifted by `jitter` (in [0, 1)) of its length. `network` is linear, ReLU, linear,
+    without biases; its first output is the logarithm of the density at the features of `grid`.
+    """
+    trace = _trace_cpu if rays.origins.device.type == "cpu" else _trace_reference
+    return trace(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha)
 
 
-def _march_cpu(rays: CoreRays, occupied: Tensor, rule: StepRule, unbounded: bool, jitter: Tensor):
-    count = len(rays.origins)
-    origins, directions = rays.origins.contiguous().numpy(), rays.directions.contiguous().numpy()
+def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
+    """The twin: marches first, then asks for all densities."""
+    samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
+    hidden = network[:-1](grid(samples.points))
+    density = truncated_exp(hidden @ network[-1].weight[0])
+    return reference.keep_visible(samples, density, min_transmittance, min_alpha)
+
+
+def _trace_cpu(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
+    count, layout = len(rays.origins), grid.layout
+    first, second = network[0].weight.detach(), network[-1].weight.detach()[0]
+    origins, directions = _array(rays.origins), _array(rays.directions)
     t, dt = np.empty((count, rule.most), np.float32), np.empty((count, rule.most), np.float32)
     counts = np.empty(count, np.int64)
-    cpu.march(
-        origins, directions, rays.near.contiguous().numpy(), rays.far.contiguous().numpy(), jitter.numpy(),
-        occupied.numpy(), np.float32(rule.growth), np.float32(rule.shortest), np.float32(rule.longest), t, dt, counts,
+    trace_kernel(layout.features, layout.width, len(first))(
+        origins, directions, _array(rays.near), _array(rays.far), _array(jitter), _array(occupied),
+        *_floats(rule.growth, rule.shortest, rule.longest), unbounded,
+        _array(grid.table), *layout.arrays, _array(first.T), _array(second),
+        *_floats(LARGEST, min_transmittance, min_alpha), t, dt, counts,
     )  # fmt: skip
     offsets = np.concatenate([[0], np.cumsum(counts)])
     total = int(offsets[-1])
-    points = np.empty((total, 3), np.float32)
+    points, index = np.empty((total, 3), np.float32), np.empty(total, np.int64)
     packed_t, packed_dt = np.empty(total, np.float32), np.empty(total, np.float32)
-    cpu.gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, packed_dt)
-    return tuple(torch.from_numpy(values) for values in (points, packed_t, packed_dt, offsets))
+    cpu.gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, packed_dt, index)
+    packed = Samples(*(torch.from_numpy(values) for values in (points, packed_t, packed_dt, offsets)))
+    return packed, torch.from_numpy(index)
 
 
-def keep_visible(
-    samples: Samples, density: Float[Tensor, " S"], encoded: Float[Tensor, "S width"]
-) -> tuple[Samples, Float[Tensor, "kept width"], Int[Tensor, " kept"]]:
-    """The samples that a ray can see given their densities, their rows of `encoded`, and the ray of each."""
-    if density.device.type != "cpu":
-        return reference.keep_visible(samples, density, encoded, MIN_TRANSMITTANCE, MIN_ALPHA)
-    keep, counts = np.empty(len(density), np.bool_), np.empty(len(samples.offsets) - 1, np.int64)
-    offsets, dt = samples.offsets.numpy(), samples.dt.numpy()
-    cpu.visible(
-        density.numpy(), dt, offsets, np.float32(MIN_TRANSMITTANCE), np.float32(MIN_ALPHA), keep, counts
-    )
-    kept_offsets = np.concatenate([[0], np.cumsum(counts)])
-    kept = int(kept_offsets[-1])
-    points, rows = np.empty((kept, 3), np.float32), np.empty((kept, encoded.shape[1]), np.float32)
-    t, kept_dt, rays = np.empty(kept, np.float32), np.empty(kept, np.float32), np.empty(kept, np.int64)
-    cpu.keep_rows(
-        keep, offsets, kept_offsets, samples.points.numpy(), encoded.numpy(), samples.t.numpy(), dt,
-        points, rows, t, kept_dt, rays,
-    )  # fmt: skip
-    packed = Samples(*(torch.from_numpy(values) for values in (points, t, kept_dt, kept_offsets)))
-    return packed, torch.from_numpy(rows), torch.from_numpy(rays)
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _floats(*values: float) -> tuple[np.float32, ...]:
+    return tuple(np.float32(value) for value in values)

@@ -1,0 +1,190 @@
+"""Movies: a renderer along a path of cameras, frame by frame into an mp4 or a gif."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import new_file
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.rendering.renderer import Renderer, Rendering
+
+FORMATS = (".mp4", ".gif")
+_ENCODER = ["-crf", "17", "-preset", "medium", "-movflags", "+faststart", "-f", "mp4"]
+"""Constant rate factor 17 cannot be told from the original by eye. The temporary name does not tell the format."""
+DEPTH_RANGE = (0.01, 0.99)
+"""Quantiles of the first frame's depths that become black and white."""
+
+Frame = UInt8[np.ndarray, "H W 3"]
+
+
+def check_format(path: Path) -> None:
+    """Raises LumigraphError when the name of a movie does not end in one of FORMATS."""
+    if path.suffix.lower() not in FORMATS:
+        raise LumigraphError(
+            f"a movie's name ends in {' or '.join(FORMATS)}, not {path.suffix or 'nothing'}",
+            where=path,
+            todo="Choose for example orbit.mp4",
+        )
+
+
+def sized(cameras: Cameras, width: int, height: int) -> Cameras:
+    """The cameras with pictures of `width` x `height` pixels that show at least what they showed before, undistorted in
+    shape: where the new shape is wider or taller, more is seen at the sides."""
+    size = torch.tensor([width, height], device=cameras.device)
+    scale = (size / cameras.size).amin(dim=1, keepdim=True)
+    return replace(
+        cameras,
+        size=size.expand(len(cameras), 2).clone(),
+        focal=cameras.focal * scale,
+        principal=(cameras.principal - 0.5 * cameras.size) * scale + 0.5 * size,
+    )
+
+
+def even(cameras: Cameras) -> Cameras:
+    """The cameras without a last odd column or row of pixels, which the video format cannot hold."""
+    return replace(cameras, size=(cameras.size - cameras.size % 2).clamp(min=2))
+
+
+def with_states(path: Cameras, captured: Cameras) -> Cameras:
+    """A path through time and attributes: times run once from the first to the last captured moment, every
+    attribute goes once up and down its captured range, one after the other. Still scenes stay as they are."""
+    phase = torch.arange(len(path), device=path.device) / max(len(path), 1)
+    times, attributes = path.times, path.attributes
+    if captured.times is not None:
+        low, high = captured.times.min(), captured.times.max()
+        times = torch.lerp(low, high, torch.linspace(0, 1, len(path), device=path.device))
+    if captured.attributes is not None:
+        count = captured.attributes.shape[1]
+        low, high = captured.attributes.amin(0), captured.attributes.amax(0)
+        own = (phase[:, None] * count - torch.arange(count, device=path.device)).clamp(0, 1)
+        attributes = 0.5 * (low + high) + 0.5 * (high - low) * torch.sin(2 * torch.pi * own)
+    return replace(path, times=times, attributes=attributes)
+
+
+@torch.no_grad()
+def frames(renderer: Renderer, cameras: Cameras, *, depth: bool = False) -> Iterator[Frame]:
+    """The picture of each camera; with `depth`, its depth at its right: near is bright, far and nothing dark.
+
+    Raises:
+        LumigraphError: `depth` is wanted of a renderer that has none.
+    """
+    limits: tuple[float, float] | None = None
+    for index in range(len(cameras)):
+        seen = renderer.view(cameras[index])
+        picture = (seen.rgb.float().clamp(0, 1) * 255).round().byte().cpu()
+        if depth:
+            limits = limits or depth_limits(seen)
+            picture = torch.cat([picture, _depth_picture(seen, limits)], dim=1)
+        yield picture.numpy()
+
+
+def depth_limits(seen: Rendering) -> tuple[float, float]:
+    """The depths (nearest, farthest) that a movie shows, from its first frame."""
+    if seen.depth is None:
+        raise LumigraphError("this renderer has no depth", todo="Leave --depth out, or render the teacher")
+    known = seen.depth[_is_there(seen)].float().cpu()
+    if not len(known):
+        return 0.0, 1.0
+    near, far = np.quantile(known.numpy(), DEPTH_RANGE)
+    return float(near), float(max(far, near + 1e-6))
+
+
+def _is_there(seen: Rendering) -> Tensor:
+    assert seen.depth is not None
+    known = torch.isfinite(seen.depth)
+    return known if seen.opacity is None else known & (seen.opacity > 0.5)
+
+
+def _depth_picture(seen: Rendering, limits: tuple[float, float]) -> UInt8[Tensor, "H W 3"]:
+    assert seen.depth is not None
+    near, far = limits
+    bright = 1 - 0.85 * ((seen.depth.float() - near) / (far - near)).clamp(0, 1)
+    grey = torch.where(_is_there(seen), bright, 0.0)
+    return (grey * 255).round().byte().cpu()[..., None].repeat(1, 1, 3)
+
+
+def write_movie(
+    path: Path, pictures: Iterator[Frame], fps: float | int, advance: Callable[[], None] = lambda: None
+) -> int:
+    """Writes frames of one size as an mp4 (H.264, yuv420p, even sizes) or a gif that repeats; returns their number.
+
+    The file appears when it is complete. `advance` is called after each frame.
+
+    Raises:
+        LumigraphError: the name has another ending, there are no frames, or the disk fails.
+    """
+    check_format(path)
+    if not 0 < fps <= 240:
+        raise LumigraphError(
+            f"--fps {fps:g} is not a usable frame rate", todo="Choose 1 to 240, for example 30"
+        )
+
+    def counted() -> Iterator[Frame]:
+        for picture in pictures:
+            yield picture
+            advance()
+
+    with new_file(path) as temporary:
+        write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+        count = write(temporary, counted(), fps)
+        if not count:
+            raise LumigraphError("there are no frames to write", where=path)
+    return count
+
+
+def _write_mp4(path: Path, pictures: Iterator[Frame], fps: float | int) -> int:
+    import imageio_ffmpeg
+
+    count, sink = 0, None
+    try:
+        for picture in pictures:
+            if sink is None:
+                height, width = picture.shape[:2]
+                sink = imageio_ffmpeg.write_frames(
+                    str(path.resolve()),
+                    (width, height),
+                    fps=fps,  # pyright: ignore[reportArgumentType]
+                    codec="libx264",
+                    pix_fmt_out="yuv420p",
+                    quality=None,  # pyright: ignore[reportArgumentType]
+                    macro_block_size=2,
+                    output_params=_ENCODER,
+                    ffmpeg_log_level="error",
+                )
+                sink.send(None)
+            sink.send(np.ascontiguousarray(picture))
+            count += 1
+    finally:
+        if sink is not None:
+            sink.close()
+    if count and not path.stat().st_size:
+        raise LumigraphError(
+            "the video encoder wrote nothing", where=path, todo="Check that the disk has space"
+        )
+    return count
+
+
+def _write_gif(path: Path, pictures: Iterator[Frame], fps: float | int) -> int:
+    images = [
+        Image.fromarray(picture).quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for picture in pictures
+    ]
+    if images:
+        # A gif counts in hundredths of a second, and viewers slow down what is shown for less than two.
+        milliseconds = max(20, 10 * round(100 / fps))
+        images[0].save(
+            path,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=milliseconds,
+            loop=0,
+            disposal=1,
+        )
+    return len(images)
