@@ -25,7 +25,7 @@ SHAPES = [
 ]
 
 
-def aimed_rays(shape: shapes.Shape, count: int = 3000) -> tuple[torch.Tensor, torch.Tensor]:
+def aimed_rays(shape: shapes.Shape, count: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
     """Origins on a sphere well outside, unit directions towards points around the solid; float64."""
     generator = torch.Generator().manual_seed(1)
     ends = torch.randn(2, count, 3, generator=generator, dtype=torch.float64)
@@ -59,15 +59,14 @@ def test_entry_is_the_first_point_inside(shape: shapes.Shape) -> None:
 def test_normals_are_the_slope_of_the_distance(shape: shapes.Shape) -> None:
     o, d = aimed_rays(shape, 500)
     t = shape.intersect(o, d)
-    p = (o + t[:, None] * d)[torch.isfinite(t)].requires_grad_()
-    (slope,) = torch.autograd.grad(shape.distance(p).sum(), p)
-    close = torch.linalg.cross(torch.nn.functional.normalize(slope, dim=-1), shape.normal(p.detach())).norm(
-        dim=-1
-    )
-    assert float(close.median()) < 1e-6
+    p = (o + t[:, None] * d)[torch.isfinite(t)]
+    steps = 1e-5 * torch.eye(3, dtype=torch.float64)
+    slope = torch.stack([shape.distance(p + step) - shape.distance(p - step) for step in steps], -1)
+    off = torch.linalg.cross(torch.nn.functional.normalize(slope, dim=-1), shape.normal(p)).norm(dim=-1)
+    assert float(off.median()) < 1e-4
     # Edges have no slope; everywhere else the two agree.
-    assert float((close > 1e-3).double().mean()) < 0.02
-    assert bool(((shape.normal(p.detach()) * d[torch.isfinite(t)]).sum(-1) < 1e-9).all())
+    assert float((off > 1e-3).double().mean()) < 0.02
+    assert bool(((shape.normal(p) * d[torch.isfinite(t)]).sum(-1) < 1e-9).all())
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -147,13 +146,13 @@ def test_depth_is_known_exactly() -> None:
 
 
 def test_colours_depend_on_the_view() -> None:
-    """The red ball's highlight, seen from two sides at the same point."""
+    """The top of the red ball, seen along the mirrored sun and from the other side."""
     point = torch.tensor([0.52, -0.55, stages.FLOOR + 0.34])
-    eyes = torch.tensor([[1.0, -2.0, 2.0], [-1.0, -2.5, 2.0]])
+    eyes = point + torch.tensor([[-1.35, 1.65, 2.85], [1.35, -1.65, 2.85]])
     rays = Rays(eyes, point - eyes, torch.zeros(2), torch.zeros(2), torch.full((2,), 2.0))
     traced = NAMES["still"]().trace(rays)
     assert torch.allclose(traced.depth, torch.ones(2), atol=1e-4)
-    assert float((traced.rgb[0] - traced.rgb[1]).abs().max()) > 0.02
+    assert float((traced.rgb[0] - traced.rgb[1]).min()) > 0.05
 
 
 def test_a_pixel_is_the_mean_of_its_samples() -> None:
@@ -185,13 +184,13 @@ def test_the_split_changes_topology() -> None:
 
 
 def test_attributes_move_what_their_masks_show() -> None:
-    scene = make_scene("attributes", 2, 0, 0, size=48)
+    scene = make_scene("attributes", 6, 0, 0, size=48)
     views = scene.split("train")
     assert isinstance(views, ProceduralViews)
-    masks = views.attribute_masks(0)
-    assert masks.shape == (48, 48, 2)
-    assert bool((masks.amax((0, 1)) > 0.5).all())
-    assert bool((masks.sum(-1) <= views.image(0)[..., 3] / 255 + 0.01).all())
+    masks = torch.stack([views.attribute_masks(index) for index in range(6)])
+    assert masks.shape == (6, 48, 48, 2)
+    assert bool((masks.amax((0, 1, 2)) > 0.9).all())
+    assert bool((masks[0].sum(-1) <= views.image(0)[..., 3] / 255 + 0.01).all())
     stage, camera = views.stage, views.cameras[0]
     rays = camera.view_rays(0).flatten()
     for attribute in (0, 1):

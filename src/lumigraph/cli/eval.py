@@ -1,0 +1,148 @@
+"""`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM and LPIPS on held-out views."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lumigraph.cli.parsing import Positional, parse
+from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.evaluation.evaluate import EvalResult
+    from lumigraph.scenes.scene import Scene, SceneInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, LPIPS and the time a view takes.
+
+    A run keeps the figures in its results.json and a comparison in its media folder.
+    """
+
+    renderer: Positional[Path]
+    """Run or bundle."""
+    scene: str | None = None
+    """Scene folder, or builtin:NAME; by default the one it was trained on. Read at the run's own downscale."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which views."""
+    json: Path | None = None
+    """File for the result."""
+    save_images: Path | None = None
+    """Folder for each view's truth, rendering and error."""
+    lpips: Path | None = None
+    """Folder with the SqueezeNet weights of LPIPS; by default the one that LUMIGRAPH_LPIPS names."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line, measures, and writes what was asked for."""
+    arguments = parse(argv, Arguments, prog="lumigraph eval")
+    # Imported here: --help has to be quick, and these bring torch.
+    from lumigraph.cli.opening import open_renderer
+    from lumigraph.evaluation.evaluate import cameras_for, evaluate
+    from lumigraph.evaluation.metrics import find_lpips
+    from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.files import write_json
+    from lumigraph.rendering.machine import set_threads
+
+    set_threads()
+    renderer, info = open_renderer(arguments.renderer, arguments.device)
+    lpips, reason = find_lpips(arguments.lpips, renderer.device)
+    scene = load_trained_scene(arguments.renderer, info, arguments.scene)
+    cameras = cameras_for(info, scene, arguments.split)
+    views = scene.split(arguments.split)
+    if arguments.scene is None:
+        _check_unchanged(info, scene, arguments.split)
+    gallery = Gallery(views.names, arguments.save_images)
+    with _progress(len(views)) as advance:
+
+        def watch(index: int, truth: Any, image: Any) -> None:
+            gallery.add(index, truth, image)
+            advance()
+
+        result = evaluate(renderer, views, cameras=cameras, lpips=lpips, lpips_reason=reason, watch=watch)
+    data = result.to_json()
+    data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
+    if arguments.json is not None:
+        write_json(arguments.json, data)
+    section = arguments.split if arguments.scene is None else f"{arguments.split} of {scene.info.source}"
+    picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
+    _report(result, scene.info.name, arguments.split, picture)
+
+
+def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) -> "Scene":
+    """The scene `source`, or the one that the run or bundle `renderer` was trained on, at its own downscale.
+
+    Raises:
+        LumigraphError: the scene is no longer there, or cannot be read.
+    """
+    from lumigraph.scenes.load import load_scene
+    from lumigraph.training.runs import Run
+
+    if source is None and (renderer / "config.json").is_file():
+        source = Run.open(renderer).scene_source()
+    elif source is None:
+        source = info.source
+        if not source.startswith("builtin:") and not Path(source).is_dir():
+            raise LumigraphError(
+                "the scene this was made from is no longer there", where=source, todo="Pass it with --scene"
+            )
+    # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
+    background = None if info.background == "opaque" else info.background
+    return load_scene(source, downscale=info.downscale, background=background)
+
+
+def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:
+    """The views that count as held out now must be those that were held out in training."""
+    import torch
+
+    then, now = info.cameras.get(split), scene.info.cameras[split]
+    same = then is not None and len(then) == len(now)
+    if then is None or not same or not torch.allclose(then.camera_to_world, now.camera_to_world, atol=1e-4):
+        raise LumigraphError(
+            f"the {split} views of the scene are not those of the time of training",
+            where=scene.info.source,
+            todo="Name the scene with --scene if they are held out all the same, or train again",
+        )
+
+
+def _progress(count: int):
+    """A bar on the terminal; nothing where the output is not one."""
+    import contextlib
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    @contextlib.contextmanager
+    def bar():
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("views", total=count)
+            yield lambda: progress.advance(task)
+
+    return bar()
+
+
+def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:
+    """Writes results.json and the comparison of a run; a bundle is never written to."""
+    if not (folder / "config.json").is_file():
+        return None
+    from lumigraph.training.runs import Run
+
+    run = Run.open(folder)
+    run.update_results(section, data)
+    return gallery.save_comparison(run.media / f"eval_{split}.png")
+
+
+def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
+    lines = [f"{name}, {len(result.per_view)} {split} views"]
+    lines.append(f"  PSNR   {result.psnr:.2f} dB")
+    lines.append(f"  SSIM   {'-' if result.ssim is None else f'{result.ssim:.4f}'}")
+    lines.append(
+        f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
+    )
+    lines.append(f"  time   {1000 * result.seconds_per_view:.0f} ms per view")
+    if picture is not None:
+        lines.append(f"  picture: {picture}")
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,112 @@
+"""`lumigraph render RUN_OR_BUNDLE --path PATH --out MOVIE`: a movie along a path."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lumigraph.cli.parsing import Positional, parse
+from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.geometry.cameras import Cameras
+    from lumigraph.scenes.scene import SceneInfo
+
+PathName = Literal["orbit", "spiral", "heldout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Render a movie with a run or a bundle, teacher and student alike. Moving scenes pass once through their time."""
+
+    renderer: Positional[Path]
+    """Run or bundle."""
+    path: PathName = "orbit"
+    """orbit: a turn around the scene; spiral: up and down as well; heldout: through the held-out cameras."""
+    out: Path
+    """Movie to write: NAME.mp4 or NAME.gif."""
+    frames: int | None = None
+    """Number of frames; by default 120, or one for each held-out camera."""
+    fps: float = 30.0
+    """Frames per second."""
+    size: str | None = None
+    """Width and height in pixels, as in 800x600; by default those of the photos."""
+    depth: bool = False
+    """Show the depth at the right of the colours."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    overwrite: bool = False
+    """Replace a movie that is there."""
+
+
+DEFAULT_FRAMES = 120
+MOST_FRAMES = 100_000
+LARGEST_SIDE = 8192
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line, renders, and says where the movie is."""
+    arguments = parse(argv, Arguments, prog="lumigraph render")
+    size = parse_size(arguments.size)
+    if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
+        raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
+    if arguments.out.exists() and not arguments.overwrite:
+        raise LumigraphError(
+            "this movie exists already", where=arguments.out, todo="Choose another name or pass --overwrite"
+        )
+    # Imported here: --help has to be quick, and these bring torch.
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lumigraph.cli.opening import open_renderer
+    from lumigraph.rendering.machine import set_threads
+    from lumigraph.rendering.movies import check_format, even, frames, sized, write_movie
+
+    check_format(arguments.out)
+    set_threads()
+    renderer, info = open_renderer(arguments.renderer, arguments.device)
+    cameras = path_cameras(info, arguments.path, arguments.frames)
+    if size is not None:
+        cameras = sized(cameras, *size)
+    elif len(cameras.size.unique(dim=0)) > 1:
+        cameras = sized(cameras, *cameras.size[0].tolist())
+    if arguments.out.suffix.lower() == ".mp4":
+        cameras = even(cameras)
+    cameras = cameras.to(renderer.device)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("frames", total=len(cameras))
+        pictures = frames(renderer, cameras, depth=arguments.depth)
+        count = write_movie(arguments.out, pictures, arguments.fps, lambda: progress.advance(task))
+    width, height = cameras.size[0].tolist()
+    sys.stdout.write(f"{arguments.out}: {count} frames of {width}x{height}\n")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(width, height) of WxH, None of None. Raises LumigraphError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", text)
+    sides = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(2 <= side <= LARGEST_SIDE for side in sides):
+        raise LumigraphError(
+            f"--size {text!r} is not a size",
+            todo=f"Give width x height of 2 to {LARGEST_SIDE}, as in 800x600",
+        )
+    return sides
+
+
+def path_cameras(info: "SceneInfo", name: PathName, count: int | None) -> "Cameras":
+    """The cameras of a path around the captured ones, with times and attributes where the scene has them. No
+    images are needed."""
+    from lumigraph.geometry.trajectories import cameras_path, orbit, spiral
+    from lumigraph.rendering.movies import with_states
+
+    captured = info.cameras["train"]
+    if name == "heldout":
+        held = next(
+            info.cameras[split] for split in ("test", "val", "train") if len(info.cameras.get(split, ()))
+        )
+        return held if count is None else cameras_path(held, count)
+    path = (orbit if name == "orbit" else spiral)(captured, count or DEFAULT_FRAMES)
+    return with_states(path, captured)

@@ -1,0 +1,221 @@
+"""Renderers measured on held-out views: the one evaluator for teachers, students and bundles."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.metrics import (
+    DEFINITIONS,
+    LPIPS,
+    LPIPS_SMALLEST,
+    SSIM_WINDOW,
+    mean_squared_error,
+    psnr_of,
+    ssim,
+)
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import invert_similarity
+from lumigraph.rendering.background import display_target
+from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.scene import Scene, SceneInfo, Views
+
+WARM_UP_RAYS = 1024
+
+Watch = Callable[[int, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
+"""Called after each view with its number, the truth and the rendering, both in [0, 1] on the CPU."""
+
+
+@dataclass(frozen=True)
+class ViewResult:
+    """One view. `ssim` and `lpips` are None where they could not be computed; `mse` is the mean squared error."""
+
+    name: str
+    psnr: float
+    ssim: float | None
+    lpips: float | None
+    seconds: float
+    mse: float
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """All views of a split; the means are over the views that have the figure."""
+
+    per_view: list[ViewResult]
+    lpips_reason: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def psnr(self) -> float:
+        """Mean of the views' PSNR, dB."""
+        return float(np.mean([view.psnr for view in self.per_view]))
+
+    @property
+    def psnr_pooled(self) -> float:
+        """PSNR of the mean squared error over all views, dB."""
+        return psnr_of(float(np.mean([view.mse for view in self.per_view])))
+
+    @property
+    def ssim(self) -> float | None:
+        return _mean([view.ssim for view in self.per_view])
+
+    @property
+    def lpips(self) -> float | None:
+        return _mean([view.lpips for view in self.per_view])
+
+    @property
+    def seconds_per_view(self) -> float:
+        return float(np.mean([view.seconds for view in self.per_view]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures, definitions, and what `about` says of their origin."""
+        return {
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+            "lpips": self.lpips,
+            "lpips_reason": self.lpips_reason,
+            "psnr_pooled": self.psnr_pooled,
+            "views": len(self.per_view),
+            "seconds_per_view": self.seconds_per_view,
+            **self.about,
+            "definitions": DEFINITIONS,
+            "per_view": [
+                {"name": v.name, "psnr": v.psnr, "ssim": v.ssim, "lpips": v.lpips, "seconds": v.seconds}
+                for v in self.per_view
+            ],
+        }
+
+
+def evaluate(
+    renderer: Renderer,
+    views: Views,
+    *,
+    cameras: Cameras | None = None,
+    lpips: LPIPS | None = None,
+    lpips_reason: str | None = None,
+    watch: Watch | None = None,
+) -> EvalResult:
+    """Renders every view and compares it with its image.
+
+    Args:
+        renderer: as opened; it is put into evaluation mode, and answers without jitter or noise.
+        views: the images, and their cameras unless `cameras` gives others for the same images.
+        lpips: the perceptual metric; None leaves it out, `lpips_reason` says why.
+        watch: sees every picture.
+
+    Raises:
+        LumigraphError: there are no views, or a rendering is not finite.
+    """
+    cameras = views.cameras if cameras is None else cameras
+    if not len(views):
+        raise LumigraphError("there are no views to evaluate on", todo="Choose another split")
+    renderer.eval()
+    _warm_up(renderer, cameras)
+    results = []
+    for index in range(len(views)):
+        truth = _truth(renderer, views, index)
+        start = time.perf_counter()
+        image = _render(renderer, cameras[index])
+        seconds = time.perf_counter() - start
+        if not bool(torch.isfinite(image).all()):
+            raise LumigraphError(
+                "the rendering of this view is not finite", where=views.names[index], todo="Train again"
+            )
+        results.append(_compare(views, index, image, truth, lpips, seconds))
+        if watch is not None:
+            watch(index, truth, image)
+    small = int(cameras.size.min()) < LPIPS_SMALLEST
+    reason = (
+        f"pictures are smaller than {LPIPS_SMALLEST} pixels" if lpips is not None and small else lpips_reason
+    )
+    return EvalResult(results, reason)
+
+
+def _truth(renderer: Renderer, views: Views, index: int) -> Tensor:
+    image = views.image(index).float() / 255
+    if not views.has_alpha:
+        image = torch.nn.functional.pad(image, (0, 1), value=1.0)
+    return display_target(image, renderer.background)
+
+
+@torch.no_grad()
+def _render(renderer: Renderer, camera: Cameras) -> Tensor:
+    """One view [H, W, 3] on the CPU, which also waits for a device to finish."""
+    return renderer.view(camera).rgb.float().clamp(0, 1).cpu()
+
+
+@torch.no_grad()
+def _warm_up(renderer: Renderer, cameras: Cameras) -> None:
+    """Lets kernels compile and memory be reserved before the clock starts."""
+    if type(renderer).view is not Renderer.view:  # it has its own way to a whole view
+        renderer.view(cameras[0])
+        return
+    rays = cameras[0].to(renderer.device).view_rays(0).flatten()
+    count = min(WARM_UP_RAYS, len(rays))
+    renderer.render(rays[(len(rays) - count) // 2 : (len(rays) + count) // 2])
+
+
+def _compare(
+    views: Views, index: int, image: Tensor, truth: Tensor, lpips: LPIPS | None, seconds: float
+) -> ViewResult:
+    mask = views.mask(index)
+    side = min(image.shape[:2])
+    similarity = ssim(image, truth, mask) if side >= SSIM_WINDOW else None
+    distance = None
+    if lpips is not None and side >= LPIPS_SMALLEST:
+        distance = lpips(image if mask is None else torch.where(mask[..., None], image, truth), truth)
+    if mask is not None and not bool(mask.any()):
+        raise LumigraphError(
+            "the mask of this view leaves no pixel",
+            where=views.names[index],
+            todo="Remove the view or mend its mask",
+        )
+    error = mean_squared_error(image, truth, mask)
+    known = similarity is not None and not math.isnan(similarity)
+    return ViewResult(
+        name=views.names[index],
+        psnr=psnr_of(error),
+        ssim=similarity if known else None,
+        lpips=distance,
+        seconds=seconds,
+        mse=error,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def cameras_for(info: SceneInfo, scene: Scene, split: str) -> Cameras:
+    """The cameras of a scene's split in the units of the scene that a renderer was trained on (`info`).
+
+    Raises:
+        LumigraphError: the scene has another background policy, no such split, or other times or attributes.
+    """
+    if scene.info.background != info.background:
+        raise LumigraphError(
+            f"the scene has the background {scene.info.background!r}, the renderer was trained on {info.background!r}",
+            where=scene.info.source,
+            todo="Evaluate on a scene with the same background",
+        )
+    cameras = scene.split(split).cameras
+    trained = info.cameras["train"]
+    for name in ("times", "attributes"):
+        if (getattr(cameras, name) is None) != (getattr(trained, name) is None):
+            raise LumigraphError(
+                f"only one of this scene and the one trained on has {name}",
+                where=scene.info.source,
+                todo="Evaluate on a scene of the same kind",
+            )
+    if torch.equal(scene.info.world_transform, info.world_transform):
+        return cameras
+    return cameras.transformed(info.world_transform @ invert_similarity(scene.info.world_transform))

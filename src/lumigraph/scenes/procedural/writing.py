@@ -1,0 +1,85 @@
+"""A scene as a folder in Blender's format, which every NeRF program reads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from lumigraph.files import new_folder, write_json
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import angle_from_focal, homogeneous, opencv_to_opengl
+from lumigraph.scenes.procedural.builtin import ProceduralViews
+from lumigraph.scenes.scene import Scene, SceneInfo, Views
+
+
+def write_blender(scene: Scene, folder: str | Path, overwrite: bool = False) -> None:
+    """Writes a scene as `transforms_{split}.json` beside RGBA images, z-depths NAME_depth.npy (float32, NaN where there
+    is nothing) and, for attributes, NAME_attribute_K.png (the share of a pixel that attribute K moves). lumigraph
+    reads equal cameras, images, depths, times and attributes back.
+
+    The folder appears when it is complete. Raises LumigraphError when it exists (without `overwrite`) or the disk
+    fails.
+    """
+    with new_folder(folder, overwrite) as temporary:
+        for split, views in scene.views.items():
+            (temporary / split).mkdir()
+            frames = [
+                _write_frame(temporary / split, f"{split}/r_{i:03d}", views, i) for i in range(len(views))
+            ]
+            write_json(
+                temporary / f"transforms_{split}.json",
+                {**_common(scene.info, views.cameras), "frames": frames},
+            )
+
+
+def _common(info: SceneInfo, cameras: Cameras) -> dict[str, Any]:
+    (focal_x, focal_y), (width, height) = cameras.focal[0].tolist(), cameras.size[0].tolist()
+    principal_x, principal_y = cameras.principal[0].tolist()
+    return {
+        "camera_angle_x": angle_from_focal(focal_x, width),
+        "fl_x": focal_x,
+        "fl_y": focal_y,
+        "cx": principal_x,
+        "cy": principal_y,
+        "w": width,
+        "h": height,
+        "near": float(cameras.near[0]),
+        "far": float(cameras.far[0]),
+        "aabb": [info.bounds.lower.tolist(), info.bounds.upper.tolist()],
+    }
+
+
+def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str, Any]:
+    stem, cameras = Path(name).name, views.cameras
+    Image.fromarray(_straight(views.image(index).numpy())).save(folder / f"{stem}.png")
+    depth = views.depth(index)
+    if depth is not None:
+        np.save(folder / f"{stem}_depth.npy", depth.numpy())
+    if isinstance(views, ProceduralViews):
+        for number, share in enumerate(
+            views.attribute_masks(index).unbind(-1) if views.stage.attributes else ()
+        ):
+            Image.fromarray((share * 255).round().byte().numpy()).save(
+                folder / f"{stem}_attribute_{number}.png"
+            )
+    frame: dict[str, Any] = {
+        "file_path": f"./{name}",
+        "transform_matrix": homogeneous(opencv_to_opengl(cameras.camera_to_world[index])).tolist(),
+    }
+    if cameras.times is not None:
+        frame["time"] = float(cameras.times[index])
+    if cameras.attributes is not None:
+        frame["attributes"] = cameras.attributes[index].tolist()
+    return frame
+
+
+def _straight(image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    """Premultiplied to straight alpha. Multiplying and rounding gives the premultiplied bytes back exactly, since
+    colour never exceeds alpha."""
+    if image.shape[2] == 3:
+        return image
+    alpha = image[..., 3:].astype(np.uint32)
+    colour = (255 * image[..., :3].astype(np.uint32) + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([colour.clip(0, 255).astype(np.uint8), image[..., 3:]], -1)

@@ -1,0 +1,129 @@
+"""The evaluator: figures, definitions, masks, and scenes that do not fit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.evaluate import cameras_for, evaluate
+from lumigraph.evaluation.pictures import Gallery
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import similarity
+from lumigraph.rendering.background import over
+from lumigraph.rendering.renderer import Renderer, Rendering
+from lumigraph.scenes.procedural import NAMES, make_scene
+from lumigraph.scenes.procedural.painting import paint
+from lumigraph.scenes.scene import Scene, Views
+
+
+class Exact(Renderer):
+    """Answers with the analytic scene itself."""
+
+    background = "white"
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.stage = NAMES[name]()
+
+    def view(self, camera: Cameras) -> Rendering:
+        rgba = paint(self.stage, camera).rgba
+        return Rendering(rgb=over(rgba[..., :3], rgba[..., 3], torch.ones(3)))
+
+
+def constant_views(count: int = 2, level: int = 102, masks: list[np.ndarray] | None = None) -> Views:
+    cameras = make_scene("still", count, 0, 0, size=16).info.cameras["train"]
+    images = np.full((count, 16, 16, 3), level, np.uint8)
+    return Views.from_arrays(cameras, [f"{i}.png" for i in range(count)], images, masks=masks)
+
+
+class Constant(Renderer):
+    background = "opaque"
+
+    def __init__(self, *levels: float):
+        super().__init__()
+        self.levels, self.calls = levels, 0
+
+    def view(self, camera) -> Rendering:
+        level = self.levels[self.calls]
+        self.calls += 1
+        return Rendering(rgb=torch.full((16, 16, 3), level))
+
+
+def test_the_scene_itself_is_nearly_perfect() -> None:
+    scene = make_scene("still", 1, 0, 2, size=48)
+    result = evaluate(Exact("still"), scene.split("test"))
+    # What is left is the rounding of the images to 8 bits.
+    assert result.psnr > 50
+    assert result.ssim is not None
+    assert result.ssim > 0.999
+    again = evaluate(Exact("still"), scene.split("test"))
+    assert [view.mse for view in again.per_view] == [view.mse for view in result.per_view]
+
+
+def test_result_holds_figures_and_definitions() -> None:
+    data = evaluate(Constant(0.5, 0.5, 0.4), constant_views(), lpips_reason="no weights").to_json()
+    assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
+    first, second = data["per_view"]
+    assert set(first) == {"name", "psnr", "ssim", "lpips", "seconds"}
+    assert first["psnr"] == pytest.approx(20, abs=1e-4)
+    assert second["psnr"] == 100
+    assert data["psnr"] == pytest.approx(60, abs=1e-4)
+    assert data["psnr_pooled"] == pytest.approx(20 + 10 * np.log10(2), abs=1e-4)
+    assert (data["lpips"], data["lpips_reason"], data["views"]) == (None, "no weights", 2)
+    assert data["seconds_per_view"] > 0
+
+
+def test_masked_pixels_do_not_count() -> None:
+    mask = np.zeros((16, 16), bool)
+    mask[4:, 4:] = True
+    views = constant_views(1, masks=[mask])
+    renderer = Constant(0.4)
+    picture = torch.full((16, 16, 3), 0.4)
+    picture[:4] = 1.0
+    renderer.view = lambda camera: Rendering(rgb=picture)  # type: ignore[method-assign]
+    assert evaluate(renderer, views).psnr == 100
+    with pytest.raises(LumigraphError, match="leaves no pixel"):
+        evaluate(renderer, constant_views(1, masks=[np.zeros((16, 16), bool)]))
+
+
+def test_renderings_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(LumigraphError, match="not finite"):
+        evaluate(Constant(0.4, float("nan")), constant_views(1))
+
+
+def test_cameras_of_another_scene_come_in_the_renderers_units() -> None:
+    scene = make_scene("still", 2, 0, 2, size=16)
+    assert cameras_for(scene.info, scene, "test") is scene.split("test").cameras
+    moved = similarity(2.0, translation=torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    trained = replace(scene.info, world_transform=moved)
+    cameras = cameras_for(trained, scene, "test")
+    expected = 2 * scene.split("test").cameras.positions + torch.tensor([1.0, 0.0, 0.0])
+    assert torch.allclose(cameras.positions, expected, atol=1e-6)
+    assert torch.allclose(cameras.far, 2 * scene.split("test").cameras.far)
+
+
+def test_scenes_that_do_not_fit_are_refused() -> None:
+    scene = make_scene("still", 2, 1, 0, size=16)
+    with pytest.raises(LumigraphError, match=r"no test views.*train \(2 views\), val \(1 views\)"):
+        cameras_for(scene.info, scene, "test")
+    black = Scene(replace(scene.info, background="black"), scene.views)
+    with pytest.raises(LumigraphError, match="background"):
+        cameras_for(scene.info, black, "val")
+    with pytest.raises(LumigraphError, match="times"):
+        cameras_for(scene.info, make_scene("moving", 2, 1, 0, size=16), "val")
+
+
+def test_gallery_writes_pictures(tmp_path) -> None:
+    from PIL import Image
+
+    truth = torch.rand(20, 30, 3, generator=torch.Generator().manual_seed(0))
+    gallery = Gallery([f"test/r_{i}.png" for i in range(6)], tmp_path / "all")
+    for index in range(6):
+        gallery.add(index, truth, (truth + 0.1).clamp(0, 1))
+    path = gallery.save_comparison(tmp_path / "media" / "comparison.png")
+    assert Image.open(path).size == (90, 80)
+    names = sorted(entry.name for entry in (tmp_path / "all").iterdir())
+    assert len(names) == 18
+    assert names[:3] == [f"0000_test_r_0_{kind}.png" for kind in ("error", "render", "truth")]
