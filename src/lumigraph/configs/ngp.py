@@ -10,6 +10,8 @@ class NGPConfig:
     The defaults train in minutes on two cores; the preset "paper" has the published sizes.
     """
 
+    max_steps: int = 20_000
+    """Steps of training where the command gives neither steps nor minutes."""
     levels: int = 8
     """Levels of the hash grid."""
     features: int = 4
@@ -72,6 +74,7 @@ class NGPConfig:
 PRESETS = {
     "cpu": NGPConfig(),
     "paper": NGPConfig(
+        max_steps=30_000,
         levels=16,
         features=2,
         log2_entries=19,
