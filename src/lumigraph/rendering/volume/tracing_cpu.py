@@ -38,7 +38,7 @@ def _density_network(width: int, hidden: int):
 
 @cache
 def trace_kernel(features: int, width: int, hidden: int):
-    """The kernel for a grid of `width` numbers, `features` a level, and `hidden` units: constants, so that loops unroll."""
+    """The kernel for `width` numbers a point, `features` a level, `hidden` units: constants, so that loops unroll."""
     encode_point, log_density = point_encoder(features), _density_network(width, hidden)
 
     @nb.njit(parallel=True, fastmath=True, nogil=True)
