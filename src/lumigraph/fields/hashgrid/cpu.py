@@ -4,7 +4,9 @@ The backward pass gives each level to one thread. No two threads write the same 
 sums are taken in one order: results are bit-equal for any number of threads.
 """
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -51,7 +53,7 @@ def _locate(points, start, count, scale, vertices, hashed, mask, offset, index, 
 
 
 @cache
-def forward_kernel(features: int):
+def forward_kernel(features: int) -> Callable[..., Any]:
     """The kernel for grids of `features` numbers per entry: a constant, so that its loops unroll."""
 
     @nb.njit(parallel=True, fastmath=True, nogil=True)
@@ -82,7 +84,7 @@ def forward_kernel(features: int):
 
 
 @cache
-def backward_kernel(features: int):
+def backward_kernel(features: int) -> Callable[..., Any]:
     """Adds to the gradient of the table."""
 
     @nb.njit(parallel=True, fastmath=True, nogil=True)
@@ -107,7 +109,7 @@ def backward_kernel(features: int):
 
 
 @cache
-def points_backward_kernel(features: int):
+def points_backward_kernel(features: int) -> Callable[..., Any]:
     """Gradient by the points themselves: what camera refinement and deformation fields need."""
 
     @nb.njit(parallel=True, fastmath=True, nogil=True)
@@ -142,7 +144,7 @@ def points_backward_kernel(features: int):
 
 
 @cache
-def point_encoder(features: int):
+def point_encoder(features: int) -> Callable[..., Any]:
     """The encoding of a single point, to be called from other kernels."""
 
     @nb.njit(fastmath=True, nogil=True)

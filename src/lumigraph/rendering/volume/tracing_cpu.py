@@ -5,7 +5,9 @@ but what it sees. The network is one hidden layer, small enough to stay in regis
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -17,7 +19,7 @@ RAYS_PER_TASK = 16
 
 
 @cache
-def _density_network(width: int, hidden: int):
+def _density_network(width: int, hidden: int) -> Callable[..., Any]:
     """The logarithm of density at a point's features: linear, ReLU, linear, without biases."""
 
     @nb.njit(fastmath=True, nogil=True)
@@ -37,7 +39,7 @@ def _density_network(width: int, hidden: int):
 
 
 @cache
-def trace_kernel(features: int, width: int, hidden: int):
+def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
     """The kernel for `width` numbers a point, `features` a level, `hidden` units: constants, so that loops unroll."""
     encode_point, log_density = point_encoder(features), _density_network(width, hidden)
 
