@@ -86,20 +86,19 @@ def python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 HELP = """
 import sys, time
-start = time.perf_counter()
 from lumigraph.cli.main import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as end:
     code = end.code
 heavy = [name for name in ("torch", "lightning", "numba", "numpy") if name in sys.modules]
-print(f"\\n{code} {time.perf_counter() - start} {heavy}")
+print(f"\\n{code} {time.process_time()} {heavy}")
 """
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS), ["train", "ngp"], ["distill", "r2l"]])
 def test_help_is_quick_and_imports_nothing_heavy(verb: list[str]) -> None:
-    # The best of three: another process may take the machine for a moment.
+    # Processor time, the best of three: what other processes take of the machine is not ours.
     for _ in range(3):
         done = python(HELP, *verb, "--help")
         assert done.returncode == 0, done.stderr
@@ -108,7 +107,7 @@ def test_help_is_quick_and_imports_nothing_heavy(verb: list[str]) -> None:
         assert "usage: lumigraph" in done.stdout
         if float(seconds) < HELP_SECONDS:
             return
-    pytest.fail(f"--help took {seconds} s")
+    pytest.fail(f"--help took {seconds} s of the processor")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

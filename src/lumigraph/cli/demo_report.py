@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from lumigraph import __version__
 from lumigraph.cli.opening import open_renderer
 from lumigraph.evaluation.chart import Curve
+from lumigraph.evaluation.pictures import ERROR_CEILING
 from lumigraph.evaluation.report import (
     Comparison,
     Figure,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from lumigraph.cli.demo import Paths
 
 SHOWN_VIEWS = 3
-ERROR_CEILING = 0.25
 RENDERERS = ("teacher", "student", "fine-tuned", "bundle")
 
 
@@ -101,16 +101,12 @@ def _figures(paths: "Paths", measured: Mapping[str, Any]) -> list[Figure]:
 
 def _table(paths: "Paths", measured: Mapping[str, Any], renderers: Mapping[str, Renderer]) -> Table:
     weights = "weights.safetensors"
+    small = _parameters(renderers["student"])
     lines = [
         ("Teacher (ngp)", "teacher", _parameters(renderers["teacher"]), _bytes(paths.teacher, weights)),
-        ("Student (r2l), distilled", "distilled", _parameters(renderers["student"]), None),
-        (
-            "Student (r2l), fine-tuned",
-            "student",
-            _parameters(renderers["student"]),
-            _bytes(paths.student, weights),
-        ),
-        ("Bundle (onnxruntime)", "bundle", None, _bytes(paths.bundle, "*.onnx")),
+        ("Student (r2l), distilled", "student", small, _bytes(paths.student, weights)),
+        ("Student, fine-tuned", "fine-tuned", small, _bytes(paths.finetuned, weights)),
+        ("Bundle (onnxruntime)", "bundle", small, _bytes(paths.bundle, "*.onnx")),
     ]
     rows = []
     for label, name, parameters, size in lines:
@@ -119,11 +115,11 @@ def _table(paths: "Paths", measured: Mapping[str, Any], renderers: Mapping[str, 
             [
                 label,
                 f"{result['psnr']:.2f} dB",
-                f"{result['ssim']:.4f}",
+                "" if result["ssim"] is None else f"{result['ssim']:.4f}",
                 f"{result['rays_per_second']:,.0f}",
                 f"{1000 * result['seconds_per_view']:,.0f} ms",
-                "" if parameters is None else f"{parameters:,}",
-                "" if size is None else _megabytes(size),
+                f"{parameters:,}",
+                _megabytes(size),
             ]
         )
     return Table(header=["", "PSNR", "SSIM", "rays/s", "one view", "parameters", "on disk"], rows=rows)
