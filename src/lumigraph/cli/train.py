@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.training.sources import PhotoSource
 
     options: TrainOptions = arguments.options
-    if options.max_steps is None and options.max_minutes is None and not hasattr(config, "max_steps"):
+    if options.max_steps is None and options.max_minutes is None and not hasattr(config, "training_steps"):
         raise LumigraphError(f"how long should {method} train?", todo="Pass --max-minutes or --max-steps")
     set_threads(options.devices)
     scene = load_scene(arguments.scene, downscale=arguments.downscale)

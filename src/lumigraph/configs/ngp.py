@@ -10,8 +10,8 @@ class NGPConfig:
     The defaults train in minutes on two cores; the preset "paper" has the published sizes.
     """
 
-    max_steps: int = 20_000
-    """Steps of training where the command gives neither steps nor minutes."""
+    training_steps: int = 20_000
+    """Steps of training where neither --max-steps nor --max-minutes is given."""
     levels: int = 8
     """Levels of the hash grid."""
     features: int = 4
@@ -74,7 +74,7 @@ class NGPConfig:
 PRESETS = {
     "cpu": NGPConfig(),
     "paper": NGPConfig(
-        max_steps=30_000,
+        training_steps=30_000,
         levels=16,
         features=2,
         log2_entries=19,

@@ -214,7 +214,7 @@ def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
     """The budget of the options; the method's own number of steps where they give none."""
     steps, minutes = options.max_steps, options.max_minutes
     if steps is None and minutes is None:
-        steps = getattr(run.config, "max_steps", None)
+        steps = getattr(run.config, "training_steps", None)
     if steps is None and minutes is None:
         raise LumigraphError(f"how long should {run.method} train?", todo="Pass --max-steps or --max-minutes")
     for name, value in (("--max-steps", steps), ("--max-minutes", minutes)):
