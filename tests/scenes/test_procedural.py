@@ -148,7 +148,7 @@ def test_depth_is_known_exactly() -> None:
 def test_colours_depend_on_the_view() -> None:
     """The top of the red ball, seen along the mirrored sun and from the other side."""
     point = torch.tensor([0.52, -0.55, stages.FLOOR + 0.34])
-    eyes = point + torch.tensor([[-1.35, 1.65, 2.85], [1.35, -1.65, 2.85]])
+    eyes = point + 0.1 * torch.tensor([[-1.35, 1.65, 2.85], [1.35, -1.65, 2.85]])
     rays = Rays(eyes, point - eyes, torch.zeros(2), torch.zeros(2), torch.full((2,), 2.0))
     traced = NAMES["still"]().trace(rays)
     assert torch.allclose(traced.depth, torch.ones(2), atol=1e-4)

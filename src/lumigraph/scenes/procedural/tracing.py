@@ -16,8 +16,8 @@ from torch import Tensor
 from lumigraph.geometry.rays import Rays
 from lumigraph.scenes.procedural.shapes import Shape
 
-CHUNK = 1 << 16
-"""Rays traced at a time."""
+CHUNK = 1 << 18
+"""Rays traced at a time: bounds memory at some 200 MB, and larger is faster."""
 BLOCK = 256
 """Neighbouring rays that are tested together against what could be in their way."""
 
@@ -412,4 +412,6 @@ def _tone(light: Tensor) -> Tensor:
     """Linear light to sRGB in [0, 1]: the filmic curve fitted by Narkowicz, then the sRGB transfer function."""
     light = 0.66 * light
     mapped = (light * (2.51 * light + 0.03) / (light * (2.43 * light + 0.59) + 0.14)).clamp(0, 1)
-    return torch.where(mapped <= 0.0031308, 12.92 * mapped, 1.055 * mapped.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
+    return torch.where(
+        mapped <= 0.0031308, 12.92 * mapped, 1.055 * mapped.clamp_min(1e-8) ** (1 / 2.4) - 0.055
+    )

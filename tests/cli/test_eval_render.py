@@ -1,0 +1,167 @@
+"""`eval` and `render` on a run, as scripts call them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lumigraph.cli import main as cli
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.r2l import R2LConfig
+from lumigraph.files import read_json, write_json
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.training.runs import Run
+
+TINY = R2LConfig(width=8, depth=4, points=4, octaves=2)
+
+
+def make_run(path: Path, scene: str) -> Path:
+    """A student with its first weights."""
+    torch.manual_seed(0)
+    run = Run.create(path, "r2l", TINY, load_scene(scene, downscale=2).info, TrainOptions(run=path))
+    run.save_weights(run.new_renderer(), 0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "moving"
+    write_blender(make_scene("moving", 3, 0, 2, size=32), folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, scene_folder: Path) -> Path:
+    return make_run(tmp_path / "run", str(scene_folder))
+
+
+def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_path: Path, capsys) -> None:
+    out, images = tmp_path / "result.json", tmp_path / "images"
+    assert cli.main(["eval", str(run), "--json", str(out), "--save-images", str(images)]) == 0
+    data = read_json(out)
+    assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
+    assert [view["name"] for view in data["per_view"]] == ["test/r_000.png", "test/r_001.png"]
+    assert (data["views"], data["split"], data["downscale"], data["lpips"]) == (2, "test", 2, None)
+    assert "LUMIGRAPH_LPIPS" in data["lpips_reason"]
+    assert read_json(run / "results.json")["test"] == data
+    assert Image.open(run / "media" / "eval_test.png").size == (3 * 16, 2 * 16)
+    assert len(list(images.iterdir())) == 6
+    assert f"{data['psnr']:.2f} dB" in capsys.readouterr().out
+    # The figures can be checked from the pictures.
+    truth, render = (
+        np.asarray(Image.open(images / f"0000_test_r_000_{kind}.png")) for kind in ("truth", "render")
+    )
+    error = float(np.square((truth.astype(float) - render) / 255).mean())
+    assert -10 * np.log10(error) == pytest.approx(data["per_view"][0]["psnr"], abs=0.05)
+    # The same command finds the same again, also with the scene named, whose figures are kept apart.
+    assert cli.main(["eval", str(run), "--scene", str(scene_folder), "--json", str(out)]) == 0
+    again = read_json(out)
+    assert [view["psnr"] for view in again["per_view"]] == [view["psnr"] for view in data["per_view"]]
+    assert set(read_json(run / "results.json")) == {"test", f"test of {scene_folder}"}
+
+
+def test_eval_with_lpips(run: Path, shared_data: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "result.json"
+    argv = ["eval", str(run), "--lpips", str(shared_data / "lpips_squeeze"), "--json", str(out)]
+    assert cli.main(argv) == 0
+    # The views are 16 pixels wide.
+    assert read_json(out)["lpips_reason"] == "pictures are smaller than 32 pixels"
+    assert cli.main(["eval", str(run), "--lpips", str(tmp_path)]) == 2
+    assert "squeezenet1_1_features.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["eval", "{run}", "--split", "val"], "no val views"),
+        (["eval", "{run}", "--scene", "builtin:still"], "times"),
+        (["eval", "{run}", "--scene", "builtin:nothing"], "no built-in scene"),
+        (["eval", "{run}/nowhere"], "no such folder"),
+        (["eval", "{scene}"], "this is a scene folder"),
+        (["render", "{run}", "--out", "movie.avi"], "ends in .mp4 or .gif"),
+        (["render", "{run}", "--out", "movie.mp4", "--size", "16"], "is not a size"),
+        (["render", "{run}", "--out", "movie.mp4", "--size", "1x16"], "is not a size"),
+        (["render", "{run}", "--out", "movie.mp4", "--frames", "0"], "0 frames"),
+        (["render", "{run}", "--out", "movie.mp4", "--fps", "0", "--frames", "1"], "frame rate"),
+        (["render", "{run}", "--out", "movie.mp4", "--depth"], "no depth"),
+        (["render", "{run}/nowhere", "--out", "movie.mp4"], "no such folder"),
+    ],
+)
+def test_bad_input_ends_in_one_message(
+    argv: list[str], message: str, run: Path, scene_folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    filled = [word.format(run=run, scene=scene_folder) for word in argv]
+    assert cli.main(filled) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("lumigraph:") == 1
+    assert not list(work.iterdir())
+    assert not (run / "results.json").exists()
+
+
+def test_a_scene_with_another_background_is_refused(
+    run: Path, scene_folder: Path, tmp_path: Path, capsys
+) -> None:
+    opaque = tmp_path / "opaque"
+    shutil.copytree(scene_folder, opaque)
+    for path in opaque.glob("*/*.png"):
+        Image.open(path).convert("RGB").save(path)
+    assert cli.main(["eval", str(run), "--scene", str(opaque)]) == 2
+    assert "background" in capsys.readouterr().err
+
+
+def test_a_scene_that_changed_is_noticed(scene_folder: Path, tmp_path: Path, capsys) -> None:
+    scene = tmp_path / "scene"
+    shutil.copytree(scene_folder, scene)
+    run = make_run(tmp_path / "run", str(scene))
+    frames = read_json(scene / "transforms_test.json")
+    frames["frames"] = frames["frames"][:1]
+    write_json(scene / "transforms_test.json", frames)
+    assert cli.main(["eval", str(run)]) == 2
+    assert "not those of the time of training" in capsys.readouterr().err
+
+
+def test_render_needs_no_images(run: Path, tmp_path: Path, capsys) -> None:
+    info = read_json(run / "scene.json")
+    write_json(run / "scene.json", {**info, "source": str(tmp_path / "gone")})
+    for path, frames, name in (("orbit", "3", "a.mp4"), ("spiral", "2", "b.gif"), ("heldout", "4", "c.gif")):
+        out = tmp_path / name
+        argv = ["render", str(run), "--path", path, "--frames", frames, "--out", str(out), "--size", "21x17"]
+        assert cli.main(argv) == 0
+        size = "20x16" if name.endswith("mp4") else "21x17"
+        assert f"{frames} frames of {size}" in capsys.readouterr().out
+        assert out.stat().st_size > 100
+    assert cli.main(["render", str(run), "--path", "heldout", "--out", str(tmp_path / "d.mp4")]) == 0
+    assert "2 frames of 16x16" in capsys.readouterr().out
+    again = ["render", str(run), "--frames", "1", "--out", str(tmp_path / "a.mp4")]
+    assert cli.main(again) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main([*again, "--overwrite"]) == 0
+    assert not list(tmp_path.glob(".*tmp*"))
+
+
+@pytest.mark.parametrize("verb", ["eval", "render"])
+def test_help_does_not_import_torch(verb: str) -> None:
+    code = (
+        "import sys; from lumigraph.cli import main\n"
+        f"try: main.main([{verb!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'lightning')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: lumigraph " + verb in done.stdout
+    assert json.dumps(done.stderr) == '""'
