@@ -23,6 +23,10 @@ class TableAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         tables = [group for group in self.param_groups if group["table"]]
         waiting = [(parameter, parameter.grad, group) for group in tables for parameter in group["params"]]
         for parameter, gradient, group in waiting:
@@ -30,10 +34,12 @@ class TableAdam(torch.optim.Adam):
                 self._step_table(parameter, gradient, group)
                 # Out of sight of the fused step below.
                 parameter.grad = None
-        super().step(closure)
+        super().step()
         for parameter, gradient, _ in waiting:
             parameter.grad = gradient
+        # Kernels and torch's fused step write behind autograd's back.
         torch.autograd.graph.increment_version([p for group in self.param_groups for p in group["params"]])
+        return loss
 
     def _step_table(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

@@ -71,7 +71,8 @@ class OccupancyGrid(nn.Module):
             cells = cells[flat[cells] >= 0]
             found = density(self._random_points(cells, cascade, generator))
             flat.copy_(torch.where(flat >= 0, flat * self.decay, flat))
-            flat[cells] = torch.maximum(flat[cells], found)
+            # Not by assignment: cells drawn twice would end with whichever thread was last.
+            flat.scatter_reduce_(0, cells, found, "amax")
         positive = self.density[self.density > 0]
         mean = float(positive.mean()) if len(positive) else 0.0
         limit = min(max(mean, LEAST * self.threshold), self.threshold)

@@ -16,13 +16,23 @@ HALF, ONE = np.float32(0.5), np.float32(1)
 Y_PRIME, Z_PRIME = np.uint32(2654435761), np.uint32(805459861)
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, fastmath=False)
+def _position(coordinate, scale):
+    """Where a coordinate in [0, 1] lies in the cells of a level.
+
+    Said to be without fastmath, which it would inherit from its callers: at thousands of cells the rounding of this
+    product is all that is left of the place within a cell, and fused multiply-add rounds otherwise than torch does.
+    """
+    return coordinate * scale + HALF
+
+
+@nb.njit(nogil=True, cache=True, fastmath=True)
 def _locate(points, start, count, scale, vertices, hashed, mask, offset, index, weight, fraction):
     """Of points[start : start + count]: entry index and trilinear weight [8, tile], position in the cell [3, tile]."""
     for p in range(count):
-        x = points[start + p, 0] * scale + HALF
-        y = points[start + p, 1] * scale + HALF
-        z = points[start + p, 2] * scale + HALF
+        x = _position(points[start + p, 0], scale)
+        y = _position(points[start + p, 1], scale)
+        z = _position(points[start + p, 2], scale)
         ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
         fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
         fraction[0, p], fraction[1, p], fraction[2, p] = fx, fy, fz
@@ -150,7 +160,8 @@ def point_encoder(features: int) -> Callable[..., Any]:
     @nb.njit(fastmath=True, nogil=True)
     def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, encoded):
         for level in range(scales.shape[0]):
-            x, y, z = px * scales[level] + HALF, py * scales[level] + HALF, pz * scales[level] + HALF
+            scale = scales[level]
+            x, y, z = _position(px, scale), _position(py, scale), _position(pz, scale)
             ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
             fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
             gx, gy, gz = ONE - fx, ONE - fy, ONE - fz

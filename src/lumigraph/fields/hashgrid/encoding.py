@@ -37,13 +37,17 @@ class _EncodeCPU(torch.autograd.Function):
             cpu.backward_kernel(layout.features)(
                 points.detach().numpy(), gradient, *layout.arrays, table_gradient.numpy()
             )
-        return points_gradient, table_gradient, None, None
+        return points_gradient, table_gradient, None
 
 
 def encode(
     points: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], layout: GridLayout
 ) -> Float[Tensor, "n width"]:
-    """Features of each level at `points` in [0, 1]^3; differentiable by the table and by the points."""
+    """Features of each level at `points` in [0, 1]^3; differentiable by the table and by the points.
+
+    Outside of the cube the nearest point of it counts (and 0 for what is not a number).
+    """
+    points = torch.fmin(torch.fmax(points, points.new_zeros(())), points.new_ones(()))
     if points.device.type == "cpu":
         return _EncodeCPU.apply(points, table, layout)  # pyright: ignore[reportReturnType]
     return reference.encode(points, table, layout)

@@ -10,10 +10,16 @@ import math
 import numba as nb
 import numpy as np
 
+from lumigraph.rendering.volume import reference
+
 ONE = np.float32(1)
+STEEPEST, FARTHEST = np.float32(reference.STEEPEST), np.float32(reference.FARTHEST)
+RESOLUTION = np.float32(reference.RESOLUTION)
+ORDERED = {"contract", "reassoc", "arcp", "afn", "nsz"}
+"""Fast mathematics that still knows what is not a number: a ray of such must end, not march for ever."""
 
 
-@nb.njit(fastmath=True, cache=True)
+@nb.njit(fastmath=ORDERED, cache=True)
 def _box_interval(origin, inverse, half, near, far):
     """The part of [near, far] in which a ray is inside [-half, half]^3, by slabs."""
     t0, t1 = near, far
@@ -25,17 +31,24 @@ def _box_interval(origin, inverse, half, near, far):
     return t0, t1
 
 
-@nb.njit(fastmath=True, cache=True)
+@nb.njit(fastmath=ORDERED, cache=True)
 def enter(origin, direction, near, far, jitter, cascades, step_growth, step_min, step_max, inverse):
-    """Where the first step of a ray begins and where the last one ends; fills the inverse of the direction."""
+    """Where the first step of a ray begins and where the last one ends; fills the inverse of the direction.
+
+    Nothing lies on a ray that is not finite, or so far away that a step would not move it.
+    """
+    extent = np.float32(0)
     for axis in range(3):
         slope = direction[axis]
-        inverse[axis] = ONE / (slope if abs(slope) > np.float32(1e-12) else np.float32(1e-12))
+        inverse[axis] = ONE / slope if abs(slope) * STEEPEST > ONE else math.copysign(STEEPEST, slope)
+        extent += abs(origin[axis]) + abs(slope)
     t, end = _box_interval(origin, inverse, np.float32(1 << (cascades - 1)), near, far)
+    if not (extent < FARTHEST and end * RESOLUTION < min(max(end * step_growth, step_min), step_max)):
+        return end, end
     return t + jitter * min(max(t * step_growth, step_min), step_max), end
 
 
-@nb.njit(fastmath=True, cache=True)
+@nb.njit(fastmath=ORDERED, cache=True)
 def next_occupied(origin, direction, inverse, t, end, occupied, step_growth, step_min, step_max):
     """The first step from t on that begins in an occupied cell: its place and length, or a length of 0 past the end."""
     cascades, cells = occupied.shape[0], occupied.shape[1]
@@ -57,9 +70,9 @@ def next_occupied(origin, direction, inverse, t, end, occupied, step_growth, ste
         if occupied[cascade, cz, cy, cx]:
             return t, dt
         size = half / half_cells
-        tx = ((cx + (ONE if direction[0] > 0 else np.float32(0))) * size - half - origin[0]) * inverse[0]
-        ty = ((cy + (ONE if direction[1] > 0 else np.float32(0))) * size - half - origin[1]) * inverse[1]
-        tz = ((cz + (ONE if direction[2] > 0 else np.float32(0))) * size - half - origin[2]) * inverse[2]
+        tx = ((cx + (ONE if inverse[0] > 0 else np.float32(0))) * size - half - origin[0]) * inverse[0]
+        ty = ((cy + (ONE if inverse[1] > 0 else np.float32(0))) * size - half - origin[1]) * inverse[1]
+        tz = ((cz + (ONE if inverse[2] > 0 else np.float32(0))) * size - half - origin[2]) * inverse[2]
         # Whole steps, so that a ray's samples stay where they are when cells elsewhere empty. At least one, or a ray
         # that grazes a face would never move on.
         t += dt * max(np.float32(math.ceil((min(min(tx, ty), tz) - t) / dt)), ONE)

@@ -7,6 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+STEEPEST = 1e12
+"""Inverse of a direction along a face: so large that the face is never met, and still finite."""
+FARTHEST = 1e30
+RESOLUTION = 2.0**-22
+"""Distances that differ by a smaller share are the same to float32."""
+
 
 def padded(
     values: Float[Tensor, "samples *rest"], offsets: Int[Tensor, " bounds"]
@@ -14,7 +20,7 @@ def padded(
     """Packed samples as one row per ray, filled up with zeros."""
     counts = offsets[1:] - offsets[:-1]
     most = max(int(counts.max()), 1) if len(counts) else 1
-    inside = torch.arange(most)[None] < counts[:, None]
+    inside = torch.arange(most, device=values.device)[None] < counts[:, None]
     rows = values.new_zeros((len(counts), most, *values.shape[1:]))
     rows[inside] = values
     return rows
@@ -62,10 +68,8 @@ def keep_visible(samples, density, min_transmittance: float, min_alpha: float):
 def march(rays, occupied, rule, unbounded: bool, jitter):
     """Points, t, dt and offsets of the samples in occupied cells: every ray takes one step at a time, all together."""
     cascades, cells = occupied.shape[0], occupied.shape[1]
-    slope = torch.where(
-        rays.directions.abs() > 1e-12, rays.directions, torch.full_like(rays.directions, 1e-12)
-    )
-    inverse = 1 / slope
+    steep = torch.copysign(torch.full_like(rays.directions, STEEPEST), rays.directions)
+    inverse = torch.where(rays.directions.abs() * STEEPEST > 1, 1 / rays.directions, steep)
     outer = float(1 << (cascades - 1))
     first, second = (-outer - rays.origins) * inverse, (outer - rays.origins) * inverse
     t = torch.maximum(torch.minimum(first, second).amax(1), rays.near)
@@ -74,7 +78,8 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
     def step(at: Tensor) -> Tensor:
         return (at * rule.growth).clamp(rule.shortest, rule.longest)
 
-    t = t + jitter * step(t)
+    finite = (rays.origins.abs() + rays.directions.abs()).sum(1) < FARTHEST
+    t = torch.where(finite & (end * RESOLUTION < step(end)), t + jitter * step(t), end)
     found_t, found_dt, found_ray = [], [], []
     counts = torch.zeros(len(t), dtype=torch.long, device=t.device)
     alive = torch.nonzero(t < end)[:, 0]
@@ -91,7 +96,7 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
         found_dt.append(dt[hit])
         found_ray.append(alive[hit])
         counts[alive[hit]] += 1
-        face = (cell + (rays.directions[alive] > 0)) * size[:, None] - half[:, None]
+        face = (cell + (inverse[alive] > 0)) * size[:, None] - half[:, None]
         leave = ((face - rays.origins[alive]) * inverse[alive]).amin(1)
         t[alive] = at + torch.where(hit, dt, dt * torch.ceil((leave - at) / dt).clamp(min=1))
         alive = alive[(t[alive] < end[alive]) & (counts[alive] < rule.most)]
