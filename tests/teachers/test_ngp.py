@@ -1,0 +1,141 @@
+"""Instant-NGP: it learns, renders the same in any pieces, and says the same through every door."""
+
+import pytest
+import torch
+
+from lumigraph.configs.ngp import NGPConfig
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.renderer import Batch
+from lumigraph.scenes.procedural import load_builtin
+from lumigraph.teachers.ngp import NGP
+from lumigraph.training.sources import PhotoSource
+
+SMALL = NGPConfig(
+    levels=4, features=4, log2_entries=12, finest_resolution=64, cells=32, steps=96, samples=4096
+)
+
+
+def box(unbounded: bool = False) -> Bounds:
+    return Bounds(-torch.ones(3), torch.ones(3), unbounded)
+
+
+def some_rays(count: int) -> Rays:
+    generator = torch.Generator().manual_seed(0)
+    origins = torch.randn(count, 3, generator=generator)
+    origins = 3 * origins / origins.norm(dim=1, keepdim=True)
+    directions = 0.3 * torch.randn(count, 3, generator=generator) - origins / 3
+    ids = torch.zeros(count, dtype=torch.long)
+    return Rays(
+        origins,
+        directions,
+        torch.full((count,), 0.01),
+        torch.full((count,), 0.1),
+        torch.full((count,), 9.0),
+        camera_ids=ids,
+    )
+
+
+def a_batch(count: int = 128) -> Batch:
+    return Batch(some_rays(count), torch.rand(count, 4, generator=torch.Generator().manual_seed(1)))
+
+
+def train(renderer: NGP, source: PhotoSource, steps: int) -> float:
+    """A plain loop; returns the PSNR of the last ten batches."""
+    optimiser = renderer.make_optimiser()
+    errors = []
+    for step in range(steps):
+        renderer.begin_step(step, step / steps, 0)
+        losses = renderer.losses(source.batch(step, renderer.rays_per_step), step, 0)
+        optimiser.zero_grad()
+        torch.stack(list(losses.terms.values())).sum().backward()
+        optimiser.step()
+        errors.append(float(losses.squared_error.mean()))
+    return -10 * torch.tensor(errors[-10:]).mean().log10().item()
+
+
+def test_learns_a_scene() -> None:
+    scene = load_builtin("still", downscale=4)
+    torch.manual_seed(0)
+    renderer = NGP.from_scene(SMALL, scene.info)
+    assert train(renderer, PhotoSource(scene.split("train"), 0), 150) > 20
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_renders_the_same_in_any_pieces(unbounded: bool) -> None:
+    torch.manual_seed(0)
+    renderer = NGP(SMALL, box(unbounded), "white", 1)
+    rays = some_rays(60)
+    whole = renderer.render(rays)
+    parts = [renderer.render(part) for part in rays.split(17)]
+    torch.testing.assert_close(torch.cat([part.rgb for part in parts]), whole.rgb, rtol=0, atol=1e-6)
+    assert whole.depth is not None
+    assert torch.isfinite(whole.depth).all()
+    assert ((whole.rgb >= 0) & (whole.rgb <= 1)).all()
+
+
+def test_a_stored_field_is_the_same_field() -> None:
+    torch.manual_seed(0)
+    first, second = NGP(SMALL, box(), "white", 1), NGP(SMALL, box(), "white", 1)
+    second.load_state_dict(first.state_dict())
+    rays = some_rays(40)
+    assert torch.equal(first.render(rays).rgb, second.render(rays).rgb)
+
+
+def test_density_is_that_of_the_render() -> None:
+    """Opacity of a ray, from densities asked for directly: 1 - exp(-integral)."""
+    torch.manual_seed(0)
+    renderer = NGP(SMALL, Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0)), "black", 1)
+    rays = some_rays(20)
+    opacity = renderer.render(rays).opacity
+    t = torch.linspace(0.1, 9, 4000)
+    points = rays.origins[:, None] + t[:, None] * rays.directions[:, None]
+    inside = (points.abs() <= 2).all(-1)
+    with torch.no_grad():
+        density = renderer.density(points.reshape(-1, 3)).reshape(inside.shape) * inside
+    length = rays.directions.norm(dim=1) * (t[1] - t[0])
+    assert opacity is not None
+    torch.testing.assert_close(opacity, 1 - torch.exp(-density.sum(1) * length), rtol=0, atol=0.02)
+
+
+def test_query_has_gradients() -> None:
+    torch.manual_seed(0)
+    renderer = NGP(SMALL, box(), "white", 1)
+    density, rgb = renderer.query(torch.rand(8, 3), torch.nn.functional.normalize(torch.randn(8, 3), dim=1))
+    (density.sum() + rgb.sum()).backward()
+    assert density.shape == (8,)
+    assert rgb.shape == (8, 3)
+    assert renderer.grid.table.grad is not None
+
+
+@pytest.mark.parametrize("background", ["white", "black", "random", "opaque"])
+def test_every_background_trains(background: str) -> None:
+    torch.manual_seed(0)
+    config = NGPConfig(**{**vars(SMALL), "opacity_weight": 1e-3, "distortion_weight": 1e-3})
+    renderer = NGP(config, box(), background, 1)  # type: ignore[arg-type]
+    losses = renderer.losses(a_batch(), 0, 0)
+    assert set(losses.terms) == {"rgb", "opacity", "distortion"}
+    torch.stack(list(losses.terms.values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in renderer.parameters() if p.grad is not None)
+
+
+def test_refined_cameras_get_gradients() -> None:
+    torch.manual_seed(0)
+    renderer = NGP(NGPConfig(**{**vars(SMALL), "refine_cameras": True}), box(), "white", 2)
+    torch.nn.init.normal_(renderer.grid.table)
+    renderer.losses(a_batch(), 0, 0).terms["rgb"].backward()
+    assert renderer.pose_corrections is not None
+    gradient = renderer.pose_corrections.grad
+    assert gradient is not None
+    assert gradient[0].abs().min() > 0
+    assert not gradient[1].any()
+
+
+def test_recovery_starts_over() -> None:
+    torch.manual_seed(0)
+    renderer = NGP(SMALL, box(), "white", 1)
+    renderer.occupancy.occupied.zero_()
+    before = renderer.grid.table.detach().clone()
+    assert renderer.recover(7)
+    assert renderer.occupancy.occupied.all()
+    assert not torch.equal(before, renderer.grid.table)
