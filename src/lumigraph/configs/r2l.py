@@ -36,8 +36,9 @@ class R2LConfig:
     """What describes a ray: points along it, or its Plücker coordinates (direction, moment)."""
     points: int = 16
     """Points on a ray, both ends included."""
-    octaves: int = 10
-    """Frequencies of the positional encoding, 1 to 2^(octaves - 1)."""
+    octaves: int = 5
+    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views between the
+    pseudo views come out right; few learn smooth pictures in minutes."""
     perturb: bool = False
     """Jitter the points within their bins during training."""
     near: float | None = None
@@ -100,6 +101,7 @@ class R2LConfig:
 _PAPER = R2LConfig(
     width=256,
     depth=88,
+    octaves=10,
     perturb=True,
     rays=81920,
     lr=5e-4,
