@@ -37,8 +37,8 @@ class R2LConfig:
     points: int = 16
     """Points on a ray, both ends included."""
     octaves: int = 5
-    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views between the
-    pseudo views come out right; few learn smooth pictures in minutes."""
+    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
+    between the pseudo views come out right; few learn smooth pictures in minutes."""
     perturb: bool = False
     """Jitter the points within their bins during training."""
     near: float | None = None
