@@ -63,7 +63,6 @@ def set_threads(ranks: int = 1) -> int:
     torchrun sets one thread per process and Lightning and numba take all cores each: neither is what we want.
     """
     share = max(1, available_cores() // ranks)
-    torch.set_num_threads(share)
     if "numba" not in sys.modules:
         # Numba reads this when it is first imported, which for many commands is never.
         os.environ["NUMBA_NUM_THREADS"] = str(share)
@@ -71,6 +70,8 @@ def set_threads(ranks: int = 1) -> int:
         import numba
 
         numba.set_num_threads(min(share, numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
+    # Last: numba starts its threads with the line above, and thereby sets the number for all users of OpenMP.
+    torch.set_num_threads(share)
     return share
 
 
