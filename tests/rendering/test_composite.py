@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from lumigraph.rendering.volume import reference
@@ -58,15 +59,86 @@ def test_golden_values() -> None:
     assert math.isclose(float(distortion), 0.16266930, abs_tol=1e-6)
 
 
-def test_finite_at_extremes() -> None:
-    for value in (0.0, 1e-8, 1e8):
-        density = torch.full((6,), value, requires_grad=True)
-        rgb = torch.rand(6, 3, requires_grad=True)
-        out = composite(density, rgb, torch.arange(6.0), torch.ones(6), torch.tensor([0, 6]))
-        torch.stack([part.sum() for part in out]).sum().backward()
-        assert density.grad is not None
-        assert rgb.grad is not None
-        assert all(torch.isfinite(part).all() for part in (*out, density.grad, rgb.grad))
+def test_distortion_by_brute_force() -> None:
+    """mip-NeRF 360, equation 15, as two loops over the samples, and its gradient by finite differences."""
+    density, rgb, t, dt, offsets = (
+        value.double() if value.is_floating_point() else value for value in some_rays(8)
+    )
+
+    def brute(sigma: torch.Tensor) -> torch.Tensor:
+        totals = []
+        for first, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            light, weights = torch.ones((), dtype=sigma.dtype), []
+            for i in range(first, end):
+                alpha = 1 - torch.exp(-sigma[i] * dt[i])
+                weights.append(light * alpha)
+                light = light * (1 - alpha)
+            total = torch.zeros((), dtype=sigma.dtype)
+            for i, w in enumerate(weights):
+                total = total + w**2 * dt[first + i] / 3
+                for j, v in enumerate(weights):
+                    total = total + w * v * (t[first + i] - t[first + j]).abs()
+            totals.append(total)
+        return torch.stack(totals)
+
+    expected = brute(density)
+    weight = torch.randn(len(expected), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    twin = density.clone().requires_grad_()
+    (by_twin,) = torch.autograd.grad(reference.composite(twin, rgb, t, dt, offsets, 0.0)[3] @ weight, twin)
+    for sample in range(0, len(density), 7):
+        step = torch.zeros_like(density)
+        step[sample] = 1e-5
+        slope = (brute(density + step) - brute(density - step)) @ weight / 2e-5
+        torch.testing.assert_close(by_twin[sample], slope, rtol=1e-5, atol=1e-8)
+    ours = density.float().requires_grad_()
+    found = composite(ours, rgb.float(), t.float(), dt.float(), offsets, 0.0)[3]
+    torch.testing.assert_close(found.double().detach(), expected, rtol=1e-5, atol=1e-7)
+    found.backward(weight.float())
+    assert ours.grad is not None
+    torch.testing.assert_close(ours.grad.double(), by_twin, rtol=1e-3, atol=1e-5)
+
+
+def test_a_ray_ends_where_the_light_does() -> None:
+    """What lies behind an opaque sample changes nothing and gets no gradient."""
+    density = torch.tensor([1.0, 500, 3, 3], requires_grad=True)
+    rgb = torch.rand(4, 3, requires_grad=True)
+    t, dt, offsets = torch.arange(4.0), torch.ones(4), torch.tensor([0, 4])
+    out = composite(density, rgb, t, dt, offsets)
+    front = composite(density[:2], rgb[:2], t[:2], dt[:2], torch.tensor([0, 2]))
+    for whole, part in zip(out, front, strict=True):
+        assert torch.equal(whole, part)
+    torch.stack([part.sum() for part in out]).sum().backward()
+    assert density.grad is not None
+    assert rgb.grad is not None
+    assert not density.grad[2:].any()
+    assert not rgb.grad[2:].any()
+    assert rgb.grad[:2].all()
+
+
+def test_steps_may_be_split() -> None:
+    """A homogeneous stretch is the same in one sample as in many."""
+    rgb = torch.tensor([[0.2, 0.5, 0.9]])
+    one = composite(
+        torch.tensor([0.7]), rgb, torch.tensor([2.5]), torch.tensor([1.0]), torch.tensor([0, 1]), 0.0
+    )
+    many = composite(
+        torch.full((64,), 0.7), rgb.expand(64, 3), torch.linspace(2, 3, 64), torch.full((64,), 1 / 64),
+        torch.tensor([0, 64]), 0.0,
+    )  # fmt: skip
+    torch.testing.assert_close(many[0], one[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(many[1], one[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-8, 1e8])
+def test_finite_at_extremes(value: float) -> None:
+    density = torch.full((6,), value, requires_grad=True)
+    rgb = torch.rand(6, 3, requires_grad=True)
+    out = composite(density, rgb, torch.arange(6.0), torch.ones(6), torch.tensor([0, 6]))
+    torch.stack([part.sum() for part in out]).sum().backward()
+    assert density.grad is not None
+    assert rgb.grad is not None
+    assert all(torch.isfinite(part).all() for part in (*out, density.grad, rgb.grad))
+    assert float(out[1].detach()) == pytest.approx(min(6 * value, 1), abs=1e-6)
 
 
 def test_rays_without_samples() -> None:

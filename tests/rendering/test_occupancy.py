@@ -1,0 +1,141 @@
+"""The occupancy grid: what cameras cannot see stays closed, the rest finds the density that is there."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rotations import look_at
+from lumigraph.rendering.occupancy import LEAST, OccupancyGrid
+
+BOX = Bounds(torch.tensor([-1.0, -1, -1]), torch.tensor([1.0, 1, 1]))
+
+
+def camera(eye: list[float], focal: float) -> Cameras:
+    pose = look_at(torch.tensor(eye), torch.zeros(3), torch.tensor([0.0, 0, 1])).float()
+    one = torch.ones(1)
+    return Cameras(
+        camera_to_world=pose[None],
+        focal=torch.full((1, 2), focal),
+        principal=torch.full((1, 2), 16.0),
+        size=torch.full((1, 2), 32),
+        near=0.1 * one,
+        far=20 * one,
+        distortion=torch.zeros(1, 6),
+        ids=torch.zeros(1, dtype=torch.long),
+    )
+
+
+def centres(cells: int, half: float = 1.0) -> Tensor:
+    """[z, y, x, 3]"""
+    axis = ((torch.arange(cells) + 0.5) / cells * 2 - 1) * half
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x, y, z], -1)
+
+
+def ball(points: Tensor) -> Tensor:
+    return 50.0 * (points.norm(dim=-1) < 0.5)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_everything_is_occupied_at_first() -> None:
+    assert OccupancyGrid(8, 2, 1.0, 0.95).occupied.all()
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_unseen_cells_are_closed_and_stay_closed(cascades: int) -> None:
+    grid = OccupancyGrid(32, cascades, 1.0, 0.95)
+    seen_from = camera([0.0, -3, 0], 100.0)
+    grid.mark_unseen(seen_from, BOX)
+    closed = grid.occupied == 0
+    for cascade in range(cascades):
+        points = centres(32, 2.0**cascade)
+        xy, depth = seen_from.project(points.reshape(-1, 3), torch.zeros(32**3, dtype=torch.long))
+        in_picture = ((xy >= 0) & (xy <= 32)).all(-1) & (depth > 0)
+        # Nothing that the camera sees is closed, and what is far out of view is.
+        assert not closed[cascade].reshape(-1)[in_picture].any()
+    assert 0.1 < closed.float().mean() < 0.9
+    for _ in range(3):
+        grid.update(lambda points: torch.full_like(points[:, 0], 9.0), 1.0, generator())
+    assert torch.equal(grid.occupied == 0, closed)
+    grid.reset()
+    assert torch.equal(grid.occupied == 0, closed)
+
+
+def test_converges_to_a_known_density() -> None:
+    grid = OccupancyGrid(16, 1, 1.0, 0.5)
+    for step in range(12):
+        grid.update(ball, 1.0, generator(step))
+    reach = centres(16).norm(dim=-1)
+    half_diagonal = 3**0.5 / 16
+    assert grid.occupied[0][reach < 0.5 - half_diagonal].all()
+    assert not grid.occupied[0][reach > 0.5 + half_diagonal].any()
+
+
+def test_share_of_cells_empties_the_rest_by_fading() -> None:
+    """With a small share most empty cells are closed by fading alone, and no full one is."""
+    grid = OccupancyGrid(16, 1, 1.0, 0.8)
+    grid.update(lambda points: torch.full_like(points[:, 0], 9.0), 1.0, generator())
+    assert grid.occupied.all()
+    for step in range(60):
+        grid.update(ball, 0.25, generator(step))
+    reach = centres(16).norm(dim=-1)
+    assert grid.occupied[0][reach < 0.4].float().mean() > 0.99
+    assert not grid.occupied[0][reach > 0.6].any()
+
+
+def test_asks_within_the_chosen_cells() -> None:
+    """Every point asked for lies in its own cell, x fastest."""
+    grid = OccupancyGrid(8, 3, 1.0, 0.95)
+    asked = []
+
+    def density(points: Tensor) -> Tensor:
+        asked.append(points)
+        return torch.zeros(len(points))
+
+    grid.update(density, 1.0, generator())
+    for cascade, points in enumerate(asked):
+        distance = (points - centres(8, 2.0**cascade).reshape(-1, 3)).abs()
+        assert float(distance.max()) <= 2.0**cascade / 8 + 1e-6
+
+
+def test_nothing_there_leaves_nothing_occupied() -> None:
+    grid = OccupancyGrid(8, 1, 1.0, 0.95)
+    grid.update(lambda points: torch.zeros(len(points)), 1.0, generator())
+    assert not grid.occupied.any()
+    # An empty grid can still be asked, and finds what comes back.
+    grid.update(lambda points: torch.full((len(points),), 2.0), 0.5, generator())
+    assert grid.occupied.any()
+
+
+def test_threshold_follows_the_mean_between_its_limits() -> None:
+    grid = OccupancyGrid(8, 1, 1.0, 0.95)
+    for value, occupied in ((LEAST * 0.9, False), (LEAST * 1.1, False), (1.1, True)):
+        grid.density.zero_()
+        grid.update(lambda points, v=value: torch.full((len(points),), v), 1.0, generator())
+        assert bool(grid.occupied.any()) == occupied
+    grid.density.zero_()
+    grid.update(lambda points: torch.where(points[:, 0] > 0, 0.6, 0.1), 1.0, generator())
+    assert torch.equal(grid.occupied[0].bool(), centres(8)[..., 0] > 0)
+
+
+def test_a_function_of_the_generator() -> None:
+    """Cells drawn twice do not depend on the number of threads."""
+    grids = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, max(2, threads), 1):
+            torch.set_num_threads(count)
+            grid = OccupancyGrid(32, 1, 1.0, 0.95)
+            for step in range(3):
+                grid.update(lambda points: (points * 12.7).sin().sum(1).abs(), 2.0**-step, generator(step))
+            grids.append(grid)
+    finally:
+        torch.set_num_threads(threads)
+    for other in grids[1:]:
+        assert torch.equal(grids[0].density, other.density)
+        assert torch.equal(grids[0].occupied, other.occupied)
