@@ -6,55 +6,39 @@ The rate falls towards the end of a run's budget, so a run of ten minutes is not
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from describe import machine
+from verbs import evaluated, trained, verb
 
-from lumigraph.files import read_json, write_json
+from lumigraph.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def command(*arguments: str | Path) -> int:
-    """Runs a verb; returns its peak memory in kilobytes."""
-    process = subprocess.Popen([sys.executable, "-m", "lumigraph", *map(str, arguments)])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"lumigraph {arguments[0]} failed with exit code {process.returncode}")
-    return usage.ru_maxrss
 
 
 def measure(scene: str, downscale: int, minutes: float, seed: int, options: list[str]) -> dict[str, Any]:
     """Trains, evaluates, and says what came of it."""
     with tempfile.TemporaryDirectory() as folder:
-        run, report = Path(folder) / "run", Path(folder) / "eval.json"
+        run = Path(folder) / "run"
         start = time.perf_counter()
-        peak = command(
-            "train", "ngp", scene, "--run", run, "--downscale", str(downscale),
-            "--max-minutes", str(minutes), "--seed", str(seed), *options,
+        peak = verb(
+            "train", "ngp", scene, "--run", run, "--downscale", downscale,
+            "--max-minutes", minutes, "--seed", seed, *options,
         )  # fmt: skip
         wall = time.perf_counter() - start
-        command("eval", run, "--json", report)
-        result, trained = read_json(report), read_json(run / "results.json")["training"]
+        figures, training = evaluated(run, Path(folder) / "eval.json"), trained(run)
     return {
         "minutes": minutes,
         "seed": seed,
-        "psnr": round(result["psnr"], 3),
-        "ssim": round(result["ssim"], 4),
-        "lpips": None if result["lpips"] is None else round(result["lpips"], 4),
-        "views": result["views"],
-        "seconds_per_view": round(result["seconds_per_view"], 4),
-        "steps": trained["step"],
-        "training_seconds": round(trained["seconds"], 1),
+        **figures,
+        "steps": training["step"],
+        "rays_per_second": training["usual_rays_per_second"],
+        "training_seconds": round(training["seconds"], 1),
         "wall_seconds": round(wall, 1),
-        "peak_memory_mb": round(peak / 1024),
+        "peak_memory_mb": peak,
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from lumigraph import __version__
+from lumigraph.cli.eval import load_trained_scene
 from lumigraph.cli.opening import open_renderer
 from lumigraph.evaluation.chart import Curve
 from lumigraph.evaluation.pictures import ERROR_CEILING
@@ -26,7 +27,6 @@ from lumigraph.evaluation.report import (
 from lumigraph.files import read_json
 from lumigraph.rendering.background import display_target
 from lumigraph.rendering.renderer import Renderer
-from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.scene import Views
 from lumigraph.training.runs import Run
 from lumigraph.training.validation import as_rgba, psnr
@@ -49,7 +49,7 @@ def write_demo_report(
         result = read_json(paths.measured(name))
         measured[name] = {**result, "rays_per_second": pixels / result["seconds_per_view"]}
     student, _ = open_renderer(paths.finetuned)
-    views = load_scene(Run.open(paths.teacher).scene_source(), downscale=info.downscale).split("test")
+    views = load_trained_scene(paths.teacher, info, None).split("test")
     report = Report(
         title="From photos to a light field",
         lead=_lead(info.name, len(info.cameras["train"]), seconds),

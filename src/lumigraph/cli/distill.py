@@ -93,8 +93,10 @@ def _origin(arguments: Arguments, config: Any) -> "Origin":
     if arguments.scene is not None:
         scene = load_scene(str(arguments.scene), downscale=arguments.downscale)
     origin = _pseudo(arguments, config, scene)
-    if arguments.pseudo_ratio < 1 and scene is not None:
-        origin = mixed_with_photos(origin, scene, arguments.pseudo_ratio, arguments.options.seed)
+    if arguments.pseudo_ratio < 1:
+        # Divided as the teacher's: what it held out stays held out.
+        photos = load_scene(str(arguments.scene), downscale=arguments.downscale, splits=origin.info.splits)
+        origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, arguments.options.seed)
     return origin
 
 

@@ -91,7 +91,7 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
             )
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
-    return load_scene(source, downscale=info.downscale, background=background)
+    return load_scene(source, downscale=info.downscale, splits=info.splits, background=background)
 
 
 def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:

@@ -75,7 +75,11 @@ def main(argv: list[str]) -> None:
             where=arguments.student,
             todo="Go on with it: lumigraph train --resume",
         )
-    scene = load_scene(arguments.scene, downscale=arguments.downscale or student.info.downscale)
+    scene = load_scene(
+        arguments.scene,
+        downscale=arguments.downscale or student.info.downscale,
+        splits=student.info.splits,
+    )
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
     done = finetune(student, scene, _options(arguments), rule, arguments.lr)
     report(done.run, done.result, "finetune")

@@ -1,12 +1,13 @@
 """`lumigraph train METHOD SCENE --run RUN`: a teacher from photos."""
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
     from lumigraph.scenes.scene import Scene
@@ -22,6 +23,9 @@ class Arguments:
     """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
     downscale: int = 1
     """Reduce the images by this factor."""
+    background: Literal["white", "black", "random"] | None = None
+    """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
+    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
     options: FlatOptions[TrainOptions]
 
 
@@ -40,7 +44,12 @@ def main(argv: list[str]) -> None:
     if options.max_steps is None and options.max_minutes is None and not hasattr(config, "training_steps"):
         raise LumigraphError(f"how long should {method} train?", todo="Pass --max-minutes or --max-steps")
     set_threads(options.devices)
-    scene = load_scene(arguments.scene, downscale=arguments.downscale)
+    scene = load_scene(
+        arguments.scene,
+        downscale=arguments.downscale,
+        splits=arguments.splits,
+        background=arguments.background,
+    )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     result = fit(

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.scenes.splits import SplitOptions
 
 log = logging.getLogger("lumigraph")
 
@@ -44,6 +45,7 @@ class SceneInfo:
         bounds: where the scene is, in scene units.
         background: the policy behind transparent pixels.
         world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
+        splits: how the views were divided, so that the same are held out when the scene is read again.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SceneInfo:
     bounds: Bounds
     background: Background
     world_transform: Float[Tensor, "4 4"]
+    splits: SplitOptions = field(default_factory=SplitOptions)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `files.write_json`; `from_json` gives back an equal object."""
@@ -65,6 +68,7 @@ class SceneInfo:
             "background": self.background,
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
+            "splits": asdict(self.splits),
             "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
         }
 
@@ -91,6 +95,7 @@ class SceneInfo:
                 bounds=Bounds.from_json(data["bounds"], place),
                 background=cast(Background, background),
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
+                splits=SplitOptions(**data.get("splits", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -86,6 +86,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         bounds=bounds,
         background=(background or "white") if alpha else "opaque",
         world_transform=torch.eye(4, dtype=torch.float64),
+        splits=splits,
     )
     return Scene(info, views, missing)
 

@@ -96,6 +96,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         bounds=place.bounds,
         background=(background or "white") if alpha else "opaque",
         world_transform=world_transform,
+        splits=splits,
     )
     return Scene(info, views, file.missing)
 
