@@ -34,32 +34,35 @@ class R2LConfig:
 
     code: Literal["points", "plucker"] = "points"
     """What describes a ray: points along it, or its Plücker coordinates (direction, moment)."""
-    points: int = 16
+    points: int = 24
     """Points on a ray, both ends included."""
-    octaves: int = 5
+    octaves: int = 4
     """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
     between the pseudo views come out right; few learn smooth pictures in minutes."""
     perturb: bool = False
     """Jitter the points within their bins during training."""
+    extent: Literal["ball", "cameras"] = "ball"
+    """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
+    box. cameras: from the smallest near to the largest far of the training cameras, as published."""
     near: float | None = None
-    """Depth of the first point in scene units (None: the smallest near of the scene's cameras)."""
+    """Depth of the first point in scene units, instead of that of `extent`."""
     far: float | None = None
-    """Depth of the last point in scene units (None: the largest far of the scene's cameras)."""
+    """Depth of the last point in scene units, instead of that of `extent`."""
     learn_depth: bool = False
     """Predict depth as well, where the labels have it."""
     depth_weight: float = 0.1
     """Weight of the depth loss, on depth scaled from near..far to 0..1."""
 
-    rays: int = 4096
+    rays: int = 2048
     """New rays per step; rays of the hard pool come on top."""
     hard_ratio: tuple[float, float] = (0.2, 0.2)
     """Hard rays that enter the pool, and that leave it into the batch, as parts of `rays`; 0 0 is no pool."""
     hard_multiple: int = 20
     """Size of the hard-ray pool in multiples of `rays`."""
 
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Adam's learning rate."""
-    warmup_lr: float = 2e-4
+    warmup_lr: float = 4e-4
     """Learning rate of step 0, from which it rises linearly to `lr`."""
     warmup_steps: int = 200
     """Steps of that rise; 0 is none."""
@@ -101,8 +104,10 @@ class R2LConfig:
 _PAPER = R2LConfig(
     width=256,
     depth=88,
+    points=16,
     octaves=10,
     perturb=True,
+    extent="cameras",
     rays=81920,
     lr=5e-4,
     warmup_lr=1e-4,
@@ -111,7 +116,7 @@ _PAPER = R2LConfig(
 
 PRESETS: dict[str, R2LConfig] = {
     "cpu": R2LConfig(),
-    "cpu-large": R2LConfig(width=192, depth=30, lr=1.5e-3),
+    "cpu-large": R2LConfig(width=192, depth=30, lr=2.5e-3),
     "cpu-small": R2LConfig(width=64, depth=14),
     "paper": _PAPER,
     "donerf": replace(_PAPER, width=181),

@@ -36,6 +36,8 @@ from lumigraph.fields.residual_mlp import (
     plain_forward,
     squared_error,
 )
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
@@ -76,10 +78,10 @@ class R2L(Renderer):
 
     @classmethod
     def from_scene(cls, config: R2LConfig, info: Any) -> "R2L":
-        """`near` and `far` are the config's, or those of the training cameras."""
-        cameras = info.cameras["train"]
-        near = config.near if config.near is not None else float(cameras.near.min())
-        far = config.far if config.far is not None else float(cameras.far.max())
+        """`near` and `far` are the config's, or as its `extent` says."""
+        near, far = _extent(info.cameras["train"], info.bounds, config.extent)
+        near = near if config.near is None else config.near
+        far = far if config.far is None else config.far
         if not (math.isfinite(far) and 0 <= near < far):
             raise LumigraphError(
                 f"a ray needs 0 <= near < far, and they are {near:g} and {far:g}",
@@ -242,3 +244,13 @@ class R2L(Renderer):
             (2 if self.fused else 5) * inputs + (1 if self.fused else 3) * layers * self.config.width
         )
         return super().memory_estimate(rays) + at_once * per_ray + 4 * 64 * (rays + hard)
+
+
+def _extent(cameras: Cameras, bounds: Bounds, extent: str) -> tuple[float, float]:
+    """Depths of the first and the last point of a ray, scene units."""
+    near, far = float(cameras.near.min()), float(cameras.far.max())
+    if extent == "cameras":
+        return near, far
+    distance = (cameras.camera_to_world[:, :, 3] - bounds.centre).norm(dim=1)
+    radius = float(bounds.half_extent.max())
+    return max(near, float(distance.min()) - radius), min(far, float(distance.max()) + radius)

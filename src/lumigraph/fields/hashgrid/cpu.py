@@ -66,7 +66,7 @@ def _locate(points, start, count, scale, vertices, hashed, mask, offset, index, 
 def forward_kernel(features: int) -> Callable[..., Any]:
     """The kernel for grids of `features` numbers per entry: a constant, so that its loops unroll."""
 
-    @nb.njit(parallel=True, fastmath=True, nogil=True)
+    @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def forward(points, table, scales, vertices, hashed, sizes, offsets, encoded):
         count = points.shape[0]
         for tile in nb.prange((count + TILE - 1) // TILE):
@@ -97,7 +97,7 @@ def forward_kernel(features: int) -> Callable[..., Any]:
 def backward_kernel(features: int) -> Callable[..., Any]:
     """Adds to the gradient of the table."""
 
-    @nb.njit(parallel=True, fastmath=True, nogil=True)
+    @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def backward(points, gradient, scales, vertices, hashed, sizes, offsets, table_gradient):
         count = points.shape[0]
         for level in nb.prange(scales.shape[0]):
@@ -122,7 +122,7 @@ def backward_kernel(features: int) -> Callable[..., Any]:
 def points_backward_kernel(features: int) -> Callable[..., Any]:
     """Gradient by the points themselves: what camera refinement and deformation fields need."""
 
-    @nb.njit(parallel=True, fastmath=True, nogil=True)
+    @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def backward(points, gradient, table, scales, vertices, hashed, sizes, offsets, points_gradient):
         count = points.shape[0]
         for tile in nb.prange((count + TILE - 1) // TILE):
@@ -153,41 +153,36 @@ def points_backward_kernel(features: int) -> Callable[..., Any]:
     return backward
 
 
-@cache
-def point_encoder(features: int) -> Callable[..., Any]:
-    """The encoding of a single point, to be called from other kernels."""
-
-    @nb.njit(fastmath=True, nogil=True)
-    def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, encoded):
-        for level in range(scales.shape[0]):
-            scale = scales[level]
-            x, y, z = _position(px, scale), _position(py, scale), _position(pz, scale)
-            ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-            fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
-            gx, gy, gz = ONE - fx, ONE - fy, ONE - fz
-            offset = np.int32(offsets[level])
-            if hashed[level]:
-                mask = np.uint32(sizes[level] - 1)
-                x0, x1 = np.uint32(ix), np.uint32(ix) + np.uint32(1)
-                y0, z0 = np.uint32(iy) * Y_PRIME, np.uint32(iz) * Z_PRIME
-                y1, z1 = y0 + Y_PRIME, z0 + Z_PRIME
-                i0, i1 = np.int32((x0 ^ y0 ^ z0) & mask) + offset, np.int32((x1 ^ y0 ^ z0) & mask) + offset
-                i2, i3 = np.int32((x0 ^ y1 ^ z0) & mask) + offset, np.int32((x1 ^ y1 ^ z0) & mask) + offset
-                i4, i5 = np.int32((x0 ^ y0 ^ z1) & mask) + offset, np.int32((x1 ^ y0 ^ z1) & mask) + offset
-                i6, i7 = np.int32((x0 ^ y1 ^ z1) & mask) + offset, np.int32((x1 ^ y1 ^ z1) & mask) + offset
-            else:
-                n = np.int32(vertices[level])
-                i0 = ix + n * (iy + n * iz) + offset
-                i4 = i0 + n * n
-                i1, i2, i3 = i0 + np.int32(1), i0 + n, i0 + n + np.int32(1)
-                i5, i6, i7 = i4 + np.int32(1), i4 + n, i4 + n + np.int32(1)
-            low, high = gy * gz, fy * gz
-            w0, w1, w2, w3 = gx * low, fx * low, gx * high, fx * high
-            low, high = gy * fz, fy * fz
-            w4, w5, w6, w7 = gx * low, fx * low, gx * high, fx * high
-            for f in range(features):
-                near = w0 * table[i0, f] + w1 * table[i1, f] + w2 * table[i2, f] + w3 * table[i3, f]
-                far = w4 * table[i4, f] + w5 * table[i5, f] + w6 * table[i6, f] + w7 * table[i7, f]
-                encoded[level * features + f] = near + far
-
-    return encode_point
+@nb.njit(inline="always")
+def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, features, encoded):
+    """The encoding of a single point, to be called from other kernels, for which `features` is a constant."""
+    for level in range(scales.shape[0]):
+        scale = scales[level]
+        x, y, z = _position(px, scale), _position(py, scale), _position(pz, scale)
+        ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+        fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
+        gx, gy, gz = ONE - fx, ONE - fy, ONE - fz
+        offset = np.int32(offsets[level])
+        if hashed[level]:
+            mask = np.uint32(sizes[level] - 1)
+            x0, x1 = np.uint32(ix), np.uint32(ix) + np.uint32(1)
+            y0, z0 = np.uint32(iy) * Y_PRIME, np.uint32(iz) * Z_PRIME
+            y1, z1 = y0 + Y_PRIME, z0 + Z_PRIME
+            i0, i1 = np.int32((x0 ^ y0 ^ z0) & mask) + offset, np.int32((x1 ^ y0 ^ z0) & mask) + offset
+            i2, i3 = np.int32((x0 ^ y1 ^ z0) & mask) + offset, np.int32((x1 ^ y1 ^ z0) & mask) + offset
+            i4, i5 = np.int32((x0 ^ y0 ^ z1) & mask) + offset, np.int32((x1 ^ y0 ^ z1) & mask) + offset
+            i6, i7 = np.int32((x0 ^ y1 ^ z1) & mask) + offset, np.int32((x1 ^ y1 ^ z1) & mask) + offset
+        else:
+            n = np.int32(vertices[level])
+            i0 = ix + n * (iy + n * iz) + offset
+            i4 = i0 + n * n
+            i1, i2, i3 = i0 + np.int32(1), i0 + n, i0 + n + np.int32(1)
+            i5, i6, i7 = i4 + np.int32(1), i4 + n, i4 + n + np.int32(1)
+        low, high = gy * gz, fy * gz
+        w0, w1, w2, w3 = gx * low, fx * low, gx * high, fx * high
+        low, high = gy * fz, fy * fz
+        w4, w5, w6, w7 = gx * low, fx * low, gx * high, fx * high
+        for f in range(features):
+            near = w0 * table[i0, f] + w1 * table[i1, f] + w2 * table[i2, f] + w3 * table[i3, f]
+            far = w4 * table[i4, f] + w5 * table[i5, f] + w6 * table[i6, f] + w7 * table[i7, f]
+            encoded[level * features + f] = near + far

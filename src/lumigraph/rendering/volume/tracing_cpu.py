@@ -12,38 +12,35 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from lumigraph.fields.hashgrid.cpu import point_encoder
+from lumigraph.fields.hashgrid.cpu import encode_point
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
 
 
-@cache
-def _density_network(width: int, hidden: int) -> Callable[..., Any]:
+@nb.njit(inline="always")
+def _log_density(encoded, first, second, width, hidden, units):
     """The logarithm of density at a point's features: linear, ReLU, linear, without biases."""
-
-    @nb.njit(fastmath=True, nogil=True)
-    def log_density(encoded, first, second, units):
+    for unit in range(hidden):
+        units[unit] = np.float32(0)
+    for column in range(width):
+        value = encoded[column]
         for unit in range(hidden):
-            units[unit] = np.float32(0)
-        for column in range(width):
-            value = encoded[column]
-            for unit in range(hidden):
-                units[unit] += value * first[column, unit]
-        total = np.float32(0)
-        for unit in range(hidden):
-            total += max(units[unit], np.float32(0)) * second[unit]
-        return total
-
-    return log_density
+            units[unit] += value * first[column, unit]
+    total = np.float32(0)
+    for unit in range(hidden):
+        total += max(units[unit], np.float32(0)) * second[unit]
+    return total
 
 
 @cache
 def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
-    """The kernel for `width` numbers a point, `features` a level, `hidden` units: constants, so that loops unroll."""
-    encode_point, log_density = point_encoder(features), _density_network(width, hidden)
+    """The kernel for `width` numbers a point, `features` a level, `hidden` units: constants, so that loops unroll.
 
-    @nb.njit(parallel=True, fastmath=True, nogil=True)
+    It captures nothing but these numbers, or numba could not keep it from one process to the next.
+    """
+
+    @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def trace(
         origins, directions, near, far, jitter, occupied, step_growth, step_min, step_max, unbounded,
         table, scales, vertices, hashed, sizes, offsets, first, second,
@@ -73,9 +70,11 @@ def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
                     scale, half = unit_scale(x, y, z, unbounded), np.float32(0.5)
                     encode_point(
                         x * scale + half, y * scale + half, z * scale + half,
-                        table, scales, vertices, hashed, sizes, offsets, encoded,
+                        table, scales, vertices, hashed, sizes, offsets, features, encoded,
                     )  # fmt: skip
-                    density = math.exp(min(log_density(encoded, first, second, units), largest))
+                    density = math.exp(
+                        min(_log_density(encoded, first, second, width, hidden, units), largest)
+                    )
                     alpha = ONE - math.exp(-density * step)
                     if alpha >= min_alpha:
                         t[ray, kept], dt[ray, kept] = at, step
