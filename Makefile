@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format clean clean-kernels
 
 demo: .venv/installed-export
 	$(BIN)/lumigraph demo --out demo --overwrite
@@ -38,5 +38,9 @@ format: .venv/installed-dev
 	$(PIP) -c constraints.txt -e ".[$*]"
 	touch $@
 
-clean:
+# numba does not notice changes to what a kernel of another file calls.
+clean-kernels:
+	find src -name '*.nb[ci]' -delete
+
+clean: clean-kernels
 	rm -rf .venv demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

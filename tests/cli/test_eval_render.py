@@ -18,15 +18,17 @@ from lumigraph.configs.r2l import R2LConfig
 from lumigraph.files import read_json, write_json
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.scenes.splits import SplitOptions
 from lumigraph.training.runs import Run
 
 TINY = R2LConfig(width=8, depth=4, points=4, octaves=2)
 
 
-def make_run(path: Path, scene: str) -> Path:
+def make_run(path: Path, scene: str, splits: SplitOptions | None = None) -> Path:
     """A student with its first weights."""
     torch.manual_seed(0)
-    run = Run.create(path, "r2l", TINY, load_scene(scene, downscale=2).info, TrainOptions(run=path))
+    info = load_scene(scene, downscale=2, splits=splits).info
+    run = Run.create(path, "r2l", TINY, info, TrainOptions(run=path))
     run.save_weights(run.new_renderer(), 0)
     return path
 
@@ -66,6 +68,14 @@ def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_pa
     again = read_json(out)
     assert [view["psnr"] for view in again["per_view"]] == [view["psnr"] for view in data["per_view"]]
     assert set(read_json(run / "results.json")) == {"test", f"test of {scene_folder}"}
+
+
+def test_eval_holds_out_what_training_held_out(scene_folder: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", str(scene_folder), SplitOptions(split="every", every=2))
+    out = tmp_path / "result.json"
+    assert cli.main(["eval", str(run), "--json", str(out)]) == 0
+    names = [view["name"] for view in read_json(out)["per_view"]]
+    assert names == ["test/r_000.png", "train/r_000.png", "train/r_002.png"]
 
 
 def test_eval_with_lpips(run: Path, shared_data: Path, tmp_path: Path, capsys) -> None:

@@ -102,6 +102,7 @@ def make_info(cameras: Cameras) -> SceneInfo:
         bounds=Bounds(-torch.ones(3), torch.ones(3) * 0.1, unbounded=True),
         background="random",
         world_transform=torch.diag(torch.tensor([0.1, 0.1, 0.1, 1.0], dtype=torch.float64)),
+        splits=SplitOptions(split="every", every=5),
     )
 
 
@@ -111,16 +112,19 @@ def test_description_survives_json_exactly(tmp_path):
     back = SceneInfo.from_json(read_json(tmp_path / "scene.json"))
     assert back.to_json() == info.to_json()
     assert torch.equal(back.world_transform, info.world_transform)
+    assert back.splits == info.splits
     for name, tensor in info.cameras["train"].tensors().items():
         assert torch.equal(tensor, back.cameras["train"].tensors()[name])
 
 
-@pytest.mark.parametrize("key", ["name", "cameras", "bounds", "background", "world_transform", "downscale"])
+@pytest.mark.parametrize(
+    "key", ["name", "cameras", "bounds", "background", "world_transform", "downscale", "splits"]
+)
 @pytest.mark.parametrize("value", [None, "x", [], {}, 7])
 def test_a_damaged_description_is_one_message(key, value):
     data = make_info(make_cameras([(5, 4)])).to_json()
-    if key == "name" or (key, value) in (("cameras", {}), ("downscale", 7)):
-        del data[key]
+    if key == "name" or (key, value) in (("cameras", {}), ("downscale", 7), ("splits", {})):
+        del data["name" if key == "splits" else key]
     else:
         data[key] = value
     with pytest.raises(LumigraphError):

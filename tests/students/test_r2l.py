@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from lumigraph.configs.r2l import PRESETS, R2LConfig
+from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
+from lumigraph.scenes.procedural import make_scene
 from lumigraph.students.r2l import R2L
 
 TINY = R2LConfig(width=16, depth=6, points=4, octaves=4, rays=32)
@@ -53,6 +55,21 @@ def test_published_sizes(config: R2LConfig, parameters: int) -> None:
     if parameters == 5_917_187:
         assert network.multiplications() == 5_894_912
         assert len(network.body) == 43
+
+
+def test_where_the_points_lie() -> None:
+    """Cameras at distance 4 of a box of half side 1.5, with near 2 and far 6; or as published, or as told."""
+    info = make_scene("still", 2, 0, 0, size=8).info
+    half = float(info.bounds.half_extent.max())
+    ball = R2L.from_scene(TINY, info)
+    assert (ball.near, ball.far) == pytest.approx((4 - half, 4 + half), abs=1e-5)
+    cameras = R2L.from_scene(replace(TINY, extent="cameras"), info)
+    assert (cameras.near, cameras.far) == (2.0, 6.0)
+    given = R2L.from_scene(replace(TINY, near=1.0, far=9.0), info)
+    assert (given.near, given.far) == (1.0, 9.0)
+    # From within the box, the cameras' own near is the limit.
+    inside = replace(info, bounds=Bounds(-torch.full((3,), 10.0), torch.full((3,), 10.0)))
+    assert R2L.from_scene(TINY, inside).near == 2.0
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def finetune(
         save_checkpoint(run.checkpoints, _seed(begun, start))
     result = fit(
         renderer.train(),
-        with_hard_rays(PhotoSource(training, options.seed), config, options.seed),
+        with_hard_rays(PhotoSource(training, options.seed, depths=config.learn_depth), config, options.seed),
         run,
         # The first step finds the student's optimiser in the checkpoint just written.
         replace(options, run=place, resume=True),

@@ -127,7 +127,7 @@ def rendered_views(teacher: Renderer, cameras: Cameras) -> PseudoViews:
 def mixed_with_photos(origin: Origin, scene: Scene, pseudo_ratio: float, seed: int) -> Origin:
     """A part `pseudo_ratio` of every batch from `origin`, the rest from the training photos of `scene`."""
     check_same_scene(origin.info, scene.info)
-    photos = PhotoSource(scene.split("train"), seed)
+    photos = PhotoSource(scene.split("train"), seed, depths=True)
     provenance = {**origin.provenance, "pseudo_ratio": pseudo_ratio}
     return replace(origin, source=MixedSource(origin.source, photos, pseudo_ratio), provenance=provenance)
 

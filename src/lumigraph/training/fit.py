@@ -174,6 +174,7 @@ def fit(
     _set_precision(renderer, options, device, line)
     check_memory(renderer, source, device, line)
     check_disk(renderer, run)
+    line.say("reading photos, preparing kernels")
     if begun is None:
         torch.manual_seed(options.seed)
     task = RayTask(renderer, source, budget, options.seed, begun)

@@ -54,10 +54,12 @@ class PhotoSource(RaySource):
     keyed by both, so no state has to be saved.
     """
 
-    def __init__(self, views: Views, seed: int, device: torch.device | str = "cpu"):
+    def __init__(self, views: Views, seed: int, depths: bool = False):
+        """`depths`: whether batches carry the depth maps of the photos, where there are any."""
         self.views = views
+        self.depths = depths
         self.seed = seed
-        self.cameras = views.cameras.to(device)
+        self.cameras = views.cameras
         sizes = views.cameras.size.cpu().numpy().astype(np.int64)
         self._widths = sizes[:, 0]
         self._first = np.concatenate([[0], np.cumsum(sizes[:, 0] * sizes[:, 1])])
@@ -111,5 +113,5 @@ class PhotoSource(RaySource):
         device = self.cameras.camera_to_world.device
         rgba = self.views.pixels(index, x, y).to(device, non_blocking=True)
         drawn = self.cameras.rays(index.to(device), x.to(device), y.to(device))
-        depth = self.views.pixel_depths(index, x, y)
+        depth = self.views.pixel_depths(index, x, y) if self.depths else None
         return Batch(rays=drawn, rgba=rgba, depth=None if depth is None else depth.to(device))
