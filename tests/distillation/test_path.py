@@ -155,7 +155,6 @@ def test_command_line_refuses_in_one_line(tmp_path: Path, teacher: Run, capsys) 
             ["distill", "r2l", str(tmp_path / "empty"), "--run", str(tmp_path / "r"), "--max-steps", "1"],
             "nothing",
         ),
-        (["distill", "r2l", str(teacher.path), "--run", str(tmp_path / "r")], "how long"),
         (["finetune", str(tmp_path / "empty"), "builtin:still"], "not a run"),
     ]
     for command, words in wrong:

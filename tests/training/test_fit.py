@@ -159,9 +159,10 @@ def test_early_stopping_keeps_the_best_weights(ball, student, options):
     )
 
 
-def test_needs_a_budget(ball, student, options):
-    with pytest.raises(LumigraphError, match="how long"):
-        train(ball, "r2l", student, dataclasses.replace(options, max_steps=None))
+def test_budget_is_the_methods_own_or_positive(ball, student, options):
+    short = dataclasses.replace(student, training_steps=3)
+    _, result = train(ball, "r2l", short, dataclasses.replace(options, max_steps=None))
+    assert (result.reason, result.step) == ("steps", 3)
     with pytest.raises(LumigraphError, match="must be positive"):
         train(ball, "r2l", student, dataclasses.replace(options, max_steps=0))
 

@@ -45,7 +45,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parses the command line and distils."""
     method, config, arguments = parse_method(argv, "student", Arguments, prog="lumigraph distill")
-    _check(arguments, method, config)
+    _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     import torch
 
@@ -69,12 +69,7 @@ def main(argv: list[str]) -> None:
     report(run, result, "distill")
 
 
-def _check(arguments: Arguments, method: str, config: Any) -> None:
-    options = arguments.options
-    if options.max_steps is None and options.max_minutes is None:
-        raise LumigraphError(
-            f"how long should {method} be distilled?", todo="Pass --max-minutes or --max-steps"
-        )
+def _check(arguments: Arguments) -> None:
     for name in ("cameras", "reuse", "ring", "downscale"):
         if getattr(arguments, name) < 1:
             raise LumigraphError(f"--{name} must be at least 1, not {getattr(arguments, name)}")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
-from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ def main(argv: list[str]) -> None:
     from lumigraph.training.sources import PhotoSource
 
     options: TrainOptions = arguments.options
-    if options.max_steps is None and options.max_minutes is None and not hasattr(config, "training_steps"):
-        raise LumigraphError(f"how long should {method} train?", todo="Pass --max-minutes or --max-steps")
     set_threads(options.devices)
     scene = load_scene(
         arguments.scene,

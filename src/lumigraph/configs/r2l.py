@@ -13,6 +13,8 @@ class R2LConfig:
     The defaults are sized for minutes on two cores; the published network is the preset "paper".
     """
 
+    training_steps: int = 60_000
+    """Steps of distillation where neither --max-steps nor --max-minutes is given."""
     width: int = 128
     """Units of every hidden layer."""
     depth: int = 24
@@ -104,6 +106,7 @@ class R2LConfig:
 _PAPER = R2LConfig(
     width=256,
     depth=88,
+    training_steps=1_200_000,
     points=16,
     octaves=10,
     perturb=True,
@@ -117,7 +120,7 @@ _PAPER = R2LConfig(
 PRESETS: dict[str, R2LConfig] = {
     "cpu": R2LConfig(),
     "cpu-large": R2LConfig(width=192, depth=30, lr=2.5e-3),
-    "cpu-small": R2LConfig(width=64, depth=14),
+    "cpu-small": R2LConfig(training_steps=20_000, width=64, depth=14),
     "paper": _PAPER,
     "donerf": replace(_PAPER, width=181),
 }

@@ -26,7 +26,8 @@ class MethodEntry:
     kind: Kind
     """A teacher is trained on photos; a student is distilled from a teacher."""
     config: str
-    """Config dataclass. Its module must not import torch, and may hold `PRESETS: dict[str, config]`."""
+    """Config dataclass, with `training_steps`, the length of training where none is asked for. Its module must not
+    import torch, and may hold `PRESETS: dict[str, config]`."""
     renderer: str
     """The `Renderer` class; built by `from_scene(config, info)`."""
     summary: str

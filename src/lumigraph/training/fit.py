@@ -212,12 +212,10 @@ def fit(
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
-    """The budget of the options; the method's own number of steps where they give none."""
+    """The budget of the options; the config's `training_steps` where they give none."""
     steps, minutes = options.max_steps, options.max_minutes
     if steps is None and minutes is None:
-        steps = getattr(run.config, "training_steps", None)
-    if steps is None and minutes is None:
-        raise LumigraphError(f"how long should {run.method} train?", todo="Pass --max-steps or --max-minutes")
+        steps = run.config.training_steps
     for name, value in (("--max-steps", steps), ("--max-minutes", minutes)):
         if value is not None and not value > 0:
             raise LumigraphError(f"{name} must be positive, not {value}", todo="Pass a larger number")
