@@ -34,8 +34,8 @@ class Arguments:
     """Pseudo views: part of them that is left out."""
     scene: Path | None = None
     """Scene of published ray files; or whose photos are mixed in, with --pseudo-ratio."""
-    downscale: int = 1
-    """Reduce the photos of --scene by this factor."""
+    downscale: int | None = None
+    """Reduce the photos of --scene by this factor (None: as for the teacher)."""
     pseudo_ratio: float = 1.0
     """Part of each batch that comes from the teacher; the rest comes from the photos of --scene."""
     layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin"] | None = None
@@ -71,8 +71,9 @@ def main(argv: list[str]) -> None:
 
 def _check(arguments: Arguments) -> None:
     for name in ("cameras", "reuse", "ring", "downscale"):
-        if getattr(arguments, name) < 1:
-            raise LumigraphError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise LumigraphError(f"--{name} must be at least 1, not {value}")
     for name in ("floor", "pseudo_ratio"):
         if not 0 <= getattr(arguments, name) <= 1:
             raise LumigraphError(f"--{name.replace('_', '-')} must lie in 0..1")
@@ -82,23 +83,21 @@ def _check(arguments: Arguments) -> None:
 
 def _origin(arguments: Arguments, config: Any) -> "Origin":
     from lumigraph.distillation.origins import mixed_with_photos
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.load import load_scene_like
 
-    scene = None
-    if arguments.scene is not None:
-        scene = load_scene(str(arguments.scene), downscale=arguments.downscale)
-    origin = _pseudo(arguments, config, scene)
+    origin = _pseudo(arguments, config)
     if arguments.pseudo_ratio < 1:
-        # Divided as the teacher's: what it held out stays held out.
-        photos = load_scene(str(arguments.scene), downscale=arguments.downscale, splits=origin.info.splits)
+        # Read as the teacher's photos were: what it held out stays held out.
+        photos = load_scene_like(origin.info, str(arguments.scene), arguments.downscale)
         origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, arguments.options.seed)
     return origin
 
 
-def _pseudo(arguments: Arguments, config: Any, scene: Any) -> "Origin":
+def _pseudo(arguments: Arguments, config: Any) -> "Origin":
     """The teacher's part, by what the folder holds."""
     from lumigraph.distillation import origins
     from lumigraph.distillation.legacy import legacy_files
+    from lumigraph.scenes.load import load_scene
 
     source, options = arguments.source, arguments.options
     if (source / "config.json").is_file():
@@ -111,10 +110,11 @@ def _pseudo(arguments: Arguments, config: Any, scene: Any) -> "Origin":
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
         return origins.from_shards(source, options.seed, arguments.hold_ratio)
     if legacy_files(source):
-        if scene is None:
+        if arguments.scene is None:
             raise LumigraphError(
                 "ray files do not say which scene they show", where=source, todo="Name it with --scene"
             )
+        scene = load_scene(str(arguments.scene), downscale=arguments.downscale or 1)
         return origins.from_legacy(source, scene, options.seed, arguments.layout)
     raise LumigraphError(
         "there is nothing here to distil from" if source.exists() else "there is no such folder",

@@ -78,7 +78,7 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
     Raises:
         LumigraphError: the scene is no longer there, or cannot be read.
     """
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.load import load_scene_like
     from lumigraph.training.runs import Run
 
     if source is None and (renderer / "config.json").is_file():
@@ -89,9 +89,7 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
             raise LumigraphError(
                 "the scene this was made from is no longer there", where=source, todo="Pass it with --scene"
             )
-    # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
-    background = None if info.background == "opaque" else info.background
-    return load_scene(source, downscale=info.downscale, splits=info.splits, background=background)
+    return load_scene_like(info, source)
 
 
 def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.configs.registry import method_entry
     from lumigraph.distillation.finetuning import finetune
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.load import load_scene_like
     from lumigraph.training.fit import EarlyStopping
     from lumigraph.training.runs import Run
 
@@ -75,11 +75,7 @@ def main(argv: list[str]) -> None:
             where=arguments.student,
             todo="Go on with it: lumigraph train --resume",
         )
-    scene = load_scene(
-        arguments.scene,
-        downscale=arguments.downscale or student.info.downscale,
-        splits=student.info.splits,
-    )
+    scene = load_scene_like(student.info, arguments.scene, arguments.downscale)
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
     done = finetune(student, scene, _options(arguments), rule, arguments.lr)
     report(done.run, done.result, "finetune")

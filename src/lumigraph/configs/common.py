@@ -17,9 +17,9 @@ class TrainOptions:
     run: Path
     """Run folder to write."""
     max_steps: int | None = None
-    """Stop after so many steps (None: the method's own number)."""
+    """Stop after so many steps in all (None: the method's --training-steps, which also pace its schedules)."""
     max_minutes: float | None = None
-    """Stop after so many minutes of training."""
+    """Stop after so many minutes of training; schedules then follow the clock."""
     seed: int = 0
     """Seed of everything random: the same seed on the same machine gives the same run."""
     device: Device = "auto"

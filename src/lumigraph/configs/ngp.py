@@ -11,7 +11,7 @@ class NGPConfig:
     """
 
     training_steps: int = 20_000
-    """Steps of training where neither --max-steps nor --max-minutes is given."""
+    """Steps over which schedules run, and of training where neither --max-steps nor --max-minutes is given."""
     levels: int = 8
     """Levels of the hash grid."""
     features: int = 4

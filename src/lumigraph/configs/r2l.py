@@ -14,7 +14,7 @@ class R2LConfig:
     """
 
     training_steps: int = 60_000
-    """Steps of distillation where neither --max-steps nor --max-minutes is given."""
+    """Steps over which schedules run, and of distillation where neither --max-steps nor --max-minutes is given."""
     width: int = 128
     """Units of every hidden layer."""
     depth: int = 24

@@ -6,7 +6,7 @@ from pathlib import Path
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
 from lumigraph.scenes.formats import blender, transforms
-from lumigraph.scenes.scene import Background, Scene
+from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions
 
 BUILTIN = "builtin:"
@@ -54,6 +54,19 @@ def load_scene(
     if transforms.is_transforms(folder):
         return transforms.read(folder, downscale, splits, background)
     raise _unknown(folder)
+
+
+def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: int | None = None) -> Scene:
+    """Reads a scene as that of `info` was read: reduced (unless `downscale` says otherwise), divided and backed alike.
+
+    Raises:
+        LumigraphError: as `load_scene`.
+    """
+    # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
+    background = None if info.background == "opaque" else info.background
+    return load_scene(
+        source, downscale=downscale or info.downscale, splits=info.splits, background=background
+    )
 
 
 def _folder(path: Path) -> Path:

@@ -223,6 +223,7 @@ def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
         first_step=initial_step,
         last_step=None if steps is None else initial_step + steps,
         seconds=None if minutes is None else 60 * minutes,
+        schedule_steps=run.config.training_steps,
     )
 
 

@@ -17,14 +17,26 @@ from lumigraph.training.sources import RaySource
 
 @dataclass(frozen=True)
 class Budget:
-    """When training ends: at step `last_step` or after `seconds` of training, whichever comes first."""
+    """When training ends, at step `last_step` or after `seconds` of training, whichever comes first; and how far
+    schedules have come.
+
+    Schedules follow the clock where it ends training, else `schedule_steps`, which is the method's own number and not
+    that at which training is asked to stop: so n steps, and m more after a resume, are n + m steps.
+    """
 
     first_step: int
     last_step: int | None
     seconds: float | None
+    schedule_steps: int
 
     def progress(self, step: int, seconds: float) -> float:
-        """Used part of the budget, in [0, 1]."""
+        """How far schedules have come, in [0, 1]."""
+        if self.seconds is not None:
+            return min(1.0, seconds / self.seconds)
+        return min(1.0, (step - self.first_step) / self.schedule_steps)
+
+    def used(self, step: int, seconds: float) -> float:
+        """Used part of what ends training, in [0, 1]."""
         parts = [0.0]
         if self.last_step is not None:
             parts.append((step - self.first_step) / max(1, self.last_step - self.first_step))
@@ -121,10 +133,11 @@ class RayTask(LightningModule):
     # ------------------------------------------------------------------ state
 
     def on_train_start(self) -> None:
-        self.source.to(self.device)
         self.renderer.train()
         if self._checkpoint is not None:
             self._restore(self._checkpoint)
+        # After the state was put back, which comes from the disk.
+        self.source.to(self.device)
         self._warm_up()
         self.seconds = 0.0 if self._checkpoint is None else self._checkpoint.seconds
         self._checkpoint = None

@@ -232,7 +232,7 @@ class Watch(Callback):
             self._writer.add_scalar(name, value, self.task.step)
 
     def _measure(self) -> float:
-        """PSNR on the probe, remembered; raises when the picture has collapsed."""
+        """PSNR on the probe, remembered, and whether the picture is constant."""
         assert self._probe is not None
         measured = self._probe.measure(self.task.renderer)
         self._probe_speed = measured.rays_per_second
@@ -317,7 +317,7 @@ class Watch(Callback):
     def status(self) -> Status:
         """The state of things for the progress line."""
         task, now = self.task, self.task.clock.seconds
-        done = task.budget.progress(task.step, now)
+        done = task.budget.used(task.step, now)
         return Status(
             step=task.step,
             last_step=task.budget.last_step,
