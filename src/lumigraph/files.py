@@ -166,7 +166,7 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
             overwritten because it is a file, or holds the current or the home folder.
     """
     path = Path(path)
-    _check_replaceable(path, overwrite)
+    require_replaceable(path, overwrite)
     temporary = _temporary_sibling(path)
     with io_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
             temporary.mkdir()
             yield temporary
             _sync_tree(temporary)
-            _check_replaceable(path, overwrite)  # it may have appeared while the body ran
+            require_replaceable(path, overwrite)  # it may have appeared while the body ran
             _put_in_place(temporary, path)
             _sync(path.parent)
         except BaseException:
@@ -183,7 +183,9 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
             raise
 
 
-def _check_replaceable(path: Path, overwrite: bool) -> None:
+def require_replaceable(path: Path, overwrite: bool) -> None:
+    """Raises where `new_folder` would: for a command that wants to know before its long work. Whether what is
+    there may be lost at all, only the caller can know."""
     with io_errors(path):
         if not (path.exists() or path.is_symlink()):
             return

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lumigraph.distillation.hard_rays import HardPool
+from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.training.sources import RaySource
@@ -81,6 +82,45 @@ def test_state_goes_on_where_it_was() -> None:
     second = HardPool(Numbered(), 20, (0.2, 0.2), 1, seed=0)
     second.load_state_dict({name: values.clone() for name, values in first.state_dict().items()})
     assert torch.equal(first.batch(9, 20).rays.origins, second.batch(9, 20).rays.origins)
-    second.reset()
-    assert second.size == 0
-    assert len(second.batch(9, 20).rays) == 20
+
+
+class Placed(Numbered):
+    """Numbered rays on whichever device was asked for."""
+
+    device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> "Placed":
+        self.device = device
+        return self
+
+    def batch(self, step: int, rays: int) -> Batch:
+        made = super().batch(step, rays)
+        return Batch(made.rays.to(self.device), made.rgba.to(self.device))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("steps", [2, 9])
+def test_restored_pool_lies_where_the_batches_are(mixed: bool, steps: int) -> None:
+    """As training does it: the source is told its device, and then a state in CPU memory comes back. The device
+    "meta" refuses what mixes it with another."""
+
+    def made() -> HardPool:
+        inner = MixedSource(Placed(), Placed(), 0.5) if mixed else Placed()
+        return HardPool(inner, 20, (0.2, 0.2), 1, seed=0)
+
+    first = made()
+    for step in range(steps):
+        batch = first.batch(step, 20)
+        first.observe(batch, torch.cat([errors(step, 20), torch.zeros(len(batch.rays) - 20)]))
+    meta = torch.device("meta")
+    second = made()
+    second.to(meta)
+    second.load_state_dict({name: values.clone() for name, values in first.state_dict().items()})
+    state = second.state_dict()
+    assert {name for name, values in state.items() if values.device != meta} == {"fills"}
+    assert int(state["fills"]) == min(steps, 5)
+    batch = second.batch(steps, 20)
+    assert len(batch.rays) == (24 if steps == 9 else 20)
+    assert batch.rays.origins.device == batch.rgba.device == meta
+    second.observe(batch, torch.zeros(len(batch.rays), device=meta))
+    assert second.size == (20 if steps == 9 else 12)

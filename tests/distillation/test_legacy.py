@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.cli.main import main
 from lumigraph.distillation.bake import bake_shards, prepare
+from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.legacy import (
     LegacySource,
     export_legacy,
     to_capture,
     to_scene,
-    write_legacy_file,
 )
 from lumigraph.distillation.poses import sample_poses
+from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.distillation.shards import Plan, Shards, finish
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.runs import Run
+from lumigraph.training.sources import PhotoSource
 
 from .conftest import Ball
 
@@ -39,6 +43,11 @@ def shards_of(folder: Path, scene: Scene, views: int) -> Shards:
     bake_shards(Ball(), folder, plan, list(range(plan.count)))
     finish(folder, plan)
     return Shards.open(folder)
+
+
+def write_rows(path: Path, rows: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, rows.astype(np.float32))
 
 
 def test_transform_is_undone(moved: Scene) -> None:
@@ -73,7 +82,7 @@ def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
     depth = rng.uniform(2, 6, size=(50, 1)).astype(np.float32)
     surface = rays[:, :3] + depth * rays[:, 3:6]
     for layout, extra in (("r2l-depth", depth), ("r2l-surface", surface)):
-        write_legacy_file(tmp_path / layout / "data_1.npy", np.concatenate([rays, extra], 1))
+        write_rows(tmp_path / layout / "data_1.npy", np.concatenate([rays, extra], 1))
         source = LegacySource(tmp_path / layout, moved.info, 0, layout)
         read = source.batch_of(torch.from_numpy(source.rows(np.arange(50))))
         torch.testing.assert_close(read.depth, torch.from_numpy(0.5 * depth[:, 0]), atol=1e-4, rtol=1e-4)
@@ -81,7 +90,7 @@ def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
 
 def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
     rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
-    write_legacy_file(tmp_path / "train_0.npy", rows)
+    write_rows(tmp_path / "train_0.npy", rows)
     with pytest.raises(LumigraphError, match="r2l-surface or dylin"):
         LegacySource(tmp_path, scene.info, 0)
     with pytest.raises(LumigraphError, match="9 columns, the file has 12"):
@@ -93,7 +102,7 @@ def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
 
 
 def test_ten_columns_need_their_name(tmp_path: Path, scene: Scene) -> None:
-    write_legacy_file(tmp_path / "data_1.npy", np.ones((8, 10)))
+    write_rows(tmp_path / "data_1.npy", np.ones((8, 10)))
     with pytest.raises(LumigraphError, match="r2l-depth"):
         LegacySource(tmp_path, scene.info, 0)
 
@@ -106,8 +115,8 @@ def test_damaged_files_are_named(tmp_path: Path, scene: Scene, content: bytes) -
 
 
 def test_files_of_two_kinds_are_refused(tmp_path: Path, scene: Scene) -> None:
-    write_legacy_file(tmp_path / "data_1.npy", np.ones((8, 9)))
-    write_legacy_file(tmp_path / "data_2.npy", np.ones((8, 10)))
+    write_rows(tmp_path / "data_1.npy", np.ones((8, 9)))
+    write_rows(tmp_path / "data_2.npy", np.ones((8, 10)))
     with pytest.raises(LumigraphError, match=r"data_2\.npy"):
         LegacySource(tmp_path, scene.info, 0)
 
@@ -116,3 +125,59 @@ def test_too_few_rays_for_a_file(tmp_path: Path, scene: Scene) -> None:
     with pytest.raises(LumigraphError, match="fewer than 4096"):
         export_legacy(shards_of(tmp_path / "s", scene, views=2), tmp_path / "rays")
     assert not (tmp_path / "rays").exists()
+
+
+def test_photos_can_be_mixed_in(tmp_path: Path, scene: Scene) -> None:
+    write_rows(tmp_path / "data_1.npy", np.random.default_rng(0).uniform(size=(64, 9)))
+    photos = PhotoSource(scene.views["train"], 0)
+    mixed = MixedSource(LegacySource(tmp_path, scene.info, 0), photos, 0.5)
+    source = HardPool(mixed, 20, (0.2, 0.2), 1, seed=0)
+    for step in range(7):  # after five the pool is full and its rays, of both kinds, come along
+        batch = source.batch(step, 20)
+        ids = batch.rays.camera_ids
+        assert ids is not None
+        assert bool((ids[:10] == -1).all())
+        assert torch.equal(ids[10:20], photos.batch(step, 10).rays.camera_ids)
+        source.observe(batch, torch.rand(len(batch.rays)))
+    assert len(batch.rays) == 24
+
+
+def test_own_ray_files_are_replaced_when_told(tmp_path: Path, scene: Scene) -> None:
+    shards = shards_of(tmp_path / "s", scene, views=22)
+    assert export_legacy(shards, tmp_path / "rays") == 2
+    first = (tmp_path / "rays" / "data_1.npy").read_bytes()
+    with pytest.raises(LumigraphError, match="--overwrite"):
+        export_legacy(shards, tmp_path / "rays", seed=1)
+    assert export_legacy(shards, tmp_path / "rays", seed=1, overwrite=True) == 2
+    assert (tmp_path / "rays" / "data_1.npy").read_bytes() != first
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "data_3.npy", "data_01.npy", "data_4.npy/deeper"])
+def test_folder_with_anything_else_is_never_replaced(
+    tmp_path: Path, scene: Scene, teacher: Run, name: str, capsys
+) -> None:
+    export_legacy(shards_of(tmp_path / "s", scene, views=22), tmp_path / "rays")
+    foreign = tmp_path / "rays" / name
+    foreign.parent.mkdir(exist_ok=True)
+    foreign.write_text("years of work")
+    bake = ["bake", str(teacher.path), "--out", str(tmp_path / "out"), "--views", "2", "--width", "4"]
+    assert main([*bake, "--legacy", str(tmp_path / "rays"), "--overwrite"]) == 2
+    message = capsys.readouterr().err
+    assert f"has not written: {name.partition('/')[0]}" in message
+    assert "Choose another folder for --legacy" in message
+    assert foreign.read_text() == "years of work"
+    assert not (tmp_path / "out").exists()  # told before baking, not after
+
+
+def test_place_of_ray_files_is_checked_before_baking(tmp_path: Path, teacher: Run, capsys) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "data_1.npy").write_text("rays")
+    bake = ["bake", str(teacher.path), "--out", str(tmp_path / "a" / "out"), "--views", "2", "--width", "4"]
+    for legacy, words in (
+        ("full", "exists already"),
+        ("a/out", "take the place of the pseudo views"),
+        ("a", "take the place of the pseudo views"),
+    ):
+        assert main([*bake, "--legacy", str(tmp_path / legacy)]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

@@ -55,9 +55,10 @@ def shards(tmp_path: Path, scene: Scene) -> Path:
 def distilled(shards: Path, folder: Path, steps: int) -> Run:
     options = TrainOptions(run=folder, max_steps=steps, device="cpu", precision="float32")
     origin = from_shards(shards, 0)
-    run = begin("r2l", LEARNER, origin.info, options, {})
+    config = replace(LEARNER, training_steps=steps)  # so many make the whole schedule
+    run = begin("r2l", config, origin.info, options, {})
     torch.manual_seed(0)
-    fit(run.new_renderer(), with_hard_rays(origin.source, LEARNER, 0), run, options, origin.validation)
+    fit(run.new_renderer(), with_hard_rays(origin.source, config, 0), run, options, origin.validation)
     return run
 
 

@@ -1,5 +1,7 @@
 """Pseudo views on disk: the same bytes however baking was cut up, and damage that is noticed."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.cli.main import main
+from lumigraph.configs.r2l import R2LConfig
 from lumigraph.distillation.bake import _bake_part, bake, bake_shards, prepare, quantise
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Plan, Shards, finish, is_written, read_plan
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.scene import Scene
+from lumigraph.students.r2l import R2L
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 
@@ -38,7 +43,6 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_views_come_back(tmp_path: Path, scene: Scene, bits: int) -> None:
     shards = baked(tmp_path / "s", scene, bits=bits, depth=True)
-    shards.verify()
     assert len(shards) == 7
     assert {path.name for path in (tmp_path / "s").iterdir()} == {
         "index.json",
@@ -78,6 +82,81 @@ def test_killed_baking_goes_on_to_the_same_bytes(tmp_path: Path, scene: Scene, t
         _bake_part(teacher.path, two, "cpu", "float32", rank, 2)
     finish(two, plan)
     assert bytes_of(two) == bytes_of(tmp_path / "whole")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_damaged_views_are_refused_and_made_anew(tmp_path: Path, teacher: Run, removed: bool, capsys) -> None:
+    """From the command line: what the message says to do is enough."""
+    views = tmp_path / "views"
+    common = ["--device", "cpu", "--precision", "float32"]
+    bake = ["bake", str(teacher.path), "--out", str(views), "--views", "7", "--views-per-shard", "3", *common]
+    small = ["--width", "16", "--depth", "6", "--points", "4", "--octaves", "3", "--rays", "32"]
+    student = tmp_path / "student"
+    distil = ["distill", "r2l", str(views), "--run", str(student), "--max-steps", "2", *small, *common]
+    assert main(bake) == 0
+    good = bytes_of(views)
+    kept = (views / "00000.npy").stat().st_mtime_ns
+    for name in ("00001.npy", "00002.npy"):
+        flip(views / name)
+    capsys.readouterr()
+    assert main(distil) == 2
+    message = capsys.readouterr().err
+    assert "00001.npy" in message
+    assert "--resume" in message
+    assert not student.exists()
+    if removed:
+        (views / "00001.npy").unlink()
+    assert main([*bake, "--resume"]) == 0
+    assert (
+        "4 now" in capsys.readouterr().out
+    )  # views of the two damaged files, the second one found by itself
+    assert bytes_of(views) == good
+    assert (views / "00000.npy").stat().st_mtime_ns == kept
+    assert main(distil) == 0
+    assert main([*bake, "--resume"]) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_of_colours_and_depth_only_the_damaged_file_is_made_anew(tmp_path: Path, scene: Scene) -> None:
+    folder, plan = tmp_path / "s", plan_of(scene, depth=True)
+    baked(folder, scene, depth=True)
+    good = bytes_of(folder)
+    times = {name: (folder / name).stat().st_mtime_ns for name in plan.names()}
+    flip(folder / "00001.depth.npy")
+    assert prepare(folder, plan, resume=True, overwrite=False)
+    assert not (folder / "00001.depth.npy").exists()
+    bake_shards(Ball(), folder, plan, list(range(plan.count)))
+    finish(folder, plan)
+    assert bytes_of(folder) == good
+    changed = {name for name, before in times.items() if (folder / name).stat().st_mtime_ns != before}
+    assert changed == {"00001.depth.npy"}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_killed_at_its_first_file(tmp_path: Path, scene: Scene, resume: bool) -> None:
+    folder = tmp_path / "s"
+    code = """
+import os, sys
+from pathlib import Path
+from lumigraph.files import new_file
+
+with new_file(Path(sys.argv[1]) / "plan.json"):
+    os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 9
+    assert [path.name.startswith(".plan.json.tmp") for path in folder.iterdir()] == [True]
+    plan = plan_of(scene)
+    assert prepare(folder, plan, resume=resume, overwrite=False)
+    bake_shards(Ball(), folder, plan, list(range(plan.count)))
+    finish(folder, plan)
+    assert not list(folder.glob(".*"))
+    assert len(Shards.open(folder)) == 7
 
 
 @pytest.mark.slow
@@ -121,10 +200,10 @@ def test_damage_is_named(tmp_path: Path, scene: Scene) -> None:
     with pytest.raises(LumigraphError, match=r"does not hold.*00001\.npy"):
         Shards.open(tmp_path / "s")
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    with pytest.raises(LumigraphError, match="altered"):
-        Shards.open(tmp_path / "s").verify()
+    with pytest.raises(LumigraphError, match=r"altered.*00001\.npy.*--resume"):
+        Shards.open(tmp_path / "s")
     path.unlink()
-    with pytest.raises(LumigraphError, match="no such file"):
+    with pytest.raises(LumigraphError, match=r"missing.*00001\.npy.*--resume"):
         Shards.open(tmp_path / "s")
     del shards
     index = tmp_path / "s" / "index.json"
@@ -159,6 +238,25 @@ def test_mixture_has_both_parts(tmp_path: Path, scene: Scene) -> None:
     assert len(batch.rays) == 40
     assert (batch.rays.camera_ids == -1).sum() == 10
     assert torch.equal(batch.rgba[10:], photos.batch(0, 30).rgba)
+
+
+@pytest.mark.parametrize("first", ["views", "photos"])
+def test_mixture_keeps_the_depth_that_one_part_has(tmp_path: Path, scene: Scene, first: str) -> None:
+    """The other part's is unknown, and a student learns from what is known."""
+    views = ShardSource(baked(tmp_path / "s", scene, depth=True), 0)
+    photos = PhotoSource(scene.views["train"], 0)
+    mixed = MixedSource(views, photos, 0.25) if first == "views" else MixedSource(photos, views, 0.75)
+    batch = mixed.batch(0, 40)
+    assert batch.depth is not None
+    pseudo = batch.rays.camera_ids == -1
+    assert int(pseudo.sum()) == 10
+    assert bool(batch.depth[~pseudo].isnan().all())
+    assert torch.equal(batch.depth[pseudo].nan_to_num(-1), views.batch(0, 10).depth.nan_to_num(-1))
+    assert bool(batch.depth[pseudo].isfinite().any())
+    config = R2LConfig(width=16, depth=6, points=4, octaves=3, learn_depth=True)
+    losses = R2L.from_scene(config, scene.info).losses(batch, 0, 0)
+    assert 0 < float(losses.terms["depth"]) < float("inf")
+    assert MixedSource(photos, photos, 0.5).batch(0, 40).depth is None
 
 
 def test_colours_are_rounded() -> None:

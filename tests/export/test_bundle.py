@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lumigraph.cli.export import main as export_main
+from lumigraph.cli.main import main as lumigraph_main
 from lumigraph.cli.opening import open_renderer
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.r2l import R2LConfig
@@ -126,11 +127,23 @@ def test_the_manifest_says_all_a_player_needs(run: Run, finished: Path) -> None:
     assert decode_image(finished / "poster.png").shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_bundle_tells_nothing_of_the_folders_it_was_made_in(run: Run, finished: Path) -> None:
+def test_a_bundle_tells_nothing_of_where_its_run_and_it_were_written(run: Run, finished: Path) -> None:
     for path in finished.iterdir():
         content = path.read_bytes()
         assert str(run.path).encode() not in content
         assert str(finished.parent).encode() not in content
+
+
+def test_a_bundle_names_the_scene_that_eval_is_to_find(tmp_path: Path) -> None:
+    (tmp_path / "scene").mkdir()
+    info = replace(_info(), source=str(tmp_path / "scene"))
+    run = Run.create(tmp_path / "run", "r2l", CONFIG, info, TrainOptions(run=tmp_path / "run"))
+    run.save_weights(run.new_renderer(), 1)
+    assert "scene_relative_to_run" in run.provenance
+    manifest = write_bundle(run, tmp_path / "bundle", check_views=1)
+    assert manifest["scene"]["source"] == str(tmp_path / "scene")
+    assert "scene_relative_to_run" not in manifest["provenance"]["run"]
+    assert BundleRenderer(tmp_path / "bundle").info.source == str(tmp_path / "scene")
 
 
 # ---- a bundle is a renderer
@@ -207,6 +220,30 @@ def test_a_finished_bundle_is_not_replaced_without_being_told(run: Run, bundle: 
     with pytest.raises(LumigraphError, match="--overwrite"):
         write_bundle(run, bundle)
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, '{"name": "a web site", "icons": []}', "[]", "{"])
+def test_what_is_not_a_bundle_is_never_replaced(
+    run: Run, tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    if content is not None:
+        (out / "manifest.json").write_text(content)
+    before = sorted(path.name for path in out.iterdir())
+    assert lumigraph_main(["export", str(run.path), "--out", str(out), "--overwrite"]) == 2
+    message = capsys.readouterr().err
+    assert "not a bundle (no manifest.json of ours)" in message
+    assert "Choose another folder for --out" in message
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_bundle_of_any_version_is_replaced_when_told(run: Run, bundle: Path) -> None:
+    _change(bundle, _set(2, "schema"))
+    (bundle / "view.onnx").unlink()
+    write_bundle(run, bundle, check_views=1, overwrite=True)
+    assert bundles.read_manifest(bundle)["schema"] == bundles.SCHEMA
 
 
 def test_a_teacher_is_refused_with_what_can_be_exported(tmp_path: Path) -> None:

@@ -37,6 +37,44 @@ def test_round_trip_and_two_are_kept(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_older_ones_stay_when_the_new_one_cannot_be_read_back(tmp_path, monkeypatch):
+    for step in (5, 10):
+        save_checkpoint(tmp_path, sample(step))
+    rename = Path.rename
+
+    def flipping(path, target):
+        """The disk has changed a bit by the time the checkpoint is in place."""
+        rename(path, target)
+        state = target / "state.safetensors"
+        data = bytearray(state.read_bytes())
+        data[-1] ^= 1
+        state.write_bytes(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", flipping)
+        with pytest.raises(LumigraphError, match=r"cannot be read back.*state\.safetensors.*--resume"):
+            save_checkpoint(tmp_path, sample(15))
+    assert {5, 10} <= {int(path.name[5:]) for path in list_checkpoints(tmp_path)}
+    back = newest_checkpoint(tmp_path, lambda message: None)
+    assert back is not None
+    assert back.step == 10
+
+
+def test_damaged_ones_of_later_steps_do_not_push_out_intact_ones(tmp_path):
+    for step in (5, 20):
+        save_checkpoint(tmp_path, sample(step))
+    later = tmp_path / "step-00000030"
+    (tmp_path / "step-00000020").rename(later)
+    for damaged in (later, tmp_path / "step-00000040"):
+        damaged.mkdir(exist_ok=True)
+        (damaged / "manifest.json").write_text("{}")
+    save_checkpoint(tmp_path, sample(10))
+    back = newest_checkpoint(tmp_path, lambda message: None)
+    assert back is not None
+    assert back.step == 10
+    assert (tmp_path / "step-00000005").is_dir()
+
+
 def test_nothing_there(tmp_path):
     assert newest_checkpoint(tmp_path / "absent", pytest.fail) is None
 

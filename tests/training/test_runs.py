@@ -64,6 +64,36 @@ def test_what_is_not_a_run_is_never_replaced(ball, student, options):
     assert (options.run / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"model_type": "llama", "schema": "v1"}',
+        '{"method": "ppo", "schema": "1"}',
+        '{"schema": 1}',
+        "[1]",
+        "{",
+    ],
+)
+def test_config_of_another_program_is_no_run(ball, student, options, content):
+    options.run.mkdir()
+    (options.run / "config.json").write_text(content)
+    (options.run / "model.safetensors").write_text("hours of a download")
+    overwriting = dataclasses.replace(options, overwrite=True)
+    with pytest.raises(LumigraphError, match=r"not a run \(no config\.json of ours\).*another folder"):
+        Run.create(options.run, "r2l", student, ball.info, overwriting)
+    assert sorted(path.name for path in options.run.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_run_of_any_version_is_replaced_when_told(run, ball, student, options):
+    run.save_weights(run.new_renderer(), 3)
+    edit(run.path / "config.json", schema=7, novelty=True)
+    with pytest.raises(LumigraphError, match="--overwrite"):
+        Run.create(options.run, "r2l", student, ball.info, options)
+    Run.create(options.run, "r2l", student, ball.info, dataclasses.replace(options, overwrite=True))
+    assert not run.weights.exists()
+    assert Run.open(run.path).config == student
+
+
 def test_run_without_anything_saved_is_replaced(run, ball, student, options):
     Run.create(options.run, "r2l", student, ball.info, options)
 

@@ -58,10 +58,13 @@ def main(argv: list[str]) -> None:
     _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.distillation.bake import bake, prepare
-    from lumigraph.distillation.legacy import export_legacy
+    from lumigraph.distillation.legacy import check_legacy_folder, export_legacy
     from lumigraph.distillation.shards import Shards
     from lumigraph.training.runs import Run
 
+    if arguments.legacy is not None:
+        # Now, not after hours of baking.
+        check_legacy_folder(arguments.legacy, arguments.overwrite)
     plan = _plan(arguments, Run.open(arguments.run))
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
         done = bake(
@@ -91,6 +94,12 @@ def _check(arguments: Arguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    if arguments.legacy is not None and arguments.out.resolve().is_relative_to(arguments.legacy.resolve()):
+        raise LumigraphError(
+            "the ray files would take the place of the pseudo views",
+            where=arguments.legacy,
+            todo="Choose a folder for --legacy that --out is not in",
+        )
 
 
 def _plan(arguments: Arguments, run):

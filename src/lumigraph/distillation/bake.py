@@ -18,8 +18,10 @@ import torch
 from lumigraph.distillation.shards import (
     Plan,
     finish,
+    is_whole,
     is_written,
     read_plan,
+    remove_damaged,
     write_array,
     write_plan,
 )
@@ -46,11 +48,13 @@ class Baked:
 
 
 def prepare(folder: Path, plan: Plan, *, resume: bool, overwrite: bool) -> bool:
-    """Begins a folder, or reopens it to go on; false when it is finished already.
+    """Begins a folder, or reopens it to go on; false when it is finished already and all of it is intact. Of a
+    finished one, files that were altered are removed, to be made anew.
 
     Raises:
         LumigraphError: the folder holds something else, or views of another plan; or the disk is too small.
     """
+    remove_stale(folder)  # first: a process that was killed at its first file has left nothing else
     there = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     if there:
         begun = read_plan(folder) if folder.is_dir() else None
@@ -70,9 +74,8 @@ def prepare(folder: Path, plan: Plan, *, resume: bool, overwrite: bool) -> bool:
             )
         else:
             _same(begun, plan, folder)
-            remove_stale(folder)
-            if (folder / "index.json").is_file():
-                return not all(is_written(folder, plan, shard) for shard in range(plan.count))
+            if (folder / "index.json").is_file() and not remove_damaged(folder):
+                return False
     missing = sum(
         plan.nbytes // plan.count for shard in range(plan.count) if not is_written(folder, plan, shard)
     )
@@ -123,7 +126,8 @@ def bake_shards(
         arrays = [np.stack(colours)] + ([np.stack(depths)] if plan.depth else [])
         # Colours last: what is looked for first exists only when the rest does.
         for name, values in reversed(list(zip(plan.files(shard), arrays, strict=True))):
-            write_array(folder, plan, name, values)
+            if not is_whole(folder, plan, name):
+                write_array(folder, plan, name, values)
     width, height = plan.size
     return Baked(views, views * width * height, time.perf_counter() - start)
 

@@ -42,6 +42,7 @@ class HardPool(RaySource):
         """Steps after which the pool is full; the last may overshoot, as in the published code."""
         self._pool: dict[str, Tensor] = {}
         self._drawn = torch.empty(0, dtype=torch.int64)
+        self._device: torch.device | None = None
 
     @property
     def size(self) -> int:
@@ -92,16 +93,19 @@ class HardPool(RaySource):
                 self._pool[name] = torch.cat([self._pool[name], values])
             self._pool["fills"] = self._fills + 1
 
-    def reset(self) -> None:
-        """Empties the pool."""
-        self._pool = {}
-
     def to(self, device: torch.device) -> "HardPool":
         self.source.to(device)
-        self._pool = {
-            name: values if name == "fills" else values.to(device) for name, values in self._pool.items()
-        }
+        self._device = device
+        self._pool = self._placed(self._pool)
         return self
+
+    def _placed(self, pool: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pool on the device of the batches; how full it is stays on the CPU, where it is asked for every step."""
+        device = self._device
+        return {
+            name: values.to("cpu" if name == "fills" else device or values.device)
+            for name, values in pool.items()
+        }
 
     @property
     def nbytes(self) -> int:
@@ -114,7 +118,10 @@ class HardPool(RaySource):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         inner = {name.removeprefix(_INNER): v for name, v in state.items() if name.startswith(_INNER)}
         self.source.load_state_dict(inner)
-        self._pool = {name: values for name, values in state.items() if not name.startswith(_INNER)}
+        # A checkpoint is read into CPU memory, after the source was told its device.
+        self._pool = self._placed(
+            {name: values for name, values in state.items() if not name.startswith(_INNER)}
+        )
 
 
 def _rows_of(batch: Batch) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ Nine columns are always `r2l`. Ten are `r2l-depth` (DyLiN's ten columns exist in
 origins are in the units of the capture, so both are taken through the scene's world transform.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,7 +24,7 @@ from torch import Tensor
 from lumigraph.distillation.shard_source import draws
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
-from lumigraph.files import io_errors, new_file, new_folder
+from lumigraph.files import io_errors, new_folder, require_replaceable
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
@@ -33,6 +34,9 @@ from lumigraph.training.sources import RaySource
 Layout = Literal["r2l", "r2l-depth", "r2l-surface", "dylin"]
 COLUMNS: dict[str, int] = {"r2l": 9, "r2l-depth": 10, "r2l-surface": 12, "dylin": 12}
 RAYS_PER_FILE = 4096
+_WRITTEN = re.compile(r"data_[1-9]\d*\.npy")
+_BYTES = 128 + RAYS_PER_FILE * 9 * 4
+"""Size of every file that `export_legacy` writes: numpy's header and the rays."""
 _GROUP = 100
 """Views that are shuffled together, as in the published generator: all of them need not fit into memory."""
 
@@ -42,7 +46,11 @@ def export_legacy(shards: Shards, folder: Path, *, seed: int = 0, overwrite: boo
 
     Rays of 100 views at a time are shuffled and cut into files of 4096; what is left over goes on into the next
     group, and what is left at the very end is dropped.
+
+    Raises:
+        LumigraphError: see `check_legacy_folder`; or the views have too few rays for one file.
     """
+    check_legacy_folder(folder, overwrite)
     files, rest = 0, np.empty((0, 9), np.float32)
     with new_folder(folder, overwrite) as temporary:
         for first in range(0, len(shards), _GROUP):
@@ -62,6 +70,25 @@ def export_legacy(shards: Shards, folder: Path, *, seed: int = 0, overwrite: boo
                 todo="Bake more views",
             )
     return files
+
+
+def check_legacy_folder(folder: Path, overwrite: bool) -> None:
+    """Raises `LumigraphError` when ray files may not be put into `folder`: it is not empty and `overwrite` is false,
+    or it holds anything but files such as `export_legacy` writes."""
+    require_replaceable(folder, overwrite)
+    with io_errors(folder):
+        foreign = [path.name for path in folder.iterdir() if not _is_ours(path)] if folder.is_dir() else []
+    if foreign:
+        raise LumigraphError(
+            f"there is something here that `bake --legacy` has not written: {min(foreign)}",
+            where=folder,
+            todo="Choose another folder for --legacy, or remove this one yourself",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    regular = path.is_file() and not path.is_symlink()
+    return regular and bool(_WRITTEN.fullmatch(path.name)) and path.stat().st_size == _BYTES
 
 
 def _rows_of_view(shards: Shards, view: int) -> np.ndarray:
@@ -159,6 +186,8 @@ class LegacySource(RaySource):
                 near=self._template.near.expand(count),
                 far=self._template.far.expand(count),
                 times=rows[:, 6] if self.layout == "dylin" else None,
+                # No captured image's, as with pseudo views: photos, which have numbers, can be mixed in.
+                camera_ids=torch.full((count,), -1),
             ),
             rgba=torch.nn.functional.pad(rgb.clamp(0, 1), (0, 1), value=1.0),
             depth=self._depth(rows),
@@ -209,9 +238,3 @@ def _layout(columns: int, given: Layout | None, where: Path) -> Layout:
             else "9, 10 and 12 columns can be read",
         )
     return given or "r2l"
-
-
-def write_legacy_file(path: Path, rows: np.ndarray) -> None:
-    """Writes one ray file, wholly or not at all."""
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.save(file, rows.astype(np.float32), allow_pickle=False)

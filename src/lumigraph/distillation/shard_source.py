@@ -74,12 +74,10 @@ class MixedSource(RaySource):
             for source, count in zip(self.parts.values(), counts, strict=True)
             if count
         ]
-        depths = [batch.depth for batch in batches]
-        known = [depth for depth in depths if depth is not None]
         return Batch(
             rays=concatenate([batch.rays for batch in batches]),
             rgba=torch.cat([batch.rgba for batch in batches]),
-            depth=torch.cat(known) if len(known) == len(batches) else None,
+            depth=_joined_depths(batches),
         )
 
     def observe(self, batch: Batch, squared_error: torch.Tensor) -> None:
@@ -110,3 +108,16 @@ class MixedSource(RaySource):
             source.load_state_dict(
                 {key.removeprefix(name): v for key, v in state.items() if key.startswith(name)}
             )
+
+
+def _joined_depths(batches: list[Batch]) -> torch.Tensor | None:
+    """Depths of all batches, NaN (unknown) for those that have none; None where no batch has any."""
+    if all(batch.depth is None for batch in batches):
+        return None
+    unknown = float("nan")
+    return torch.cat(
+        [
+            torch.full_like(batch.rgba[:, 0], unknown) if batch.depth is None else batch.depth
+            for batch in batches
+        ]
+    )

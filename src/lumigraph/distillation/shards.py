@@ -23,6 +23,7 @@ from lumigraph.scenes.scene import SceneInfo
 
 SCHEMA = 1
 KIND = "lumigraph pseudo views"
+_ADVICE = "Give the same bake command with --resume: it makes what is missing or damaged anew"
 _KEYS = {"kind", "schema", "rows", "bits", "depth", "cameras", "scene", "provenance"}
 
 Bits = Literal[8, 16]
@@ -160,13 +161,16 @@ def write_array(folder: Path, plan: Plan, name: str, values: np.ndarray) -> None
         np.ascontiguousarray(values).tofile(file)
 
 
+def is_whole(folder: Path, plan: Plan, name: str) -> bool:
+    """Whether a file of a shard is there at its full size."""
+    path = folder / name
+    with io_errors(path):
+        return path.is_file() and path.stat().st_size == expected_bytes(plan, name)
+
+
 def is_written(folder: Path, plan: Plan, shard: int) -> bool:
     """Whether all files of a shard are there at their full size."""
-    with io_errors(folder):
-        return all(
-            (folder / name).is_file() and (folder / name).stat().st_size == expected_bytes(plan, name)
-            for name in plan.files(shard)
-        )
+    return all(is_whole(folder, plan, name) for name in plan.files(shard))
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -197,21 +201,49 @@ def finish(folder: Path, plan: Plan) -> None:
         (folder / "plan.json").unlink(missing_ok=True)
 
 
+def read_index(folder: Path) -> tuple[Plan, dict[str, str]]:
+    """The plan of a finished folder, and the SHA-256 of every file; anything else raises `LumigraphError`."""
+    where = folder / "index.json"
+    data = read_json(where)
+    plan = Plan.from_json(data, where)
+    files = data.get("files")
+    if not isinstance(files, dict) or set(files) != set(plan.names()):
+        raise LumigraphError("the index does not list the shards", where=where, todo="Bake again")
+    checksums = {}
+    for name, entry in files.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            raise LumigraphError(f"the index has no checksum of {name}", where=where, todo="Bake again")
+        checksums[name] = entry["sha256"]
+    return plan, checksums
+
+
+def remove_damaged(folder: Path) -> bool:
+    """Removes from a finished folder the files that are not those that were written; whether any is lacking now."""
+    plan, checksums = read_index(folder)
+    lacking = False
+    for name, checksum in checksums.items():
+        if not is_whole(folder, plan, name) or sha256(folder / name) != checksum:
+            lacking = True
+            with io_errors(folder / name):
+                (folder / name).unlink(missing_ok=True)
+    return lacking
+
+
 class Shards:
     """A finished folder of pseudo views, its arrays mapped into memory."""
 
-    def __init__(self, folder: Path, plan: Plan, checksums: dict[str, str]):
+    def __init__(self, folder: Path, plan: Plan):
         self.folder, self.plan = folder, plan
-        self._checksums = checksums
         self._arrays = [self._map(plan.files(shard)[0]) for shard in range(plan.count)]
         self._depths = [self._map(plan.files(shard)[1]) for shard in range(plan.count)] if plan.depth else []
 
     @classmethod
     def open(cls, folder: Path) -> "Shards":
-        """Opens a folder that `bake` has finished.
+        """Opens a folder that `bake` has finished. All of it is read once, to compare checksums: a student would
+        learn a flipped bit without a word.
 
         Raises:
-            LumigraphError: it is missing, unfinished, of another schema, or a file is missing or of a wrong size.
+            LumigraphError: it is missing, unfinished, of another schema, or a file is missing or was altered.
         """
         folder = Path(folder)
         if not (folder / "index.json").is_file():
@@ -221,21 +253,15 @@ class Shards:
                 where=folder,
                 todo="Go on with bake --resume" if begun else "Give one that `lumigraph bake` has written",
             )
-        where = folder / "index.json"
-        data = read_json(where)
-        plan = Plan.from_json(data, where)
-        files = data.get("files")
-        if not isinstance(files, dict) or set(files) != set(plan.names()):
-            raise LumigraphError("the index does not list the shards", where=where, todo="Bake again")
-        checksums = {}
-        for name, entry in files.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-                raise LumigraphError(f"the index has no checksum of {name}", where=where, todo="Bake again")
-            checksums[name] = entry["sha256"]
-        return cls(folder, plan, checksums)
+        plan, checksums = read_index(folder)
+        shards = cls(folder, plan)
+        shards._verify(checksums)
+        return shards
 
     def _map(self, name: str) -> np.ndarray:
         path, plan = self.folder / name, self.plan
+        if not path.is_file():
+            raise LumigraphError("the shard is missing", where=path, todo=_ADVICE)
         header = array_header(plan, name)
         with io_errors(path), path.open("rb") as file:
             size = path.stat().st_size
@@ -246,19 +272,16 @@ class Shards:
                 if begins_right
                 else "the shard does not hold the array that the index describes",
                 where=path,
-                todo="Remove index.json and this file, then bake again with --resume",
+                todo=_ADVICE,
             )
         with io_errors(path):
             return np.memmap(path, plan.type_of(name), "r", len(header), plan.shape(name))
 
-    def verify(self) -> None:
-        """Compares every file with its checksum; a difference raises `LumigraphError`."""
-        for name, checksum in self._checksums.items():
+    def _verify(self, checksums: dict[str, str]) -> None:
+        for name, checksum in checksums.items():
             if sha256(self.folder / name) != checksum:
                 raise LumigraphError(
-                    "the shard was altered since it was written",
-                    where=self.folder / name,
-                    todo="Remove index.json and this file, then bake again with --resume",
+                    "the shard was altered since it was written", where=self.folder / name, todo=_ADVICE
                 )
 
     def __len__(self) -> int:

@@ -57,8 +57,8 @@ def write_bundle(
     Whatever goes wrong, nothing is left at `out`.
 
     Raises:
-        LumigraphError: the method has no such graph, a library is missing, `out` exists, or torch and
-            onnxruntime differ by more than 1/255.
+        LumigraphError: the method has no such graph, a library is missing, `out` exists (with `overwrite`:
+            and is no bundle), or torch and onnxruntime differ by more than 1/255.
     """
     graphs.require_libraries((*graphs.WRITERS, "onnxruntime"), "export")
     graphs.require_portable(run.method)
@@ -66,6 +66,7 @@ def write_bundle(
         raise LumigraphError(
             "a bundle is checked on one camera at least", todo="Choose a number of 1 or more"
         )
+    _check_replaceable(Path(out), overwrite)
     cameras = evenly_spread(run.info, check_views)
     with files.new_folder(out, overwrite) as folder:
         renderer = run.load_renderer("cpu").eval()
@@ -100,6 +101,18 @@ def write_bundle(
         files.write_json(folder / MANIFEST, manifest)
         BundleRenderer(folder)  # it opens: checksums, ports and scene are what a reader will find
     return manifest
+
+
+def _check_replaceable(out: Path, overwrite: bool) -> None:
+    files.require_replaceable(out, overwrite)
+    with files.io_errors(out):
+        filled = out.is_dir() and any(out.iterdir())
+    if filled and not is_bundle(out):
+        raise LumigraphError(
+            f"there is something here that is not a bundle (no {MANIFEST} of ours)",
+            where=out,
+            todo="Choose another folder for --out, or remove this one yourself",
+        )
 
 
 def evenly_spread(info: SceneInfo, count: int) -> Cameras:
@@ -159,7 +172,8 @@ def _camera(camera: Cameras) -> dict[str, Any]:
 
 
 def _provenance(run: Run, renderer: Renderer) -> dict[str, Any]:
-    # Where the scene was on this disk says nothing to whoever opens the bundle.
+    # Where the scene lay as seen from the run says nothing without the run. `scene.source` in the manifest does say
+    # where it lay on this disk: that is where eval and render look for it.
     history = {key: value for key, value in run.provenance.items() if key != "scene_relative_to_run"}
     return {
         "run": history,
@@ -178,8 +192,13 @@ def _provenance(run: Run, renderer: Renderer) -> dict[str, Any]:
 
 
 def is_bundle(folder: str | Path) -> bool:
-    """Whether a folder claims to be a bundle."""
-    return (Path(folder) / MANIFEST).is_file()
+    """Whether a folder has a bundle's manifest, of whatever version; its files are not looked at."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = files.read_json(path) if path.is_file() else None
+    except LumigraphError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

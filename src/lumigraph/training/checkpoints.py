@@ -46,10 +46,11 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint below `folder` and removes all but the last two; returns its folder.
+    """Writes a checkpoint below `folder`, reads it back, and keeps one older; returns its folder.
 
     Raises:
-        LumigraphError: a tensor of the renderer is not finite (nothing is written), or the disk fails.
+        LumigraphError: a tensor of the renderer is not finite (nothing is written), the disk fails, or what was
+            written is not what is read (nothing is removed).
     """
     broken = [name for name, tensor in checkpoint.part("renderer").items() if not _is_finite(tensor)]
     if broken:
@@ -76,9 +77,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             for name in _FILES
         }
         write_json(temporary / "manifest.json", {"schema": SCHEMA, "files": files})
-    for old in list_checkpoints(folder)[KEPT:]:
+    try:
+        _require_intact(path)
+    except LumigraphError as error:
+        raise LumigraphError(
+            f"the checkpoint just written cannot be read back: {error.what}",
+            where=error.where,
+            todo="Check the disk: the earlier checkpoints are kept, --resume goes on from them",
+        ) from error
+    # One with a later number is damaged, else training would have gone on from it: it is not one of those to keep.
+    older = [entry for entry in list_checkpoints(folder) if _step_of(entry) < checkpoint.step]
+    for old in older[KEPT - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -91,11 +106,27 @@ def list_checkpoints(folder: Path) -> list[Path]:
         return []
     with io_errors(folder):
         found = [entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name)]
-    return sorted(found, key=lambda entry: int(entry.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=_step_of, reverse=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Reads one checkpoint folder; a missing, altered or foreign file raises `LumigraphError`."""
+    _require_intact(path)
+    state = _object(path / "state.json")
+    tensors, _ = load_tensors(path / "state.safetensors")
+    try:
+        return Checkpoint(
+            step=int(state["step"]),
+            seconds=float(state["seconds"]),
+            tensors=tensors,
+            numbers=dict(state["numbers"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LumigraphError(f"the checkpoint lacks {error}", where=path / "state.json") from error
+
+
+def _require_intact(path: Path) -> None:
+    """Raises `LumigraphError` unless every file has the size and SHA-256 of the manifest."""
     manifest = _object(path / "manifest.json")
     if manifest.get("schema") != SCHEMA:
         raise LumigraphError(
@@ -109,17 +140,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
             size = (path / name).stat().st_size
         if size != listed.get("bytes") or sha256(path / name) != listed.get("sha256"):
             raise LumigraphError("the file does not match the checkpoint's manifest", where=path / name)
-    state = _object(path / "state.json")
-    tensors, _ = load_tensors(path / "state.safetensors")
-    try:
-        return Checkpoint(
-            step=int(state["step"]),
-            seconds=float(state["seconds"]),
-            tensors=tensors,
-            numbers=dict(state["numbers"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise LumigraphError(f"the checkpoint lacks {error}", where=path / "state.json") from error
 
 
 def _object(path: Path) -> dict[str, Any]:

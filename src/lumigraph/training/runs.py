@@ -260,9 +260,11 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
         empty = path.is_dir() and not any(path.iterdir())
     if empty:
         return
-    if not (path / "config.json").is_file():
+    if not _is_run(path):
         raise LumigraphError(
-            "there is something here that is not a run", where=path, todo="Choose another folder for --run"
+            "there is something here that is not a run (no config.json of ours)",
+            where=path,
+            todo="Choose another folder for --run, or remove this one yourself",
         )
     if overwrite:
         return
@@ -287,6 +289,16 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
             where=path,
             todo="Pass --resume to go on with it, --overwrite to replace it, or choose another folder",
         )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run, of whatever version. Many programs write a config.json."""
+    where = path / "config.json"
+    try:
+        data = read_json(where) if where.is_file() else None
+    except LumigraphError:
+        return False
+    return isinstance(data, dict) and type(data.get("schema")) is int and isinstance(data.get("method"), str)
 
 
 def stored_options(options: TrainOptions) -> dict[str, Any]:
