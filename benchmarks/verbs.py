@@ -28,9 +28,9 @@ def trained(run: Path) -> dict[str, Any]:
     return {**training, "usual_rays_per_second": round(median(rates)) if rates else None}
 
 
-def evaluated(renderer: Path, report: Path) -> dict[str, Any]:
+def evaluated(renderer: Path, report: Path, device: str = "auto") -> dict[str, Any]:
     """The figures of `eval` on the test views, rounded for a table."""
-    verb("eval", renderer, "--json", report)
+    verb("eval", renderer, "--json", report, "--device", device)
     result = read_json(report)
     return {
         "psnr": round(result["psnr"], 3),

@@ -141,7 +141,7 @@ def _comparison(views: Views, index: int, teacher: Renderer, student: Renderer) 
 def _notes(result: Mapping[str, Any]) -> list[str]:
     return [
         "Everything is measured on views that no training step saw and that chose no checkpoint; the curves are "
-        "measured on validation views, at some thousand fixed pixels.",
+        "measured on validation views (training views, where a scene has none), at some thousand fixed pixels.",
         "Rays per second count whole views of the held-out cameras, one after the other, with all threads.",
         "Errors are absolute differences to the photo, averaged over the three channels.",
         *(f"{name}: {text}" for name, text in result["definitions"].items() if isinstance(text, str)),

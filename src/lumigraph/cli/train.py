@@ -9,7 +9,6 @@ from lumigraph.configs.common import TrainOptions
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
-    from lumigraph.scenes.scene import Scene
     from lumigraph.training.fit import TrainResult
     from lumigraph.training.runs import Run
 
@@ -54,15 +53,11 @@ def main(argv: list[str]) -> None:
         PhotoSource(scene.split("train"), options.seed),
         run,
         options,
-        validation=_validation(scene),
+        validation=scene.views.get("val") or scene.views["train"],
+        # Without validation views training is watched with its own photos, which shows collapse and gives pictures.
+        held_out="val" in scene.views,
     )
     report(run, result, "train")
-
-
-def _validation(scene: "Scene"):
-    """The views to watch training with: never the test views. A scene without validation views is watched
-    with its own training views, which shows collapse and gives a picture."""
-    return scene.views.get("val") or scene.views["train"]
 
 
 def report(run: "Run", result: "TrainResult", verb: str) -> None:
@@ -72,7 +67,8 @@ def report(run: "Run", result: "TrainResult", verb: str) -> None:
 
     if result.interrupted:
         stop(f"stopped at step {result.step:,}; the same command with --resume goes on", EXIT_CODE)
-    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on validation pixels"
+    kind = "validation" if result.held_out else "training"
+    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on {kind} pixels"
     sys.stdout.write(f"{run.path}: {result.step:,} steps in {clock_time(result.seconds)}{psnr}\n")
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lumigraph.errors import LumigraphError
+
 Device = str
 """`auto`, `cpu`, `cuda` or `cuda:N`: a plain string, so that torch need not be imported to parse it."""
 
@@ -32,3 +34,13 @@ class TrainOptions:
     """Go on from the last checkpoint of this run folder; start afresh where there is none."""
     overwrite: bool = False
     """Replace a finished run."""
+
+    def __post_init__(self) -> None:
+        """Raises LumigraphError for numbers that mean nothing."""
+        if self.seed < 0:
+            raise LumigraphError(f"--seed must not be negative, and is {self.seed}")
+        if self.devices < 1:
+            raise LumigraphError(f"--devices must be at least 1, not {self.devices}")
+        for name, value in (("--max-steps", self.max_steps), ("--max-minutes", self.max_minutes)):
+            if value is not None and not value > 0:
+                raise LumigraphError(f"{name} must be positive, not {value}", todo="Pass a larger number")

@@ -70,6 +70,43 @@ class NGPConfig:
     camera_lr: float = 0.0001
     """Learning rate of the corrections (radians, and units of the scene's half box)."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers of which no field can be made."""
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, and is {value}")
+        for name in ("hold", "final_lr", "occupancy_share", "occupancy_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in {least}..{most}, not {getattr(self, name)}")
+        if self.finest_resolution < self.base_resolution:
+            raise ValueError(
+                f"finest_resolution {self.finest_resolution} is below base_resolution {self.base_resolution}"
+            )
+
+
+_POSITIVE = (
+    "training_steps", "hidden", "geometry_features", "colour_layers", "occupancy_interval", "steps",
+    "samples", "first_rays", "most_rays", "lr", "network_lr", "final_lr",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "occupancy_warmup", "coarse_steps", "step_growth", "opacity_weight", "distortion_weight", "camera_lr",
+)  # fmt: skip
+_RANGES = {
+    "levels": (1, 64),
+    "features": (1, 16),
+    "log2_entries": (4, 28),
+    "base_resolution": (2, 1 << 16),
+    "finest_resolution": (2, 1 << 20),
+    "cells": (2, 512),
+    "cascades": (1, 16),
+}
 
 PRESETS = {
     "cpu": NGPConfig(),
@@ -78,7 +115,7 @@ PRESETS = {
         levels=16,
         features=2,
         log2_entries=19,
-        finest_resolution=2048,
+        finest_resolution=1024,
         cells=128,
         occupancy_warmup=256,
         occupancy_share=0.25,
@@ -88,6 +125,7 @@ PRESETS = {
         coarse_steps=0,
         samples=1 << 18,
         first_rays=8192,
+        most_rays=8192,
         lr=0.01,
         network_lr=0.01,
         hold=0.0,

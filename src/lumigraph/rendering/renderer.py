@@ -5,6 +5,7 @@ Teachers, students and exported bundles are all `Renderer`s, so evaluation, movi
 viewers are written once. A bundle does not train; it implements `render` only.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
+from lumigraph.rendering.machine import has_bfloat16, resolve_precision
+
+log = logging.getLogger("lumigraph")
 
 DEFAULT_CHUNK = 1 << 14
 """Rays that `Renderer.view` renders at a time unless a method sets its own `chunk`."""
@@ -127,6 +132,8 @@ class Renderer(nn.Module):
     compute_dtype: torch.dtype = torch.float32
     """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings
     stay float32."""
+    knows_bfloat16: bool = False
+    """Whether the method goes by `compute_dtype`; the others compute in float32."""
 
     @classmethod
     def from_scene(cls, config: Any, info: Any) -> "Renderer":
@@ -141,6 +148,23 @@ class Renderer(nn.Module):
         if tensor is None:
             tensor = next(self.buffers(), None)
         return torch.device("cpu") if tensor is None else tensor.device
+
+    def set_precision(self, name: str) -> None:
+        """Sets `compute_dtype` from "auto", "float32" or "bfloat16", for the device that the renderer is on.
+
+        Raises:
+            LumigraphError: bfloat16 is asked for, and the method does not know it.
+        """
+        wanted = resolve_precision(name, self.device)
+        if wanted == torch.bfloat16 and not self.knows_bfloat16:
+            if name != "auto":
+                raise LumigraphError(
+                    "this method computes in float32 only", todo="Leave --precision out, or pass float32"
+                )
+            wanted = torch.float32
+        if wanted == torch.bfloat16 and not has_bfloat16(self.device):
+            log.warning("this processor has no bfloat16 arithmetic; --precision float32 is faster here")
+        self.compute_dtype = wanted
 
     # ------------------------------------------------------------------ rendering
 

@@ -42,7 +42,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 
-FUSED_CHUNK = 2048
+FUSED_CHUNK = 3072
 """Rays that go through the network together on a CPU: large enough for the matrix products, small for the caches."""
 _STREAM = 0xD1342543DE82EF95
 """Odd 64-bit constant that keeps the jitter of different seeds apart."""
@@ -52,6 +52,7 @@ class R2L(Renderer):
     """The student: code of a ray -> residual MLP -> colour (and, if configured, depth)."""
 
     chunk = 1 << 16
+    knows_bfloat16 = True
 
     def __init__(self, config: R2LConfig, near: float, far: float, background: Background):
         """`near`, `far`: depths of the first and the last point, scene units."""

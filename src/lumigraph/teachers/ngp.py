@@ -199,7 +199,9 @@ class NGP(Renderer):
 
     def _training_rule(self, step: int) -> StepRule:
         """Longer steps at first: while all is fog, many rays teach more than fine sampling of a few."""
-        stretch = max(1.0, 4.0 * (1 - step / max(1, self.config.coarse_steps)))
+        if step >= self.config.coarse_steps:
+            return self.rule
+        stretch = max(1.0, 4.0 * (1 - step / self.config.coarse_steps))
         return replace(self.rule, shortest=stretch * self.rule.shortest, longest=stretch * self.rule.longest)
 
     def _adapt_rays(self, rays: int, samples: int) -> None:
@@ -264,10 +266,9 @@ class NGP(Renderer):
         """Weights, gradients and moments; samples before and after thinning with the activations kept of each."""
         config = self.config
         kept = 4 * (2 * self.grid.layout.width + (2 + 2 * config.colour_layers) * config.hidden + 100)
-        marched = 4 * (self.grid.layout.width + config.hidden + 10)
-        return (
-            super().memory_estimate(rays) + config.samples * (kept + 8 * marched) + 8 * self.rule.most * rays
-        )
+        # Once space has emptied, a step takes more rays than the first; pictures are rendered in chunks.
+        rays = max(self.chunk, min(config.most_rays, max(rays, config.samples)))
+        return super().memory_estimate(rays) + 4 * config.samples * kept + 8 * self.rule.most * rays
 
     def warm_up(self, batch: Batch, seed: int) -> None:
         """Also compiles the kernels of the optimiser and of the occupancy update."""

@@ -3,11 +3,13 @@ its rays come from."""
 
 import logging
 import os
+import shutil
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
@@ -16,16 +18,15 @@ from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.serial import config_to_json
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, require_disk
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.machine import (
     available_memory,
-    has_bfloat16,
     resolve_device,
-    resolve_precision,
     set_threads,
 )
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import SceneInfo
-from lumigraph.training.checkpoints import KEPT, Checkpoint, newest_checkpoint
+from lumigraph.training.checkpoints import KEPT, Checkpoint, list_checkpoints, newest_checkpoint
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.progress import ProgressLine, clock_time
 from lumigraph.training.runs import Run, load_weights
@@ -51,6 +52,8 @@ class TrainResult:
     train_psnr: float | None = None
     val_psnr: float | None = None
     rays_per_second: float = 0.0
+    held_out: bool = True
+    """Whether `val_psnr` is that of views which training never saw; else it is that of training views."""
     best_step: int | None = None
     """With early stopping: the step whose weights were kept."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -112,9 +115,7 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
         problem = f"background {before.background}, now {now.background}"
     elif before.downscale != now.downscale:
         problem = f"--downscale {before.downscale}, now {now.downscale}"
-    elif len(before.cameras["train"]) != len(now.cameras["train"]) or not torch.equal(
-        before.cameras["train"].size.cpu(), now.cameras["train"].size.cpu()
-    ):
+    elif not _same_cameras(before.cameras["train"], now.cameras["train"]):
         problem = "other training views"
     else:
         return
@@ -125,6 +126,13 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
     )
 
 
+def _same_cameras(before: Cameras, now: Cameras) -> bool:
+    """Whether two batches are as many cameras of the same sizes in the same places."""
+    if len(before) != len(now) or not torch.equal(before.size.cpu(), now.size.cpu()):
+        return False
+    return torch.allclose(before.camera_to_world.cpu(), now.camera_to_world.cpu(), atol=1e-4)
+
+
 def fit(
     renderer: Renderer,
     source: RaySource,
@@ -132,6 +140,7 @@ def fit(
     options: TrainOptions,
     validation: ValidationViews | None = None,
     *,
+    held_out: bool = True,
     initial_step: int = 0,
     early_stopping: EarlyStopping | None = None,
     cadence: Cadence | None = None,
@@ -146,6 +155,7 @@ def fit(
 
     Args:
         validation: views to measure and draw; without them training is only watched on its own rays.
+        held_out: whether training never sees the pixels of `validation`; where it does, nothing is called validation.
         initial_step: number of the first step (fine-tuning goes on counting); `max_steps` counts from it.
         early_stopping: needs `validation`; the best weights are put back at the end.
 
@@ -171,12 +181,6 @@ def fit(
         line.say(f"going on from step {begun.step:,} ({clock_time(begun.seconds)} of training)")
         if (spent := budget.spent(begun.step, begun.seconds)) is not None:
             return _nothing_left(renderer, run, begun, spent, device, line)
-    _set_precision(renderer, options, device, line)
-    check_memory(renderer, source, device, line)
-    check_disk(renderer, run)
-    line.say("reading photos, preparing kernels")
-    if begun is None:
-        torch.manual_seed(options.seed)
     task = RayTask(renderer, source, budget, options.seed, begun)
     interrupts = interrupts or Interrupts()
     best = None if early_stopping is None else BestWeights(early_stopping)
@@ -189,26 +193,62 @@ def fit(
         interrupts,
         cadence=cadence or Cadence(),
         validation=validation,
+        held_out=held_out,
         best=best,
         history=[] if begun is None else list(begun.numbers.get("history", [])),
     )
     if begun is None and not quiet:
         _unfinish(run)
     try:
-        with interrupts.watching(), io_errors(run.path):
-            _train(task, watch, device, options.devices)
-            if not quiet:
-                _finish(task, watch)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise LumigraphError(
-            "memory ran out during training",
-            where=run.path,
-            todo="Use fewer rays per step, a smaller preset, or a larger --downscale; --resume goes on",
-        ) from error
+        _prepare(renderer, source, run, options, device, line)
+        _carry_out(task, watch, device, options.devices)
+    except LumigraphError:
+        if not quiet and not task.begun:
+            _discard(run)
+        raise
     finally:
         line.close()
     renderer.to(device).eval()
     return _result(task, watch)
+
+
+def _carry_out(task: RayTask, watch: Watch, device: torch.device, devices: int) -> None:
+    """Trains, and on the first process writes what came of it."""
+    if not task.begun:
+        torch.manual_seed(task.seed)
+    try:
+        with watch.interrupts.watching(), io_errors(watch.run.path):
+            _train(task, watch, device, devices)
+            if process_rank() == 0:
+                _finish(task, watch)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise LumigraphError(
+            "memory ran out during training",
+            where=watch.run.path,
+            todo="Use fewer rays per step, a smaller preset, or a larger --downscale; --resume goes on",
+        ) from error
+
+
+def _discard(run: Run) -> None:
+    """Removes a run in which no step was made: what training was given was at fault, and nothing half-written stays."""
+    if not run.weights.exists() and not list_checkpoints(run.checkpoints):
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _prepare(
+    renderer: Renderer,
+    source: RaySource,
+    run: Run,
+    options: TrainOptions,
+    device: torch.device,
+    line: ProgressLine,
+) -> None:
+    """Device and arithmetic; whether memory and disk suffice."""
+    renderer.to(device)
+    renderer.set_precision(options.precision)
+    check_memory(renderer, source, device, line)
+    check_disk(renderer, run)
+    line.say("reading photos, preparing kernels")
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
@@ -216,9 +256,6 @@ def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
     steps, minutes = options.max_steps, options.max_minutes
     if steps is None and minutes is None:
         steps = run.config.training_steps
-    for name, value in (("--max-steps", steps), ("--max-minutes", minutes)):
-        if value is not None and not value > 0:
-            raise LumigraphError(f"{name} must be positive, not {value}", todo="Pass a larger number")
     return Budget(
         first_step=initial_step,
         last_step=None if steps is None else initial_step + steps,
@@ -227,20 +264,20 @@ def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:
     )
 
 
-def _set_precision(
-    renderer: Renderer, options: TrainOptions, device: torch.device, line: ProgressLine
-) -> None:
-    renderer.compute_dtype = resolve_precision(options.precision, device)
-    if renderer.compute_dtype == torch.bfloat16 and not has_bfloat16(device):
-        line.say("warning: this processor has no bfloat16 arithmetic; --precision float32 is faster here")
-
-
 def check_memory(renderer: Renderer, source: RaySource, device: torch.device, line: ProgressLine) -> None:
-    """Prints the memory that training is going to take beside what is available; refuses when far beyond."""
+    """Prints the memory that training is going to take beside what is available; refuses when far beyond.
+
+    On a CPU that is the process as it stands, training, and the images; on an accelerator, training alone.
+    """
+    on_cpu = device.type == "cpu"
     training, images = renderer.memory_estimate(renderer.rays_per_step), source.nbytes
-    needed = training + (images if device.type == "cpu" else 0)
+    needed = training + (images if on_cpu else 0)
+    already = psutil.Process().memory_info().rss if on_cpu else 0
     available = available_memory(device)
-    text = f"memory: about {needed / 1e9:.1f} GB needed, {available / 1e9:.1f} GB available"
+    text = (
+        f"memory: about {(already + needed) / 1e9:.1f} GB needed, "
+        f"{(already + available) / 1e9:.1f} GB available"
+    )
     if needed > FAR_BEYOND * available:
         raise LumigraphError(
             text, todo="Use fewer rays per step, a smaller preset, a larger --downscale, or a larger machine"
@@ -293,7 +330,8 @@ def _finish(task: RayTask, watch: Watch) -> None:
     run, best = watch.run, watch.best
     watch.line.close(watch.status())
     watch.save()
-    if best is not None and best.tensors and watch.reason != "interrupted":
+    if best is not None and watch.reason != "interrupted":
+        watch.offer()  # the steps since the last look count as well
         load_weights(task.renderer, best.tensors, where=run.path)
     watch.last_measurement()
     run.save_weights(task.renderer, task.step)
@@ -312,6 +350,7 @@ def _result(task: RayTask, watch: Watch) -> TrainResult:
         train_psnr=watch.train_psnr,
         val_psnr=watch.val_psnr,
         rays_per_second=float(round(watch.rays_per_second)),
+        held_out=watch.held_out,
         best_step=None if watch.best is None else watch.best.step,
         history=watch.history,
     )

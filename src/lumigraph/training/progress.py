@@ -24,6 +24,8 @@ class Status:
     val_psnr: float | None
     seconds: float
     seconds_left: float | None
+    held_out: bool = True
+    """Whether `val_psnr` is that of views which training never saw."""
 
     def line(self) -> str:
         """The line without colours."""
@@ -32,7 +34,7 @@ class Status:
         if self.train_psnr is not None:
             parts.append(f"train {self.train_psnr:.2f} dB")
         if self.val_psnr is not None:
-            parts.append(f"val {self.val_psnr:.2f} dB")
+            parts.append(f"{'val' if self.held_out else 'photos'} {self.val_psnr:.2f} dB")
         parts.append(f"{clock_time(self.seconds)} used")
         if self.seconds_left is not None:
             parts.append(f"{clock_time(self.seconds_left)} left")

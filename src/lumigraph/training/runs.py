@@ -23,7 +23,7 @@ from lumigraph.configs.registry import load_config_class, load_renderer_class
 from lumigraph.configs.serial import config_from_json, config_to_json
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, load_tensors, new_folder, read_json, save_tensors, write_json
-from lumigraph.rendering.machine import resolve_device, resolve_precision
+from lumigraph.rendering.machine import resolve_device
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
@@ -199,8 +199,8 @@ class Run:
         place = resolve_device(device)
         renderer = self.new_renderer()
         load_weights(renderer, self._newest_weights(), where=self.path)
-        renderer.compute_dtype = resolve_precision(precision, place)
-        return renderer.to(place).eval()
+        renderer.to(place).set_precision(precision)
+        return renderer.eval()
 
     def _newest_weights(self) -> dict[str, torch.Tensor]:
         saved: tuple[int, dict[str, torch.Tensor]] | None = None

@@ -114,6 +114,8 @@ class RayTask(LightningModule):
         self.window = Window()
         self.seconds = 0.0
         """Training time that schedules go by: `clock`, agreed between processes."""
+        self.begun = checkpoint is not None
+        """Whether there is anything worth keeping: a step was made, now or before."""
         self._checkpoint = checkpoint
         self._initial_lrs: list[float] = []
         self._optimiser: torch.optim.Optimizer | None = None
@@ -201,6 +203,7 @@ class RayTask(LightningModule):
         self.source.observe(drawn, losses.squared_error.detach())
         self.window.add(drawn, losses)
         self.step = step + 1
+        self.begun = True
 
     def _drawn(self, number: int, rays: int) -> Batch:
         batch = self.source.batch(number, rays)

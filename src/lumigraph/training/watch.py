@@ -19,7 +19,7 @@ from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.progress import ProgressLine, Status
 from lumigraph.training.runs import Run
 from lumigraph.training.task import RayTask, Window
-from lumigraph.training.validation import Probe, ValidationViews, psnr, write_preview
+from lumigraph.training.validation import PROBE_RAYS, PROBE_VIEWS, Probe, ValidationViews, psnr, write_preview
 
 log = logging.getLogger("lumigraph")
 
@@ -107,11 +107,13 @@ class Watch(Callback):
         *,
         cadence: Cadence,
         validation: ValidationViews | None,
+        held_out: bool,
         best: BestWeights | None,
         history: list[dict[str, Any]],
     ):
         self.run, self.task, self.line, self.interrupts = run, task, line, interrupts
         self.cadence, self.validation, self.best, self.history = cadence, validation, best, history
+        self.held_out = held_out
         self.reason: str | None = None
         self.train_psnr: float | None = None
         self.val_psnr: float | None = None
@@ -143,7 +145,9 @@ class Watch(Callback):
             self._writer = SummaryWriter(str(self.run.logs), purge_step=self.task.step, flush_secs=30)
             background = self.task.renderer.background
             if self.validation is not None:
-                self._probe = Probe.of_views(self.validation, background)
+                # Early stopping decides by it, so it looks at more.
+                size = {} if self.best is None else {"count": 4 * PROBE_RAYS, "most_views": 8 * PROBE_VIEWS}
+                self._probe = Probe.of_views(self.validation, background, **size)
             else:
                 self._probe = Probe.of_source(self.task.source, background)
 
@@ -153,7 +157,7 @@ class Watch(Callback):
             for chore in self._chores.values():
                 chore.restart(now)
             if self.best is not None and not self.best.tensors and self._leads:
-                self.best.offer(self.task, self._measure())
+                self.offer()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -196,7 +200,12 @@ class Watch(Callback):
         best = self.best
         if best is None or (self.task.step - self.task.budget.first_step) % best.rule.every:
             return None
-        return "no more gain" if best.offer(self.task, self._measure()) else None
+        return "no more gain" if self.offer() else None
+
+    def offer(self) -> bool:
+        """Measures these weights for early stopping; whether patience is at its end."""
+        assert self.best is not None
+        return self.best.offer(self.task, self._measure())
 
     # ------------------------------------------------------------------ chores
 
@@ -324,6 +333,7 @@ class Watch(Callback):
             rays_per_second=self.rays_per_second,
             train_psnr=self.train_psnr,
             val_psnr=self.val_psnr,
+            held_out=self.held_out,
             seconds=now,
             seconds_left=None if done <= 0 else now * (1 - done) / done,
         )

@@ -1,0 +1,90 @@
+"""`train` as scripts call it: resuming, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumigraph.cli.main import main
+from lumigraph.files import load_tensors, read_json
+from lumigraph.scenes.procedural import make_scene, write_blender
+
+SMALL = ["--levels", "4", "--log2-entries", "12", "--finest-resolution", "64", "--cells", "16"]
+SMALL += ["--steps", "64", "--samples", "1024"]
+SCENE = "builtin:still:24"
+
+
+def train(run: Path, *more: str, scene: str = SCENE) -> int:
+    return main(["train", "ngp", scene, "--run", str(run), "--device", "cpu", *SMALL, *more])
+
+
+def test_resumed_equals_whole(tmp_path: Path) -> None:
+    assert train(tmp_path / "whole", "--max-steps", "40") == 0
+    assert train(tmp_path / "parts", "--max-steps", "23", "--resume") == 0
+    assert train(tmp_path / "parts", "--max-steps", "40", "--resume") == 0
+    whole, parts = (load_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("whole", "parts"))
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    # Another seed is another run, so the comparison says something.
+    assert train(tmp_path / "other", "--max-steps", "40", "--seed", "1") == 0
+    other = load_tensors(tmp_path / "other" / "weights.safetensors")[0]
+    assert not torch.equal(whole["grid.table"], other["grid.table"])
+
+
+def test_schedules_end_with_the_methods_own_steps(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--training-steps", "5") == 0
+    assert read_json(tmp_path / "run" / "results.json")["training"]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--levels", "0"], "levels must lie in 1..64"),
+        (["--cells", "1"], "cells must lie in"),
+        (["--finest-resolution", "8"], "below base_resolution"),
+        (["--hold", "2"], "hold must lie in 0..1"),
+        (["--lr", "nan"], "lr must be positive"),
+        (["--seed", "-1"], "--seed must not be negative"),
+        (["--devices", "0"], "--devices must be at least 1"),
+        (["--max-steps", "0"], "--max-steps must be positive"),
+        (["--precision", "bfloat16"], "float32 only"),
+        (["--samples", "9000000000"], "GB needed"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(
+    tmp_path: Path, options: list[str], words: str, capsys
+) -> None:
+    try:
+        code = train(tmp_path / "run", *options)
+    except SystemExit as stopped:
+        code = stopped.code
+    said = capsys.readouterr().err
+    assert code == 2, said
+    # Usage errors are framed, and their lines broken.
+    assert words in " ".join(said.replace("│", " ").split()), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_photo_leaves_nothing(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "scene"
+    write_blender(make_scene("still", 3, 1, 1, size=16), folder)
+    photo = next((folder / "train").glob("*.png"))
+    photo.write_bytes(photo.read_bytes()[:60])
+    assert train(tmp_path / "run", "--max-steps", "3", scene=str(folder)) == 2
+    assert photo.name in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_going_on_with_other_photos_is_refused(tmp_path: Path, capsys) -> None:
+    write_blender(make_scene("still", 3, 1, 1, size=16), tmp_path / "one")
+    write_blender(make_scene("still", 3, 1, 1, size=16, seed=5), tmp_path / "other")
+    assert train(tmp_path / "run", "--max-steps", "3", scene=str(tmp_path / "one")) == 0
+    assert train(tmp_path / "run", "--max-steps", "6", "--resume", scene=str(tmp_path / "other")) == 2
+    assert "other training views" in capsys.readouterr().err
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
+    write_blender(make_scene("still", 3, 0, 1, size=16), tmp_path / "scene")
+    assert train(tmp_path / "run", "--max-steps", "3", scene=str(tmp_path / "scene")) == 0
+    assert "dB on training pixels" in capsys.readouterr().out
+    assert read_json(tmp_path / "run" / "results.json")["training"]["held_out"] is False
