@@ -84,7 +84,9 @@ def test_distortion_by_brute_force() -> None:
     expected = brute(density)
     weight = torch.randn(len(expected), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     twin = density.clone().requires_grad_()
-    (by_twin,) = torch.autograd.grad(reference.composite(twin, rgb, t, dt, offsets, 0.0)[3] @ weight, twin)
+    by_sums = reference.composite(twin, rgb, t, dt, offsets, 0.0)[3]
+    torch.testing.assert_close(by_sums.detach(), expected, rtol=1e-9, atol=1e-12)
+    (by_twin,) = torch.autograd.grad(by_sums @ weight, twin)
     for sample in range(0, len(density), 7):
         step = torch.zeros_like(density)
         step[sample] = 1e-5
@@ -145,3 +147,37 @@ def test_rays_without_samples() -> None:
     nothing = torch.zeros(0)
     out = composite(nothing, torch.zeros(0, 3), nothing, nothing, torch.zeros(4, dtype=torch.long))
     assert all(part.shape[0] == 3 and not part.any() for part in out)
+
+
+def test_distortion_far_away_is_that_of_all_pairs() -> None:
+    """Sums over what lies in front lose nothing to the distance from the camera, in single precision."""
+    density, rgb, t, dt, offsets = some_rays(20)
+    far = t + 500
+    w = reference.padded(density * dt, offsets).double()
+    w = torch.exp(w - w.cumsum(1)) * (1 - torch.exp(-w))
+    at, length = reference.padded(far, offsets).double(), reference.padded(dt, offsets).double()
+    pairs = w[:, :, None] * w[:, None, :] * (at[:, :, None] - at[:, None, :]).abs()
+    expected = pairs.sum((1, 2)) + (w**2 * length).sum(1) / 3
+    found = reference.composite(density, rgb, far, dt, offsets, 0.0)[3]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_the_twin_keeps_grows_with_the_samples_and_not_with_their_pairs() -> None:
+    rays, most = 3, 400
+    density = torch.rand(rays * most, requires_grad=True)
+    t, dt = torch.linspace(2, 6, most).repeat(rays), torch.full((rays * most,), 0.01)
+    largest = 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = reference.composite(
+            density, torch.rand(rays * most, 3), t, dt, most * torch.arange(rays + 1), 0.0
+        )
+    assert largest <= 3 * rays * most
+    out[3].sum().backward()
+    assert density.grad is not None
+    assert density.grad.any()

@@ -1,5 +1,7 @@
 """The occupancy grid: what cameras cannot see stays closed, the rest finds the density that is there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -64,6 +66,29 @@ def test_unseen_cells_are_closed_and_stay_closed(cascades: int) -> None:
     assert torch.equal(grid.occupied == 0, closed)
     grid.reset()
     assert torch.equal(grid.occupied == 0, closed)
+
+
+@pytest.mark.parametrize("lens", ["fisheye", "pincushion"])
+def test_a_lens_that_sees_wide_closes_nothing_that_it_sees(lens: str) -> None:
+    """Its widest rays are far beyond what size and focal length alone would tell."""
+    changed = {"focal": torch.full((1, 2), 12.8), "fisheye": True}
+    if lens == "pincushion":
+        changed = {"distortion": torch.tensor([[-0.12, 0.0, 0.0, 0.0, 0.0, 0.0]])}
+    seen_from = replace(camera([0.0, -0.7, 0.0], 20.0), **changed)
+    slope = seen_from.view_rays(0).directions @ seen_from.camera_to_world[0, :, :3]
+    assert float((slope[..., 0] / slope[..., 2]).abs().max()) > (2.5 if lens == "fisheye" else 1.0)
+    grid = OccupancyGrid(32, 2, 1.0, 0.95)
+    grid.mark_unseen(seen_from, BOX)
+    closed = grid.occupied == 0
+    rays = seen_from.view_rays(0).flatten()
+    for cascade in range(2):
+        half = 2.0**cascade
+        points = rays.points(torch.linspace(0.02, 2, 100).expand(len(rays), -1)).reshape(-1, 3)
+        x, y, z = ((points[points.abs().amax(1) < half] / half + 1) * 16).long().unbind(1)
+        assert not closed[cascade, z, y, x].any()
+        # What lies well behind the camera is closed.
+        behind = centres(32, half)[..., 1] < -0.7 - 0.25 * half
+        assert closed[cascade][behind].all()
 
 
 def test_converges_to_a_known_density() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lumigraph.geometry.bounds import Bounds
@@ -15,6 +15,10 @@ LEAST = 0.25
 """The threshold falls with the mean density, but not below this share of what hides anything."""
 BLOCKS = 32
 """Visibility is decided for blocks of cells, this many along an axis."""
+MARGIN = 0.1
+"""Slope by which a camera is taken to see farther than it does: poses are not exact, and may be refined."""
+BORDER_RAYS = 65
+"""Rays along each side of a picture that tell how far a camera sees."""
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """Density at points in core coordinates, per unit of core length."""
@@ -99,17 +103,27 @@ class OccupancyGrid(nn.Module):
         return ((corner + jitter) / n * 2 - 1) * 2.0**cascade
 
 
-def _seen(points: Float[Tensor, "n 3"], radius: Tensor, cameras: Cameras) -> Tensor:
+def _seen(points: Float[Tensor, "n 3"], radius: Tensor, cameras: Cameras) -> Bool[Tensor, " n"]:
     """Whether a ball about each point is, at least partly, in the picture of some camera and in front of it."""
     seen = torch.zeros(len(points), dtype=torch.bool)
-    rotation, position = cameras.camera_to_world[:, :, :3], cameras.camera_to_world[:, :, 3]
     for camera in range(len(cameras)):
-        local = (points - position[camera]) @ rotation[camera]
-        depth = local[:, 2]
-        # The pinhole model with a margin of the ball's own size and of a tenth of the picture for distortion.
-        reach = radius / depth.clamp(min=1e-6) + 0.1
-        slope = local[:, :2].abs() / depth.clamp(min=1e-6)[:, None]
-        size, focal, principal = cameras.size[camera], cameras.focal[camera], cameras.principal[camera]
-        widest = torch.maximum(principal, size - principal) / focal
-        seen |= (depth > -radius) & ((slope <= widest + reach[:, None]).all(1) | (local.norm(dim=1) < radius))
+        pose = cameras.camera_to_world[camera]
+        local = (points - pose[:, 3]) @ pose[:, :3]
+        slope = _widest_slopes(cameras, camera) + MARGIN
+        # A picture's side is a plane through the camera: how far the centre lies beyond it.
+        beyond = (local[:, :2].abs() - slope * local[:, 2:]) / torch.sqrt(1 + slope**2)
+        seen |= (local[:, 2] > -radius) & (beyond <= radius).all(1)
     return seen
+
+
+def _widest_slopes(cameras: Cameras, camera: int) -> Float[Tensor, "2"]:
+    """The largest |x| / z and |y| / z of the rays of a camera, found along the border of its picture: there every lens
+    that can be inverted sees farthest."""
+    right, bottom = (cameras.size[camera] - 1).tolist()
+    share = torch.linspace(0, 1, BORDER_RAYS)
+    zero, one = torch.zeros(BORDER_RAYS), torch.ones(BORDER_RAYS)
+    x = torch.cat([share, share, zero, one]) * right
+    y = torch.cat([zero, one, share, share]) * bottom
+    rays = cameras.rays(torch.full((len(x),), camera), x.round().long(), y.round().long())
+    local = rays.directions @ cameras.camera_to_world[camera, :, :3]
+    return (local[:, :2] / local[:, 2:]).abs().amax(0)

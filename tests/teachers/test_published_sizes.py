@@ -1,0 +1,72 @@
+"""Steps, cascades and threshold of the preset "paper" against the published ones, in the units of a scene whose core
+is the cube of side 1 (instant-ngp's and ngp_pl's `scale` is half the side of the largest cube)."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lumigraph.configs.ngp import PRESETS
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.rendering.volume import reference
+from lumigraph.rendering.volume.samples import CoreRays
+from lumigraph.teachers.ngp import DIAGONAL, NGP, OPAQUE_STEP
+
+HALF = 0.5
+SHORTEST, THRESHOLD = 1.691456e-3, 5.91206676
+"""sqrt(3) / 1024, and 0.01 over it."""
+
+
+def paper(cascades: int, unbounded: bool) -> NGP:
+    """Its networks are made small: sizes of steps do not depend on them."""
+    config = replace(PRESETS["paper"], cascades=cascades, levels=2, log2_entries=8, finest_resolution=32)
+    return NGP(config, Bounds(torch.full((3,), -HALF), torch.full((3,), HALF), unbounded), "white", 1)
+
+
+def test_a_bounded_scene_has_one_cascade_and_one_step() -> None:
+    renderer = paper(5, unbounded=False)
+    assert len(renderer.occupancy.occupied) == 1
+    assert renderer.rule.shortest * HALF == pytest.approx(SHORTEST, rel=1e-6)
+    assert renderer.rule.longest == renderer.rule.shortest
+    assert renderer.rule.growth == 0
+    # 1 - exp(-threshold * step) is about the part of the light that makes a cell count.
+    assert renderer.occupancy.threshold / HALF == pytest.approx(THRESHOLD, rel=1e-8)
+    assert renderer.occupancy.threshold * renderer.rule.shortest == pytest.approx(OPAQUE_STEP)
+
+
+@pytest.mark.parametrize(
+    ("scale", "cascades", "longest"),
+    [(0.5, 1, 1.353165e-2), (4, 4, math.sqrt(3) * 8 / 128), (16, 6, 0.4330127), (64, 8, math.sqrt(3))],
+)
+def test_cascades_reach_the_scale_and_steps_stay_in_their_limits(
+    scale: float, cascades: int, longest: float
+) -> None:
+    renderer = paper(cascades, unbounded=True)
+    assert renderer.occupancy.occupied.shape == (cascades, 128, 128, 128)
+    assert HALF * 2 ** (cascades - 1) == scale
+    assert max(1 + math.ceil(math.log2(2 * scale)), 1) == cascades
+    assert renderer.rule.shortest * HALF == pytest.approx(SHORTEST, rel=1e-6)
+    assert renderer.rule.longest * HALF == pytest.approx(longest, rel=1e-6)
+    assert renderer.rule.growth == 1 / 256
+    assert renderer.occupancy.threshold / HALF == pytest.approx(THRESHOLD, rel=1e-8)
+
+
+def test_marched_steps_follow_the_rule() -> None:
+    """Along the diagonal of the core: 1024 equal steps where the scene is bounded; t / 256 beyond that elsewhere."""
+    corner = torch.ones(1, 3)
+    rays = CoreRays(
+        -corner, corner / math.sqrt(3), torch.zeros(1), torch.full((1,), 1000.0), speed=torch.ones(1)
+    )
+    bounded = paper(1, unbounded=False)
+    everything = torch.ones(1, 8, 8, 8, dtype=torch.uint8)
+    _, t, dt, _ = reference.march(rays, everything, bounded.rule, False, torch.zeros(1))
+    assert len(t) in (1024, 1025)
+    torch.testing.assert_close(dt * HALF, torch.full_like(dt, SHORTEST))
+    assert float(t[-1] + dt[-1]) == pytest.approx(DIAGONAL, rel=2e-3)
+    wide = paper(6, unbounded=True)
+    _, t, dt, _ = reference.march(
+        rays, torch.ones(6, 8, 8, 8, dtype=torch.uint8), wide.rule, True, torch.zeros(1)
+    )
+    torch.testing.assert_close(dt * HALF, (t * HALF / 256).clamp(SHORTEST, 0.4330127))
+    assert float(dt.max()) > 10 * float(dt.min())
