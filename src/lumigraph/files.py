@@ -380,8 +380,9 @@ def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXE
 def decode_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
     """Decodes an image to uint8 [H, W, 3], or [H, W, 4] with straight alpha where the file has alpha.
 
-    Grey becomes three equal channels, palettes are resolved, 16 bits are rounded to 8. An EXIF orientation is
-    ignored: camera poses refer to the pixels as stored.
+    Grey becomes three equal channels, palettes are resolved. 16-bit grey is rounded to 8 bits; of 16-bit colours
+    Pillow decodes the upper eight bits only, which rounds them down. An EXIF orientation is ignored: camera poses
+    refer to the pixels as stored.
 
     Raises:
         LumigraphError: the file is missing, not an image, damaged, or has more than `max_pixels` pixels.

@@ -7,19 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.bounds import Bounds, contract, fit_bounds, fit_near_far, ngp_bounds, uncontract
-from lumigraph.geometry.rays import Rays
+from lumigraph.geometry.bounds import Bounds, contract, ngp_bounds, uncontract
 
 BOX = Bounds(torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([3.0, 2.0, 1.0]))
 NORMS = ["linf", "l2"]
-
-
-def make_rays(origins, directions, near=0.0, far=100.0) -> Rays:
-    origins, directions = torch.tensor(origins), torch.tensor(directions)
-    count = len(origins)
-    return Rays(
-        origins, directions, torch.zeros(count), torch.full((count,), near), torch.full((count,), far)
-    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -63,45 +54,6 @@ def test_bounds_contract_about_their_box(norm):
     assert torch.allclose(core.denormalise(core.normalise(points)), points, atol=1e-5)
 
 
-def test_intersection_with_the_box():
-    rays = make_rays(
-        [[-5.0, 0.0, 0.5], [0.0, 0.0, 0.5], [-5.0, 9.0, 0.5], [0.0, 0.0, -1.0], [9.0, 0.0, 0.5]],
-        [[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.5], [1.0, 0.0, 0.0]],
-    )
-    near, far = BOX.intersect(rays)
-    assert near[[0, 1, 3]].tolist() == pytest.approx([2.0, 0.0, 2.0])
-    assert far[[0, 1, 3]].tolist() == pytest.approx([4.0, 2.0, 4.0])
-    assert torch.equal(near[[2, 4]], far[[2, 4]])
-    near, far = BOX.intersect(make_rays([[-5.0, 0.0, 0.5]], [[2.0, 0.0, 0.0]], near=2.5, far=3.0))
-    assert (float(near), float(far)) == (2.5, 3.0)
-    unbounded = Bounds(BOX.lower, BOX.upper, unbounded=True)
-    assert torch.equal(unbounded.intersect(rays)[1], rays.far)
-
-
-def test_intersection_agrees_with_sampling():
-    generator = torch.Generator().manual_seed(1)
-    origins = torch.randn(300, 3, generator=generator) * 4
-    directions = torch.randn(300, 3, generator=generator)
-    directions[::7, 0] = 0.0
-    rays = make_rays(origins.tolist(), directions.tolist(), far=20.0)
-    near, far = BOX.intersect(rays)
-    assert bool(torch.isfinite(near).all() and torch.isfinite(far).all() and (far >= near).all())
-    t = torch.linspace(0, 20, 4001)
-    points = rays.points(t.expand(300, -1))
-    inside = ((points >= BOX.lower) & (points <= BOX.upper)).all(-1)
-    within = (t >= near[:, None] - 1e-4) & (t <= far[:, None] + 1e-4)
-    assert bool((~inside | within).all())
-    core = (t >= near[:, None] + 1e-4) & (t <= far[:, None] - 1e-4)
-    assert bool((~core | inside).all())
-
-
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=6, max_size=6))
-def test_intersection_is_always_finite(values):
-    near, far = BOX.intersect(make_rays([values[:3]], [values[3:]]))
-    assert bool(torch.isfinite(near).all() and torch.isfinite(far).all())
-    assert float(far) >= float(near)
-
-
 def test_instant_ngp_box():
     box = ngp_bounds(4)
     assert box.half_extent.tolist() == pytest.approx([2 / 0.33] * 3)
@@ -130,32 +82,3 @@ def test_json_round_trip_and_refusals():
     for data in bad:
         with pytest.raises(LumigraphError, match=r"scene\.json"):
             Bounds.from_json(data, where="scene.json")
-
-
-def test_fitted_bounds_hold_the_focus_and_what_is_seen(inward, forward_facing):
-    core = fit_bounds(inward)
-    assert core.unbounded
-    assert core.centre.tolist() == pytest.approx([1.0, -2.0, 0.5], abs=1e-4)
-    assert float(core.half_extent[0]) == pytest.approx(4 * math.sqrt(32 / 90 * 24 / 80), rel=1e-3)
-    box = fit_bounds(inward, unbounded=False)
-    assert not box.unbounded
-    assert bool((box.half_extent > core.half_extent).all())
-    ahead = fit_bounds(forward_facing)
-    assert float(ahead.centre[1]) > 2.0
-
-
-def test_fitted_depths_enclose_the_box(inward):
-    box = fit_bounds(inward, unbounded=False)
-    near, far = fit_near_far(inward, box)
-    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3) * box.half_extent + box.centre
-    for i in range(0, 30, 7):
-        _, depth = inward.project(corners, torch.full((8,), i))
-        assert float(far[i]) == pytest.approx(float(depth.max()), rel=1e-4)
-        assert float(near[i]) <= max(float(depth.min()), 0.05 * 4.0) + 1e-4
-    near, far = fit_near_far(inward, fit_bounds(inward))
-    assert bool((near > 0).all() and (far > 50).all())
-
-
-def test_no_camera_is_refused(inward):
-    with pytest.raises(LumigraphError, match="without cameras"):
-        fit_bounds(inward[:0])

@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 
-from lumigraph.geometry.bounds import fit_bounds, fit_near_far
 from lumigraph.geometry.conventions import opengl_to_opencv
 from lumigraph.geometry.fitting import fit_focus, fit_placement, fit_up
 from lumigraph.geometry.rotations import look_at
@@ -94,11 +93,6 @@ def test_degenerate_cameras_give_finite_fits(make_cameras, kind):
     assert all(
         math.isfinite(value) for value in (*placement.azimuth, *placement.elevation, *placement.radius)
     )
-    for unbounded in (True, False):
-        bounds = fit_bounds(cameras, unbounded)
-        assert bool((bounds.upper > bounds.lower).all())
-        near, far = fit_near_far(cameras, bounds)
-        assert bool(torch.isfinite(far).all() and (near > 0).all() and (far > near).all())
 
 
 def real_cameras(make_cameras, path, **changed):
@@ -117,7 +111,7 @@ def test_lego_is_an_exact_turn_table(shared_data, make_cameras):
     assert placement.mean_radius == pytest.approx(4.0311, abs=1e-3)
 
 
-def test_fox_gets_a_core_about_the_fox(shared_data, make_cameras):
+def test_fox_is_looked_at_from_one_side(shared_data, make_cameras):
     cameras = real_cameras(
         make_cameras,
         shared_data / "fox" / "transforms.json",
@@ -129,6 +123,3 @@ def test_fox_gets_a_core_about_the_fox(shared_data, make_cameras):
     assert not placement.full_circle
     assert float(placement.focus.norm()) < 0.2
     assert float(placement.up[2]) > 0.99
-    bounds = fit_bounds(cameras)
-    assert bounds.unbounded
-    assert 1.5 < float(bounds.half_extent[0]) < 4.0

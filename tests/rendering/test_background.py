@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lumigraph.rendering.background import (
+    as_rgba,
     background_rgb,
     display_target,
     over,
@@ -42,3 +43,10 @@ def test_opaque_pixels_hide_every_background():
     for policy in ("white", "black", "random", "opaque"):
         target, _ = training_target(rgba, policy, seed=0, step=0)
         assert torch.equal(target, rgba[:, :3])
+
+
+def test_stored_images_without_alpha_are_opaque():
+    image = torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)
+    assert torch.allclose(as_rgba(image), torch.tensor([[[0.0, 0.2, 1.0, 1.0]]]))
+    image = torch.tensor([[[0, 51, 51, 102]]], dtype=torch.uint8)
+    assert torch.allclose(as_rgba(image), torch.tensor([[[0.0, 0.2, 0.2, 0.4]]]))

@@ -8,7 +8,7 @@ import torch
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image
 from lumigraph.scenes.formats.pictures import premultiplied
-from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.splits import SplitOptions
 
 
@@ -138,6 +138,47 @@ def test_background_policy(blender_scene):
     assert load_scene(blender_scene, background="random").info.background == "random"
     with pytest.raises(LumigraphError, match="chosen by itself"):
         load_scene(blender_scene, background="opaque")
+
+
+def make_opaque(folder, save_image):
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for number in range(count):
+            save_image(folder / split / f"r_{number}.png", np.full((8, 12, 4), 255, np.uint8))
+
+
+def test_transparency_that_was_not_looked_at_is_found_when_it_matters(blender_scene, save_image):
+    make_opaque(blender_scene, save_image)
+    image = np.full((8, 12, 4), 255, np.uint8)
+    image[3, 4, 3] = 200
+    save_image(blender_scene / "train" / "r_1.png", image)
+    scene = load_scene(blender_scene)
+    assert scene.info.background == "opaque"
+    with pytest.raises(LumigraphError, match=r"transparent in places.*r_1\.png.*--background white"):
+        scene.views["train"].load()
+    scene = load_scene(blender_scene, background="black")
+    assert scene.info.background == "black"
+    assert scene.views["train"].image(1)[3, 4].tolist() == [200] * 4
+    # What was trained on with a background is read again in the same way.
+    again = load_scene_like(scene.info, blender_scene)
+    assert again.info.background == "black"
+    assert again.views["train"].has_alpha
+
+
+def test_a_background_behind_opaque_photos_is_refused(blender_scene, save_image):
+    make_opaque(blender_scene, save_image)
+    with pytest.raises(LumigraphError, match=r"the photos are opaque: --background white .*Leave --backgr"):
+        load_scene(blender_scene, background="white")
+
+
+def test_splits_share_the_memory_that_is_free(blender_scene, monkeypatch, caplog):
+    """Enough for the training views; the others are told that nothing is left."""
+    monkeypatch.setattr("lumigraph.scenes.scene.available_memory", lambda: 2 * 4 * 12 * 8 * 4)
+    views = load_scene(blender_scene).views
+    with caplog.at_level(logging.WARNING, "lumigraph"):
+        views["train"].load()
+        assert not caplog.records
+        views["test"].load()
+    assert "2 of 2 are decoded anew each time" in caplog.records[0].getMessage()
 
 
 def test_missing_images_are_counted_once(blender_scene, caplog):

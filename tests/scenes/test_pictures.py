@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,3 +78,24 @@ def test_reduced_depth_is_a_depth_that_was_there():
     assert np.array_equal(pictures.reduce_depth(depth, 2), [[1, np.nan]], equal_nan=True)
     depth[0, 2] = 3
     assert np.array_equal(pictures.reduce_depth(depth, 2), [[1, 3]])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_of_sixteen_bit_colours_the_upper_bits_are_read(tmp_path, channels):
+    """Written by hand, because Pillow writes none. Grey is rounded to the nearest, colours are rounded down."""
+    values = np.array([0, 127, 128, 255, 256, 32_767, 65_279, 65_535], np.uint16)
+    image = np.full((1, len(values), channels), 65_535, np.uint16)
+    image[0, :, :3] = values[:, None]
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", len(values), 1, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = zlib.compress(b"\0" + image.astype(">u2").tobytes())
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    read = pictures.read_image(tmp_path / "wide.png", (len(values), 1), channels == 4, 1)
+    assert np.array_equal(read[0, :, 0], values >> 8)
+    Image.fromarray(values[None]).save(tmp_path / "grey.png")
+    grey = pictures.read_image(tmp_path / "grey.png", (len(values), 1), False, 1)
+    assert np.array_equal(grey[0, :, 0], np.round(values / 257))

@@ -8,7 +8,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import read_json, write_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.scenes.scene import Scene, SceneInfo, Views
+from lumigraph.scenes.scene import MemoryBudget, Scene, SceneInfo, Views
 from lumigraph.scenes.splits import SplitOptions, divide
 
 
@@ -34,9 +34,8 @@ def test_pixels_are_those_of_the_images(sizes, channels, budget, caplog):
     images = [
         generator.integers(0, 256, (height, width, channels), dtype=np.uint8) for width, height in sizes
     ]
-    views = Views(
-        make_cameras(sizes), ["a", "b", "c"], channels == 4, lambda i: images[i], memory_budget=budget
-    )
+    memory = MemoryBudget(budget)
+    views = Views(make_cameras(sizes), ["a", "b", "c"], channels == 4, lambda i: images[i], memory=memory)
     index, x, y = (torch.tensor(values) for values in ([0, 2, 1, 1, 0], [4, 0, 1, 0, 0], [3, 0, 3, 0, 1]))
     with caplog.at_level(logging.WARNING, "lumigraph"):
         pixels = views.pixels(index, x, y)
@@ -84,6 +83,72 @@ def test_masks_and_depths():
     assert depths[2] == 5.0
     assert views.mask(1).all()
     assert torch.equal(views.mask(0), torch.from_numpy(mask))
+
+
+def counted(calls: list[int], values: np.ndarray):
+    """A loader that notes what it is asked for."""
+
+    def load(index: int) -> np.ndarray:
+        calls.append(index)
+        return values
+
+    return load
+
+
+def test_images_masks_and_depths_of_all_splits_share_one_budget(monkeypatch):
+    """Half of what is free: 40 images of 18 bytes with 6 of masks and 24 of depths, as many again in another split."""
+    monkeypatch.setattr("lumigraph.scenes.scene.available_memory", lambda: 2 * 40 * (18 + 6) + 24 * 24)
+    memory, cameras, names = MemoryBudget(), make_cameras([(3, 2)] * 40), [str(i) for i in range(40)]
+    image, mask, depth = np.zeros((2, 3, 3), np.uint8), np.ones((2, 3), bool), np.ones((2, 3), np.float32)
+    index = torch.arange(40)
+    calls: dict[str, list[int]] = {"train": [], "depth": [], "test": []}
+    train = Views(
+        cameras, names, False, counted(calls["train"], image),
+        load_mask=lambda i: mask, load_depth=counted(calls["depth"], depth), memory=memory,
+    )  # fmt: skip
+    test = Views(cameras, names, False, counted(calls["test"], image), memory=memory)
+    for _ in range(2):
+        train.pixels(index, index * 0, index * 0)
+        train.pixel_masks(index, index * 0, index * 0)
+        train.pixel_depths(index, index * 0, index * 0)
+        test.pixels(index, index * 0, index * 0)
+    assert len(calls["train"]) == 40
+    # 960 + 288 bytes; images and masks have taken 960, so that 12 depth maps fit, and nothing of the other split.
+    assert len(calls["depth"]) == 12 + 2 * 28
+    assert len(calls["test"]) == 80
+
+
+def test_a_subset_shares_what_is_decoded():
+    calls, generator = [], np.random.default_rng(0)
+    images = generator.integers(0, 256, (10, 2, 3, 3), dtype=np.uint8)
+    masks, depths = generator.random((10, 2, 3)) > 0.5, generator.random((10, 2, 3)).astype(np.float32)
+
+    def load(index: int) -> np.ndarray:
+        calls.append(index)
+        return images[index]
+
+    names = [str(i) for i in range(10)]
+    whole = Views(
+        make_cameras([(3, 2)] * 10), names, False, load,
+        load_mask=lambda i: masks[i], load_depth=lambda i: depths[i],
+    )  # fmt: skip
+    parts = whole.subset([7, 2, 5]), whole.subset([0, 1, 3, 4, 6, 8, 9])
+    assert (len(parts[0]), parts[0].names, parts[0].nbytes) == (3, ["7", "2", "5"], 3 * 18)
+    assert parts[0].cameras.ids.tolist() == [7, 2, 5]
+    assert parts[0].has_depths
+    index, x, y = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 2, 1, 0]), torch.tensor([1, 0, 1, 0])
+    for part in parts:
+        part.load()
+        chosen = [int(name) for name in part.names]
+        rows = (np.array(chosen)[index], y.numpy(), x.numpy())
+        assert np.array_equal(part.image(1).numpy(), images[chosen[1]])
+        assert np.array_equal(part.mask(1).numpy(), masks[chosen[1]])
+        assert np.array_equal(part.depth(1).numpy(), depths[chosen[1]])
+        assert np.array_equal(part.pixels(index, x, y)[:, :3].numpy(), images[rows] / np.float32(255))
+        assert np.array_equal(part.pixel_masks(index, x, y).numpy(), masks[rows])
+        assert np.array_equal(part.pixel_depths(index, x, y).numpy(), depths[rows])
+    assert sorted(calls) == list(range(10))
+    assert np.array_equal(parts[0].subset([2]).image(0).numpy(), images[5])
 
 
 def test_an_image_of_another_size_is_refused():

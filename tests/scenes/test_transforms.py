@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import invert_similarity, transform_points
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.splits import SplitOptions
@@ -178,6 +179,14 @@ class TestSplits:
         change(capture / "transforms.json", lambda data: data.update(test_filenames=["images/3.png"]))
         assert self.sizes(capture) == {"train": 9, "test": 1}
 
+    def test_an_image_in_two_splits_is_refused(self, capture, change):
+        names = [f"images/{i}.png" for i in range(10)]
+        lists = {"train_filenames": names[:8], "test_filenames": ["./images/7.png", *names[8:]]}
+        change(capture / "transforms.json", lambda data: data.update(lists))
+        message = r"'train_filenames' and 'test_filenames' both name 'images/7\.png'"
+        with pytest.raises(LumigraphError, match=message):
+            load_scene(capture)
+
     def test_fraction_and_all(self, capture):
         assert self.sizes(capture, split="fraction", fraction=0.7) == {"train": 7, "test": 3}
         assert self.sizes(capture, split="all") == {"train": 10}
@@ -263,3 +272,8 @@ def test_masks_and_depth(capture, change, save_image):
 def test_windows_separators(capture, change):
     change(capture / "transforms.json", lambda data: data["frames"][0].update(file_path="images\\0.png"))
     assert load_scene(capture).views["test"].names[0] == "images/0.png"
+
+
+def test_a_background_behind_opaque_photos_is_refused(capture):
+    with pytest.raises(LumigraphError, match=r"the photos are opaque: --background random"):
+        load_scene(capture, background="random")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumigraph import __version__
+from lumigraph.machine_limits import available_cores, memory_limit
 
 PROBE_SECONDS = 180
 LOW_DISK_BYTES = 2 * 2**30
@@ -228,31 +229,18 @@ def _python() -> Finding:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = available_cores()
     return Finding("cores", "ok", f"{usable} usable of {os.cpu_count() or usable}")
 
 
 def _memory() -> Finding:
-    total = memory_bytes()
+    total = memory_limit()
     if total is None:
         return Finding("memory", "note", "unknown on this system")
     detail = f"{total / 2**30:.1f} GiB"
     if total < LOW_MEMORY_BYTES:
         return Finding("memory", "note", detail, "train with a larger --downscale")
     return Finding("memory", "ok", detail)
-
-
-def memory_bytes() -> int | None:
-    """Memory this process may use: the machine's, or its container's limit where that is lower."""
-    sizes = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            sizes.append(int(Path(limit).read_text()))
-        except (OSError, ValueError):  # no such limit, or the word "max"
-            continue
-    return min(sizes, default=None)
 
 
 def _disk() -> Finding:

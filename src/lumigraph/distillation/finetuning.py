@@ -14,14 +14,15 @@ import torch
 from lumigraph.configs.common import TrainOptions
 from lumigraph.distillation.origins import check_same_scene, with_hard_rays
 from lumigraph.errors import LumigraphError
-from lumigraph.rendering.background import display_target
+from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
+from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
 from lumigraph.training.fit import EarlyStopping, TrainResult, begin, fit, process_rank
 from lumigraph.training.runs import Run, load_weights
 from lumigraph.training.sources import PhotoSource
-from lumigraph.training.validation import ValidationViews, as_rgba, looking, psnr
+from lumigraph.training.validation import ValidationViews, looking, mask_of
 
 STAGE = "finetune"
 """The folder inside a run in which it is fine-tuned when no other run is asked for."""
@@ -79,7 +80,7 @@ def finetune(
     )
     after = mean_psnr(renderer, validation)
     if after < before and not result.interrupted:
-        # Early stopping first looks after `every` steps, so that the start was no candidate there.
+        # Early stopping goes by a sample of the pixels; by all of them the start was better.
         load_weights(renderer, start, where=run.path)
         run.save_weights(renderer, result.step)
         after = before
@@ -141,34 +142,27 @@ def training_and_validation(scene: Scene) -> tuple[Views, Views, bool]:
             todo="Fine-tuning needs a few views to decide when to stop",
         )
     kept = [index for index in range(len(train)) if index not in set(held)]
-    return subset(train, kept), subset(train, held), True
-
-
-def subset(views: Views, chosen: list[int]) -> Views:
-    """Some of the views."""
-
-    def image(index: int) -> np.ndarray:
-        return views.image(chosen[index]).numpy()
-
-    def mask(index: int) -> np.ndarray | None:
-        values = views.mask(chosen[index])
-        return None if values is None else values.numpy()
-
-    return Views(
-        views.cameras[torch.tensor(chosen)],
-        [views.names[index] for index in chosen],
-        views.has_alpha,
-        image,
-        load_mask=mask if views.has_masks else None,
-    )
+    return train.subset(kept), train.subset(held), True
 
 
 def mean_psnr(renderer: Renderer, views: ValidationViews) -> float:
-    """Mean over views of the PSNR, dB, on the display background."""
+    """Mean over views of the PSNR, dB, on the display background, of the pixels inside the masks. Views of which the
+    mask leaves nothing do not count.
+
+    Raises:
+        LumigraphError: the masks leave no pixel at all.
+    """
     values = []
     with looking(renderer):
         for index in range(len(views)):
+            mask = mask_of(views, index)
+            if mask is not None and not bool(mask.any()):
+                continue
             truth = display_target(as_rgba(views.image(index)), renderer.background)
             seen = renderer.view(views.cameras[index : index + 1]).rgb.float().clamp(0, 1).cpu()
-            values.append(psnr(float((seen - truth).square().mean())))
+            values.append(psnr_of(mean_squared_error(seen, truth, mask)))
+    if not values:
+        raise LumigraphError(
+            "the masks of the validation views leave no pixel", todo="Mend the masks (white = use)"
+        )
     return float(np.mean(values))

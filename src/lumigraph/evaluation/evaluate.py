@@ -23,7 +23,7 @@ from lumigraph.evaluation.metrics import (
 )
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import invert_similarity
-from lumigraph.rendering.background import display_target
+from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
@@ -121,7 +121,7 @@ def evaluate(
     _warm_up(renderer, cameras)
     results = []
     for index in range(len(views)):
-        truth = _truth(renderer, views, index)
+        truth = display_target(as_rgba(views.image(index)), renderer.background)
         start = time.perf_counter()
         image = _render(renderer, cameras[index])
         seconds = time.perf_counter() - start
@@ -137,13 +137,6 @@ def evaluate(
         f"pictures are smaller than {LPIPS_SMALLEST} pixels" if lpips is not None and small else lpips_reason
     )
     return EvalResult(results, reason)
-
-
-def _truth(renderer: Renderer, views: Views, index: int) -> Tensor:
-    image = views.image(index).float() / 255
-    if not views.has_alpha:
-        image = torch.nn.functional.pad(image, (0, 1), value=1.0)
-    return display_target(image, renderer.background)
 
 
 @torch.no_grad()

@@ -14,15 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.fitting import fit_focus
-from lumigraph.geometry.rays import Rays
 
 Norm = Literal["linf", "l2"]
 Points = Float[Tensor, "*shape 3"]
 
 _LARGEST = 1e30
-_SMALLEST_SLOPE = 1e-12
 
 
 def contract(points: Points, norm: Norm = "linf") -> Points:
@@ -88,21 +84,6 @@ class Bounds:
         """Inverse of `contract`."""
         return self.denormalise(uncontract(points, norm))
 
-    def intersect(self, rays: Rays) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Depths between which content can lie: near and far of the rays, cut to the box where the scene is bounded.
-
-        A ray that misses the box gets an empty interval, far = near. Always finite.
-        """
-        if self.unbounded:
-            return rays.near, rays.far
-        slope = torch.where(rays.directions.abs() < _SMALLEST_SLOPE, _SMALLEST_SLOPE, rays.directions)
-        first = (self.lower - rays.origins) / slope
-        second = (self.upper - rays.origins) / slope
-        enter = torch.minimum(first, second).amax(dim=-1)
-        leave = torch.maximum(first, second).amin(dim=-1)
-        near = torch.minimum(torch.maximum(enter, rays.near), rays.far)
-        return near, torch.maximum(torch.minimum(leave, rays.far), near)
-
     def to_json(self) -> dict[str, Any]:
         return {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "unbounded": self.unbounded}
 
@@ -123,27 +104,12 @@ class Bounds:
         return cls(lower, upper, unbounded)
 
 
-def fit_bounds(cameras: Cameras, unbounded: bool = True) -> Bounds:
-    """A cube about what the cameras look at (see `lumigraph.geometry.fitting.fit_focus`).
-
-    Unbounded: the core, where detail is wanted: as large as the images see at the focus in the median view
-    (geometric mean of width and height), at most the median distance to the cameras. Bounded: all that any view sees
-    at the focus, and 5 % more. Raises LumigraphError without any camera.
-    """
-    focus, _ = fit_focus(cameras)
-    distance = (cameras.positions.double() - focus).norm(dim=-1)
-    # Half the width and height of the view at unit depth.
-    slopes = 0.5 * cameras.size.double() / cameras.focal.double()
-    if unbounded:
-        half = float((distance * slopes.prod(-1).sqrt()).median().clamp(max=distance.median()))
-    else:
-        half = 1.05 * float((distance * slopes.amax(-1)).max())
-    half = max(half, 1e-3 * max(1.0, float(focus.abs().max())))
-    return Bounds((focus - half).float(), (focus + half).float(), unbounded)
+NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
+"""What instant-ngp takes where a ``transforms.json`` does not say."""
 
 
 def ngp_bounds(
-    aabb_scale: float | int, scale: float | int = 0.33, offset: Sequence[float | int] = (0.5, 0.5, 0.5)
+    aabb_scale: float | int, scale: float | int = NGP_SCALE, offset: Sequence[float | int] = NGP_OFFSET
 ) -> Bounds:
     """The box, in the file's units, that instant-ngp gives a ``transforms.json`` with these keys.
 
@@ -156,21 +122,3 @@ def ngp_bounds(
     centre = (0.5 - torch.tensor(offset, dtype=torch.float64)) / scale
     half = 0.5 * aabb_scale / scale
     return Bounds((centre - half).float(), (centre + half).float())
-
-
-def fit_near_far(cameras: Cameras, bounds: Bounds) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """Depths, one pair per camera, between which the scene can be seen.
-
-    near is a twentieth of the median distance to the centre of the box, or the box's nearest corner where that is
-    farther (in a bounded scene). far is the farthest corner, or, unbounded, 64 half extents beyond the camera's
-    distance: a contracted radius above 1.98.
-    """
-    offsets = cameras.positions - bounds.centre
-    distance = offsets.norm(dim=-1)
-    nearest = (0.05 * distance.median()).clamp(min=1e-3 * float(bounds.half_extent.max()))
-    if bounds.unbounded:
-        return nearest.expand(len(cameras)).clone(), distance + 64.0 * bounds.half_extent.max()
-    depth = -(offsets * cameras.forwards).sum(-1)
-    reach = (cameras.forwards.abs() * bounds.half_extent).sum(-1)  # a box's extent along a direction
-    near = torch.maximum(depth - reach, nearest)
-    return near, torch.maximum(depth + reach, 2.0 * near)

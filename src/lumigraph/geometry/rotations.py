@@ -101,10 +101,7 @@ def interpolate_rotations(
 def perpendicular(vectors: Vectors) -> Vectors:
     """A unit vector at a right angle to each given one (any, where that is zero); the same every time."""
     axis = torch.nn.functional.one_hot(vectors.abs().argmin(-1), 3).to(vectors.dtype)
-    raw = torch.linalg.cross(vectors, axis)
-    length = raw.norm(dim=-1, keepdim=True)
-    fallback = torch.roll(axis, 1, dims=-1)
-    return torch.where(length > 0, raw / torch.where(length > 0, length, 1.0), fallback)
+    return unit(torch.linalg.cross(vectors, axis), torch.roll(axis, 1, dims=-1))
 
 
 def unit(vectors: Vectors, fallback: Broadcast) -> Vectors:

@@ -9,13 +9,14 @@ black).
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lumigraph.scenes.scene import Background
 
 __all__ = [
     "Background",
+    "as_rgba",
     "background_rgb",
     "display_background",
     "display_target",
@@ -26,6 +27,12 @@ __all__ = [
 
 _STREAM = 0x9E3779B97F4A7C15
 """Odd 64-bit constant (2^64 / golden ratio) that keeps the streams of different seeds apart."""
+
+
+def as_rgba(image: UInt8[Tensor, "H W C"]) -> Float[Tensor, "H W 4"]:
+    """Premultiplied float RGBA of a stored image, which has three channels when it is opaque."""
+    values = image.float() / 255
+    return values if values.shape[-1] == 4 else torch.nn.functional.pad(values, (0, 1), value=1.0)
 
 
 def over(

@@ -1,14 +1,13 @@
-"""Device, arithmetic and threads: the one place that looks at the machine and sets them."""
+"""Device, arithmetic and threads: the one place that chooses them, by what the machine has, and sets them."""
 
 import os
 import sys
-from pathlib import Path
 
 import torch
 
 from lumigraph.errors import LumigraphError
-
-_CGROUP = Path("/sys/fs/cgroup")
+from lumigraph.machine_limits import available_cores
+from lumigraph.machine_limits import available_memory as available_host_memory
 
 
 def resolve_device(name: str) -> torch.device:
@@ -47,16 +46,6 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def available_cores() -> int:
-    """Cores that this process may use: its affinity mask, and the CPU quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return cores
-
-
 def set_threads(ranks: int = 1) -> int:
     """Gives torch and numba an equal share of the cores for each of `ranks` processes; returns the share.
 
@@ -79,26 +68,4 @@ def available_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on `device`, within the limit of this process's container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    limits = [_meminfo_available(), _container_available()]
-    return min((limit for limit in limits if limit is not None), default=sys.maxsize)
-
-
-def _meminfo_available() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None
-
-
-def _container_available() -> int | None:
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        # Cached files count as used but are given up on demand.
-        cached = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return max(0, limit - used + int(cached.get("inactive_file", 0)))
-    except (OSError, ValueError):  # no container, or "max": no limit
-        return None
+    return available_host_memory()

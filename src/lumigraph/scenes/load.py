@@ -27,15 +27,29 @@ def load_scene(
             that file itself, or `builtin:NAME` for a scene made of formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
-        background: what lies behind transparent images: "white" (the default), "black" or "random".
+        background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
+            every image is looked at for transparency, instead of a few.
 
     Raises:
-        LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field.
+        LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
+            given for photos without transparency.
     """
-    splits = splits or SplitOptions()
-    splits.check()
     if background == "opaque":
         raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
+    scene = _read(source, downscale, splits or SplitOptions(), background)
+    if background is not None and scene.info.background == "opaque":
+        raise LumigraphError(
+            f"the photos are opaque: --background {background} has no effect here",
+            where=source,
+            todo="Leave --background out",
+        )
+    return scene
+
+
+def _read(
+    source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
+) -> Scene:
+    splits.check()
     name = os.fspath(source)
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
@@ -64,9 +78,8 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     """
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
-    return load_scene(
-        source, downscale=downscale or info.downscale, splits=info.splits, background=background
-    )
+    # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
+    return _read(source, downscale or info.downscale, info.splits, background)
 
 
 def _folder(path: Path) -> Path:

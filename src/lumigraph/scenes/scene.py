@@ -5,16 +5,16 @@ as they fit into a memory budget, in one flat array of pixels: so a draw of rand
 images have one size or many.
 """
 
+import copy
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.machine_limits import available_cores, available_memory
 from lumigraph.scenes.splits import SplitOptions
 
 log = logging.getLogger("lumigraph")
@@ -106,6 +107,27 @@ class SceneInfo:
             ) from error
 
 
+class MemoryBudget:
+    """Memory that the decoded images, masks and depth maps of all splits of a scene share: who asks first gets it.
+
+    Args:
+        total: bytes; the default is half of what can be allocated when the first of them are decoded.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._left = total
+        self._lock = threading.Lock()
+
+    def claim(self, ends: Int[np.ndarray, " N"]) -> tuple[int, int]:
+        """How many of N arrays may be kept, the first ones, and the bytes that were left before; `ends` holds the
+        running sum of their bytes. What is kept is taken from the rest."""
+        with self._lock:
+            left = available_memory() // 2 if self._left is None else self._left
+            count = int(np.searchsorted(ends, left, side="right"))
+            self._left = left - (int(ends[count - 1]) if count else 0)
+            return count, left
+
+
 class Views:
     """The images of one split with their cameras; optionally a mask and a depth map for each.
 
@@ -116,8 +138,8 @@ class Views:
         load_image: gives image i as uint8 [H, W, C]. Called from several threads.
         load_mask: gives bool [H, W] for image i, true where a pixel may be used, or None where i has no mask.
         load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
-        memory_budget: bytes the decoded images may keep; the default is half of what the machine has free.
-            Images beyond it are decoded anew each time, with a warning.
+        memory: what the decoded images, masks and depth maps may keep; by default a budget of their own. What is
+            beyond it is decoded anew each time, with a warning.
     """
 
     def __init__(
@@ -129,7 +151,7 @@ class Views:
         *,
         load_mask: Callable[[int], np.ndarray | None] | None = None,
         load_depth: Callable[[int], np.ndarray | None] | None = None,
-        memory_budget: int | None = None,
+        memory: MemoryBudget | None = None,
     ):
         if len(names) != len(cameras):
             raise ValueError(f"{len(names)} names for {len(cameras)} cameras")
@@ -138,23 +160,19 @@ class Views:
         self.has_alpha = has_alpha
         self.has_masks = load_mask is not None
         self.has_depths = load_depth is not None
+        memory = memory or MemoryBudget()
         sizes = [(int(width), int(height)) for width, height in cameras.size.tolist()]
-        self._sizes = sizes
-        self._images = _Store(load_image, sizes, 4 if has_alpha else 3, np.uint8, memory_budget, self.names)
-        self._masks = self._depths = None
+
+        def store(load: Callable[[int], np.ndarray], channels: int, dtype: Any) -> _Store:
+            return _Store(load, sizes, channels, dtype, memory, self.names)
+
+        self._images: _Arrays = store(load_image, 4 if has_alpha else 3, np.uint8)
+        self._masks: _Arrays | None = None
+        self._depths: _Arrays | None = None
         if load_mask is not None:
-            self._masks = _Store(
-                _filled(load_mask, sizes, True, np.bool_), sizes, 1, np.bool_, memory_budget, self.names
-            )
+            self._masks = store(_filled(load_mask, sizes, True, np.bool_), 1, np.bool_)
         if load_depth is not None:
-            self._depths = _Store(
-                _filled(load_depth, sizes, np.nan, np.float32),
-                sizes,
-                1,
-                np.float32,
-                memory_budget,
-                self.names,
-            )
+            self._depths = store(_filled(load_depth, sizes, np.nan, np.float32), 1, np.float32)
 
     @classmethod
     def from_arrays(
@@ -183,6 +201,16 @@ class Views:
     def nbytes(self) -> int:
         """Bytes that all images take when decoded (masks and depth maps not counted)."""
         return self._images.nbytes
+
+    def subset(self, chosen: Sequence[int]) -> "Views":
+        """The views of these numbers. Their images stay where they are: nothing is decoded or kept twice."""
+        part = copy.copy(self)
+        part.cameras = self.cameras[torch.tensor(chosen, dtype=torch.int64)]
+        part.names = [self.names[index] for index in chosen]
+        part._images = _Part(self._images, chosen)
+        part._masks = None if self._masks is None else _Part(self._masks, chosen)
+        part._depths = None if self._depths is None else _Part(self._depths, chosen)
+        return part
 
     def load(self) -> None:
         """Decodes every image now, with several threads. `pixels` does so by itself when first called."""
@@ -251,14 +279,8 @@ class Scene:
 
 
 def threads() -> int:
-    """How many threads decode images: one per processor that this process may use, at most eight."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, available))
-
-
-def free_memory() -> int:
-    """Bytes that can be allocated without swapping."""
-    return psutil.virtual_memory().available
+    """How many threads decode images: one per core that this process may use, at most eight."""
+    return min(8, available_cores())
 
 
 def _filled(
@@ -274,6 +296,49 @@ def _filled(
     return filled
 
 
+@runtime_checkable
+class _Arrays(Protocol):
+    """Arrays [H_i, W_i, C] by number, and pixels of them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        ...
+
+    def nbytes_of(self, index: int) -> int: ...
+
+    def item(self, index: int) -> np.ndarray: ...
+
+    def load_all(self) -> None: ...
+
+    def gather(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]: ...
+
+
+class _Part:
+    """Some of the arrays of another, which keeps them."""
+
+    def __init__(self, whole: _Arrays, chosen: Sequence[int]) -> None:
+        self._whole = whole
+        self._chosen = torch.tensor(chosen, dtype=torch.int64)
+        self.nbytes = sum(whole.nbytes_of(index) for index in chosen)
+
+    def nbytes_of(self, index: int) -> int:
+        return self._whole.nbytes_of(int(self._chosen[index]))
+
+    def item(self, index: int) -> np.ndarray:
+        return self._whole.item(int(self._chosen[index]))
+
+    def load_all(self) -> None:
+        self._whole.load_all()
+
+    def gather(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]:
+        return self._whole.gather(self._chosen[index.cpu()], x, y)
+
+
 class _Store:
     """Arrays [H_i, W_i, C] loaded when first needed and kept flat: pixel (x, y) of i is row start_i + y W_i + x."""
 
@@ -283,14 +348,14 @@ class _Store:
         sizes: list[tuple[int, int]],
         channels: int,
         dtype: Any,
-        budget: int | None,
+        memory: MemoryBudget,
         names: list[str],
     ):
         self._load = load
         self._sizes = sizes
         self._channels = channels
         self._dtype = np.dtype(dtype)
-        self._budget = budget
+        self._budget = memory
         self._names = names
         counts = np.array([width * height for width, height in sizes], dtype=np.int64)
         self._ends = np.cumsum(counts)
@@ -302,6 +367,10 @@ class _Store:
         self._kept_images = len(sizes)
         self._lock = threading.Lock()
 
+    def nbytes_of(self, index: int) -> int:
+        width, height = self._sizes[index]
+        return width * height * self._channels * self._dtype.itemsize
+
     def _memory(self) -> np.ndarray:
         """The flat array of the images that are kept: all of them, or the first ones that fit the budget."""
         with self._lock:
@@ -311,15 +380,13 @@ class _Store:
 
     def _reserve(self) -> np.ndarray:
         """Memory for as many images as the budget allows; says so when that is not all."""
-        budget = free_memory() // 2 if self._budget is None else self._budget
-        pixel = self._channels * self._dtype.itemsize
-        self._kept_images = int(np.searchsorted(self._ends * pixel, budget, side="right"))
+        self._kept_images, left = self._budget.claim(self._ends * self._channels * self._dtype.itemsize)
         if self._kept_images < len(self._sizes):
             log.warning(
-                "the images take %.1f GB of memory and %.1f GB may be used: %d of %d are decoded anew each time, "
+                "the images take %.1f GB of memory and %.1f GB are left to them: %d of %d are decoded anew each time, "
                 "which is slow; a larger --downscale helps",
                 self.nbytes / 1e9,
-                budget / 1e9,
+                left / 1e9,
                 len(self._sizes) - self._kept_images,
                 len(self._sizes),
             )

@@ -11,14 +11,16 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.metrics import psnr_of as psnr
 from lumigraph.files import new_file
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays, concatenate
-from lumigraph.rendering.background import Background, display_target
+from lumigraph.rendering.background import Background, as_rgba, display_target
 from lumigraph.rendering.renderer import Renderer, concatenate_renderings
 from lumigraph.training.sources import RaySource
 
@@ -30,7 +32,10 @@ FLAT = 0.02
 
 @runtime_checkable
 class ValidationViews(Protocol):
-    """Pictures that training is compared with: a split of a scene, or views rendered by a teacher."""
+    """Pictures that training is compared with: a split of a scene, or views rendered by a teacher.
+
+    They may also have `mask(index)`, as `Views` has: [H, W], true where a pixel counts, or None (see `mask_of`).
+    """
 
     @property
     def cameras(self) -> Cameras: ...
@@ -40,9 +45,10 @@ class ValidationViews(Protocol):
     def image(self, index: int, /) -> UInt8[Tensor, "H W C"]: ...
 
 
-def psnr(mean_squared_error: float) -> float:
-    """-10 log10(MSE) for colours in [0, 1], at most 100 dB."""
-    return -10 * math.log10(max(mean_squared_error, 1e-10))
+def mask_of(views: ValidationViews, index: int) -> Bool[Tensor, "H W"] | None:
+    """True where a pixel of picture `index` counts; None where all do. Views without masks need no method `mask`."""
+    mask = getattr(views, "mask", None)
+    return None if mask is None else mask(index)
 
 
 @contextlib.contextmanager
@@ -56,12 +62,6 @@ def looking(renderer: Renderer) -> Iterator[None]:
             yield
     finally:
         renderer.train(was_training)
-
-
-def as_rgba(image: UInt8[Tensor, "H W C"]) -> Float[Tensor, "H W 4"]:
-    """Premultiplied float RGBA of a stored image, which has three channels when it is opaque."""
-    values = image.float() / 255
-    return values if values.shape[-1] == 4 else torch.nn.functional.pad(values, (0, 1), value=1.0)
 
 
 @dataclass
@@ -90,17 +90,31 @@ class Probe:
         count: int = PROBE_RAYS,
         most_views: int = PROBE_VIEWS,
     ) -> "Probe":
-        """`count` pixels, the same for every run, of up to `most_views` views spread over all of them."""
+        """`count` pixels inside the masks, the same for every run, of up to `most_views` views spread over all.
+
+        Raises:
+            LumigraphError: the masks leave no pixel of these views.
+        """
         chosen = np.unique(np.linspace(0, len(views) - 1, min(most_views, len(views))).round().astype(int))
         generator = np.random.Generator(np.random.Philox(key=len(views)))
         rays, truth = [], []
         for i in chosen.tolist():
             rgba = as_rgba(views.image(i))
             height, width = rgba.shape[:2]
-            pixel = torch.from_numpy(generator.integers(0, height * width, size=-(-count // len(chosen))))
+            mask = mask_of(views, i)
+            inside = torch.arange(height * width) if mask is None else torch.nonzero(mask.flatten())[:, 0]
+            if not len(inside):
+                continue
+            pixel = inside[
+                torch.from_numpy(generator.integers(0, len(inside), size=-(-count // len(chosen))))
+            ]
             x, y = pixel % width, pixel // width
             rays.append(views.cameras.rays(torch.full_like(x, i), x, y))
             truth.append(display_target(rgba[y, x], background))
+        if not rays:
+            raise LumigraphError(
+                "the masks of the validation views leave no pixel", todo="Mend the masks (white = use)"
+            )
         return cls(concatenate(rays), torch.cat(truth))
 
     @classmethod
@@ -129,17 +143,19 @@ def write_preview(
     path: Path, renderer: Renderer, views: ValidationViews, background: Background, most_rays: float
 ) -> None:
     """Writes the first view as a PNG, truth on the left, rendering on the right, reduced to at most
-    `most_rays` pixels each."""
+    `most_rays` pixels each, and grey where the mask says that it does not count."""
     camera = views.cameras[0:1]
     width, height = (int(value) for value in camera.size[0])
-    truth = _as_picture(display_target(as_rgba(views.image(0)), background))
+    mask = mask_of(views, 0)
+    truth = _as_picture(_greyed(display_target(as_rgba(views.image(0)), background), mask))
     scale = min(1.0, math.sqrt(max(most_rays, 64) / (width * height)))
     if scale < 1:
         width, height = max(1, int(width * scale)), max(1, int(height * scale))
         camera = camera.resized(width, height)
         truth = truth.resize((width, height), Image.Resampling.BOX)
+        mask = None if mask is None else _reduced(mask, width, height)
     with looking(renderer):
-        rendered = _as_picture(renderer.view(camera).rgb)
+        rendered = _as_picture(_greyed(renderer.view(camera).rgb.cpu(), mask))
     picture = Image.new("RGB", (2 * width, height))
     picture.paste(truth, (0, 0))
     picture.paste(rendered, (width, 0))
@@ -149,3 +165,15 @@ def write_preview(
 
 def _as_picture(rgb: Float[Tensor, "H W 3"]) -> Image.Image:
     return Image.fromarray((rgb.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+
+
+def _greyed(rgb: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None) -> Float[Tensor, "H W 3"]:
+    return rgb if mask is None else torch.where(mask[..., None], rgb, 0.5)
+
+
+def _reduced(mask: Bool[Tensor, "H W"], width: int, height: int) -> Bool[Tensor, "h w"]:
+    """A smaller mask, true where any of it is."""
+    small = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 255).resize(
+        (width, height), Image.Resampling.BOX
+    )
+    return torch.from_numpy(np.asarray(small) > 0)

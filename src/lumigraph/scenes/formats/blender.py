@@ -34,7 +34,7 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.pictures import read_depth, reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
-from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
+from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
 
 # The layout of NeRF-synthetic: cameras about 4 from the origin, the object within 1.5, so that it lies in [2, 6].
@@ -72,11 +72,12 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
             first += len(frames[file.path])
     cameras = _joined(parts, folder)
     chosen = _chosen(files, frames, splits, folder)
-    alpha = uses_alpha(everything)
-    views = {}
+    alpha = uses_alpha(everything, thorough=background is not None)
+    views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept, lenses = [everything[place] for place in places], cameras[torch.tensor(places)]
-        views[split] = make_views(kept, lenses, alpha, downscale, _depth_maps(kept, lenses, downscale))
+        maps = _depth_maps(kept, lenses, downscale)
+        views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
         source=str(folder),

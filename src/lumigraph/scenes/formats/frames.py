@@ -18,8 +18,8 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import opengl_to_opencv
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.intrinsics import Intrinsics, own_intrinsics, read_intrinsics
-from lumigraph.scenes.formats.pictures import read_image
-from lumigraph.scenes.scene import Views, threads
+from lumigraph.scenes.formats.pictures import is_opaque, read_image
+from lumigraph.scenes.scene import MemoryBudget, Views, threads
 
 log = logging.getLogger("lumigraph")
 
@@ -275,20 +275,25 @@ def check_downscale(frames: Sequence[Frame], factor: int) -> None:
             )
 
 
-def uses_alpha(frames: Sequence[Frame]) -> bool:
+def uses_alpha(frames: Sequence[Frame], *, thorough: bool) -> bool:
     """Whether transparency means something: some images have an alpha channel that is not opaque everywhere.
 
-    Photos are often saved with an alpha channel that says nothing; a few of them, evenly spread, are decoded to see.
+    Photos are often saved with an alpha channel that says nothing. A few of them, evenly spread, are decoded to see,
+    or all when `thorough`: decoding hundreds of photos before anything else takes long. What the few did not show is
+    found when the image is used (`read_image`).
     """
-    with_alpha = [frame for frame in frames if frame.alpha]
-    if not with_alpha:
-        return False
+    with_alpha = [frame.path for frame in frames if frame.alpha]
     step = max(1, len(with_alpha) // _SAMPLED_IMAGES)
-    for frame in with_alpha[::step][:_SAMPLED_IMAGES]:
-        image = decode_image(frame.path)
-        if image.shape[2] == 4 and int(image[..., 3].min()) < 255:
-            return True
-    return False
+    if any(_is_transparent(path) for path in with_alpha[::step][:_SAMPLED_IMAGES]):
+        return True
+    if not thorough or not with_alpha:
+        return False
+    with ThreadPoolExecutor(threads()) as pool:
+        return any(pool.map(_is_transparent, with_alpha))  # `map` cancels the rest once one is found
+
+
+def _is_transparent(path: Path) -> bool:
+    return not is_opaque(decode_image(path))
 
 
 def make_views(
@@ -297,12 +302,15 @@ def make_views(
     alpha: bool,
     downscale: int,
     maps: Mapping[str, Any],
+    memory: MemoryBudget,
 ) -> Views:
-    """Views over the files of `frames`; `maps` holds the loaders of masks and depths that `Views` takes."""
+    """Views over the files of `frames`; `maps` holds the loaders of masks and depths that `Views` takes, `memory` is
+    what all splits of the scene share."""
     paths = [frame.path for frame in frames]
     sizes = [frame.intrinsics.size for frame in frames]
 
     def load_image(index: int) -> np.ndarray:
         return read_image(paths[index], sizes[index], alpha, downscale)
 
-    return Views(cameras.downscale(downscale), [frame.name for frame in frames], alpha, load_image, **maps)
+    names = [frame.name for frame in frames]
+    return Views(cameras.downscale(downscale), names, alpha, load_image, memory=memory, **maps)

@@ -39,14 +39,33 @@ def _rounded(sums: np.ndarray, divisor: int) -> UInt8[np.ndarray, "h w C"]:
     return ((sums + divisor // 2) // divisor).astype(np.uint8)
 
 
+def is_opaque(image: UInt8[np.ndarray, "H W C"]) -> bool:
+    """Whether no pixel lets anything shine through."""
+    return image.shape[2] == 3 or int(image[..., 3].min()) == 255
+
+
 def read_image(path: Path, size: tuple[int, int], alpha: bool, factor: int) -> UInt8[np.ndarray, "h w C"]:
-    """An image file of `size` (width, height), premultiplied and reduced; four channels when `alpha`, else three."""
+    """An image file of `size` (width, height), premultiplied and reduced; four channels when `alpha`, else three.
+
+    Of colours stored with 16 bits Pillow decodes the upper eight: they are rounded down, by at most one level in 256,
+    while 16-bit grey is rounded to the nearest.
+
+    Raises LumigraphError for an image of another size, and for a transparent one where `alpha` is false: its
+    background would silently become part of the scene.
+    """
     image = decode_image(path)
     if image.shape[1::-1] != size:
         raise LumigraphError(
             f"the image is {image.shape[1]}x{image.shape[0]} but was {size[0]}x{size[1]} when the scene was opened",
             where=path,
             todo="Do not change a scene while it is in use",
+        )
+    if not alpha and not is_opaque(image):
+        raise LumigraphError(
+            "this image is transparent in places, but those looked at when the scene was opened are opaque",
+            where=path,
+            todo="Say what lies behind: `train --background white` (or black, random) looks at every image. Or save "
+            "the photos without alpha",
         )
     if alpha and image.shape[2] == 3:
         image = np.concatenate([image, np.full((*image.shape[:2], 1), 255, np.uint8)], axis=2)

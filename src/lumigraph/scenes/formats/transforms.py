@@ -5,7 +5,7 @@ scene is turned upright and brought to unit size about what the cameras look at.
 object: its bounds are the file's (`aabb`, or instant-ngp's `aabb_scale`, `scale`, `offset`) or follow from the cameras.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import inside
-from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.bounds import NGP_OFFSET, NGP_SCALE, Bounds, ngp_bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity, split_similarity
 from lumigraph.scenes.formats.fields import Fields
@@ -36,12 +36,11 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
 from lumigraph.scenes.placing import CAPTURE_FAR, CAPTURE_NEAR, object_region, read_box, unit_transform
-from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
+from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
 
 NAME = "transforms.json"
 _DEPTH_UNIT = 1e-3
-_NGP_SCALE, _NGP_OFFSET = 0.33, 0.5
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     warn_of_missing(file.missing, len(file.missing) + len(frames), file.path)
     check_enough(len(frames), len(file.missing), file.path)
     check_downscale(frames, downscale)
-    alpha = uses_alpha(frames)
+    alpha = uses_alpha(frames, thorough=background is not None)
     place = _place(file, make_cameras(frames, CAPTURE_NEAR, CAPTURE_FAR), alpha)
     scale, _, _ = split_similarity(place.transform)
     # Near and far are given in scene units here, but a file's own are in file units: all pass through `transformed`.
@@ -82,11 +81,11 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     world_transform = place.transform @ _applied(file.common)
     capture_scale, _, _ = split_similarity(world_transform)
     chosen = divide([frame.name for frame in frames], splits, _listed(file, frames), str(file.path))
-    views = {}
+    views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept = [frames[i] for i in places]
         maps = _maps(kept, file.common, folder, downscale, capture_scale)
-        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, downscale, maps)
+        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
         source=str(folder),
@@ -129,21 +128,18 @@ def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> _Place:
 
 
 def _ngp_cube(common: Fields) -> Bounds | None:
-    """The cube that instant-ngp's keys describe, in file units.
+    """The cube that instant-ngp's keys describe, in file units (see `ngp_bounds`).
 
-    instant-ngp maps x to scale x + offset and takes a cube of side `aabb_scale` about (0.5, 0.5, 0.5). `aabb_scale`
-    alone says how far the background reaches, which contraction covers; scale or offset say where the scene is.
+    `aabb_scale` alone says how far the background reaches, which contraction covers; scale or offset say where the
+    scene is.
     """
     if "scale" not in common and "offset" not in common:
         return None
-    scale = common.optional("scale", _NGP_SCALE, positive=True)
-    offset = common.numbers("offset", 3) if "offset" in common else [_NGP_OFFSET] * 3
+    scale = common.optional("scale", NGP_SCALE, positive=True)
+    offset = common.numbers("offset", 3) if "offset" in common else NGP_OFFSET
     if len(offset) != 3:
         raise common.wrong("offset", "three numbers")
-    side = common.optional("aabb_scale", 1.0, positive=True)
-    centre = (0.5 - torch.tensor(offset, dtype=torch.float64)) / scale
-    half = 0.5 * side / scale
-    return Bounds((centre - half).float(), (centre + half).float())
+    return ngp_bounds(common.optional("aabb_scale", 1.0, positive=True), scale, offset)
 
 
 def _applied(common: Fields) -> Float[Tensor, "4 4"]:
@@ -182,10 +178,24 @@ def _listed(file: FrameFile, frames: Sequence[Frame]) -> dict[str, list[str]] | 
                     todo=f"Correct '{key}'",
                 )
         listed[split] = [by_entry[entry] for entry in entries if entry in by_entry]
+    _check_disjoint(listed, file.path)
     if "train" not in listed:
         held_out = {name for names in listed.values() for name in names}
         listed["train"] = [frame.name for frame in frames if frame.name not in held_out]
     return listed
+
+
+def _check_disjoint(listed: Mapping[str, Sequence[str]], where: Path) -> None:
+    """Raises LumigraphError when an image is in two splits: what trains must not judge."""
+    first: dict[str, str] = {}
+    for split, names in listed.items():
+        for name in names:
+            if first.setdefault(name, split) != split:
+                raise LumigraphError(
+                    f"'{first[name]}_filenames' and '{split}_filenames' both name {name!r}",
+                    where=where,
+                    todo="Keep it in one of the two, or choose another --split, such as every",
+                )
 
 
 def _plain(name: str) -> str:

@@ -18,7 +18,7 @@ from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.procedural import stages
 from lumigraph.scenes.procedural.painting import Painting, depth_map, paint
 from lumigraph.scenes.procedural.tracing import AnalyticScene
-from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo, Views
+from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo, Views
 
 NAMES: dict[str, Callable[[], AnalyticScene]] = {
     "still": stages.still,
@@ -43,9 +43,11 @@ _GOLDEN = math.pi * (3 - math.sqrt(5))
 class ProceduralViews(Views):
     """Views of an analytic scene. Each picture is traced when it is first asked for and then kept."""
 
-    def __init__(self, stage: AnalyticScene, cameras: Cameras, names: list[str]) -> None:
+    def __init__(
+        self, stage: AnalyticScene, cameras: Cameras, names: list[str], memory: MemoryBudget | None = None
+    ) -> None:
         self.stage = stage
-        super().__init__(cameras, names, True, self._image, load_depth=self._depth)
+        super().__init__(cameras, names, True, self._image, load_depth=self._depth, memory=memory)
 
     def attribute_masks(self, index: int) -> Float[Tensor, "H W A"]:
         """The share of each pixel of image `index` that shows what attribute a moves, in [0, 1]; A may be 0."""
@@ -85,13 +87,13 @@ def make_scene(
             todo=f"Ask for at least one training view and for a size of 1 to {LARGEST}",
         )
     counts = dict(zip(SPLITS, (views_train, views_val, views_test), strict=True))
-    views, first = {}, 0
+    views, first, memory = {}, 0, MemoryBudget()
     for number, (split, count) in enumerate(counts.items()):
         if count:
             generator = np.random.Generator(np.random.Philox(key=[seed, number]))
             cameras = _cameras(stage, count, size, generator, spread=split == "train", first_id=first)
             names = [f"{split}/r_{index:03d}.png" for index in range(count)]
-            views[split] = ProceduralViews(stage, cameras, names)
+            views[split] = ProceduralViews(stage, cameras, names, memory)
             first += count
     corner = torch.full((3,), stages.EXTENT)
     info = SceneInfo(
