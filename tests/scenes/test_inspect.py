@@ -41,3 +41,24 @@ def test_any_cameras_can_be_drawn(capture, change, step):
 
     change(capture / "transforms.json", line_up)
     assert draw_scene(load_scene(capture)).width == 1440
+
+
+def test_a_built_in_scene_is_written_where_that_is_asked_for(tmp_path, capsys):
+    folder, out = tmp_path / "written", ["--out", str(tmp_path / "out")]
+    assert main(["inspect", "builtin:still:16", *out, "--write", str(folder)]) == 0
+    assert f"scene: {folder}" in capsys.readouterr().out
+    ours, theirs = load_scene("builtin:still:16"), load_scene(folder)
+    assert {split: len(views) for split, views in theirs.views.items()} == {"train": 60, "val": 8, "test": 8}
+    assert np.array_equal(theirs.views["val"].image(3).numpy(), ours.views["val"].image(3).numpy())
+    assert main(["inspect", "builtin:still:16", *out, "--write", str(folder)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["inspect", "builtin:still:8", *out, "--write", str(folder), "--overwrite"]) == 0
+    assert load_scene(folder).views["train"].image(0).shape == (8, 8, 4)
+
+
+def test_other_scenes_are_not_written(blender_scene, tmp_path, capsys):
+    command = ["inspect", str(blender_scene), "--out", str(tmp_path / "out"), "--write", str(tmp_path / "w")]
+    assert main(command) == 2
+    assert "--write is for built-in scenes" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "out").exists()

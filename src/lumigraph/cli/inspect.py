@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
 
 
@@ -20,20 +21,31 @@ class Arguments:
     """Folder for the picture, NAME.png."""
     json: Path | None = None
     """File for the figures of the table."""
+    write: Path | None = None
+    """Folder to write a built-in scene to, in Blender's format, which every NeRF program reads."""
+    overwrite: bool = False
+    """Replace the folder of --write."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table, draws the picture, and says where it is."""
+    """Prints the table, draws the picture, and says where it is; writes the scene where that is asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph inspect")
     from rich.console import Console
 
     from lumigraph.files import new_file, write_json
     from lumigraph.scenes.drawing import draw_scene
     from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.procedural.writing import write_blender
     from lumigraph.scenes.summary import summarise
 
     scene = load_scene(arguments.scene, downscale=arguments.downscale, splits=arguments.splits)
+    if arguments.write is not None and scene.info.format != "builtin":
+        raise LumigraphError(
+            "--write is for built-in scenes",
+            where=arguments.scene,
+            todo="This scene is a folder already: copy it, or leave --write out",
+        )
     summary = summarise(scene)
     console = Console()
     print_summary(console, summary)
@@ -44,6 +56,9 @@ def main(argv: list[str]) -> None:
     if arguments.json is not None:
         write_json(arguments.json, summary)
     console.print(f"picture: {path}", highlight=False, markup=False, soft_wrap=True)
+    if arguments.write is not None:
+        write_blender(scene, arguments.write, arguments.overwrite)
+        console.print(f"scene: {arguments.write}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_summary(console: Any, summary: dict[str, Any]) -> None:
