@@ -13,6 +13,7 @@ from lumigraph import __version__
 from lumigraph.cli.eval import load_trained_scene
 from lumigraph.cli.opening import open_renderer
 from lumigraph.evaluation.chart import Curve
+from lumigraph.evaluation.metrics import psnr_of
 from lumigraph.evaluation.pictures import ERROR_CEILING
 from lumigraph.evaluation.report import (
     Comparison,
@@ -25,11 +26,10 @@ from lumigraph.evaluation.report import (
     write_report,
 )
 from lumigraph.files import read_json
-from lumigraph.rendering.background import display_target
+from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Views
 from lumigraph.training.runs import Run
-from lumigraph.training.validation import as_rgba, psnr
 
 if TYPE_CHECKING:
     from lumigraph.cli.demo import Paths
@@ -132,7 +132,7 @@ def _comparison(views: Views, index: int, teacher: Renderer, student: Renderer) 
     shown, errors = [Picture(label="Photo", rgb=_eight_bits(truth))], []
     for label, renderer in (("Teacher", teacher), ("Student", student)):
         image = renderer.view(camera).rgb.float().clamp(0, 1).cpu().numpy()
-        caption = f"{psnr(float(np.square(image - truth).mean())):.1f} dB"
+        caption = f"{psnr_of(float(np.square(image - truth).mean())):.1f} dB"
         shown.append(Picture(label=label, rgb=_eight_bits(image), caption=caption))
         errors.append(Picture(label=f"{label}’s error", rgb=error_picture(image, truth, ERROR_CEILING)))
     return Comparison(title=views.names[index], pictures=[*shown, *errors])

@@ -77,8 +77,9 @@ class LiveSource(RaySource):
         rgba = torch.nn.functional.pad(self._rgb[self._drawn], (0, 1), value=1.0)
         drawn = self.cameras.rays(camera.to(device), x.to(device), y.to(device))
         depth = self._depth[self._drawn].to(device)
-        # A teacher without depth leaves NaN everywhere.
-        return Batch(drawn, rgba.to(device), depth if bool(torch.isfinite(depth).any()) else None)
+        # A teacher without depth leaves NaN everywhere; one with depth, where rays meet nothing.
+        has_depth = bool(torch.isfinite(self._depth[:filled]).any())
+        return Batch(drawn, rgba.to(device), depth if has_depth else None)
 
     def _label_until(self, step: int) -> None:
         """Labels the blocks that are due by `step`; asking for an earlier step again changes nothing."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.evaluation.metrics import psnr_of as psnr
+from lumigraph.evaluation.metrics import psnr_of
 from lumigraph.files import new_file
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays, concatenate
@@ -133,7 +133,7 @@ class Probe:
         truth = self.truth.cpu()
         spread, true_spread = float(rgb.std(0).max()), float(truth.std(0).max())
         return Measurement(
-            psnr=psnr(float((rgb.clamp(0, 1) - truth).square().mean())),
+            psnr=psnr_of(float((rgb.clamp(0, 1) - truth).square().mean())),
             constant=true_spread > FLAT and spread < FLAT * true_spread,
             rays_per_second=len(rgb) / max(seconds, 1e-9),
         )

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.metrics import psnr_of
 from lumigraph.training.checkpoints import save_checkpoint
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.progress import ProgressLine, Status
 from lumigraph.training.runs import Run
 from lumigraph.training.task import RayTask, Window
-from lumigraph.training.validation import PROBE_RAYS, PROBE_VIEWS, Probe, ValidationViews, psnr, write_preview
+from lumigraph.training.validation import PROBE_RAYS, PROBE_VIEWS, Probe, ValidationViews, write_preview
 
 log = logging.getLogger("lumigraph")
 
@@ -227,7 +228,7 @@ class Watch(Callback):
         if window.steps == 0 or window.squared_error is None:
             return
         seconds = max(time.perf_counter() - window.started, 1e-9)
-        self.train_psnr = psnr(float(window.squared_error) / window.steps)
+        self.train_psnr = psnr_of(float(window.squared_error) / window.steps)
         self.rays_per_second = window.rays * self._world / seconds
         if self._writer is None:
             return
