@@ -75,7 +75,7 @@ def test_eval_holds_out_what_training_held_out(scene_folder: Path, tmp_path: Pat
     out = tmp_path / "result.json"
     assert cli.main(["eval", str(run), "--json", str(out)]) == 0
     names = [view["name"] for view in read_json(out)["per_view"]]
-    assert names == ["test/r_000.png", "train/r_000.png", "train/r_002.png"]
+    assert names == ["train/r_000.png", "train/r_002.png", "test/r_001.png"]
 
 
 def test_eval_with_lpips(run: Path, shared_data: Path, tmp_path: Path, capsys) -> None:

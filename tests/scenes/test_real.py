@@ -89,3 +89,5 @@ def test_fox(shared_data, caplog):
     _, depth = cameras.project(torch.zeros(43, 3), torch.arange(43))
     assert (depth > 0.5).all()
     assert 0.8 < float(cameras.positions.norm(dim=1).median()) < 1.2
+    # What lies right in front of a camera is left out, and nothing of the fox.
+    assert 0.2 < float(cameras.near[0]) < 0.3

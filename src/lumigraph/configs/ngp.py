@@ -16,7 +16,7 @@ class NGPConfig:
     """Levels of the hash grid."""
     features: int = 4
     """Numbers per entry of the hash grid."""
-    log2_entries: int = 16
+    log2_entries: int = 17
     """Largest number of entries of a level, as a power of two."""
     base_resolution: int = 16
     """Vertices of the coarsest level along the scene's box."""

@@ -15,6 +15,9 @@ from lumigraph.scenes.formats.fields import Fields
 
 # Of captures brought to unit size, in scene units: cameras are about 1 away from what they look at.
 CAPTURE_NEAR, CAPTURE_FAR = 0.1, 100.0
+# Nothing is expected nearer than this part of the way to what inward cameras look at. What a camera has right in front
+# of it, no other sees: a field would fill it with fog, which the others then see.
+_NEAREST = 0.3
 # An object may reach beyond the picture in some views; this much room is left around what is seen in the widest.
 _MARGIN = 1.25
 # Typical distance of what is photographed side by side, in units of how far the photographer moved.
@@ -62,6 +65,14 @@ def look_at_point(cameras: Cameras) -> tuple[Float[Tensor, "3"], float]:
     if float(facing.norm()) < 0.5:
         return middle, _OUTWARD_DISTANCE * moved
     return middle + _FORWARD_DISTANCE * moved * unit(facing, perpendicular(facing)), _FORWARD_DISTANCE * moved
+
+
+def capture_near(cameras: Cameras) -> float:
+    """Depth at which a capture of unit size begins, scene units: farther than `CAPTURE_NEAR` for inward cameras."""
+    focus, inward = fit_focus(cameras)
+    if not inward:
+        return CAPTURE_NEAR
+    return max(CAPTURE_NEAR, _NEAREST * float((cameras.positions.double() - focus).norm(dim=1).min()))
 
 
 def unit_transform(cameras: Cameras) -> Float[Tensor, "4 4"]:

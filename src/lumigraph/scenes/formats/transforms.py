@@ -35,7 +35,14 @@ from lumigraph.scenes.formats.frames import (
     warn_of_missing,
 )
 from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
-from lumigraph.scenes.placing import CAPTURE_FAR, CAPTURE_NEAR, object_region, read_box, unit_transform
+from lumigraph.scenes.placing import (
+    CAPTURE_FAR,
+    CAPTURE_NEAR,
+    capture_near,
+    object_region,
+    read_box,
+    unit_transform,
+)
 from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
 
@@ -115,9 +122,8 @@ def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> _Place:
         transform = unit_transform(cameras)
         corner = torch.ones(3)
     if box is None and not alpha:
-        return _Place(
-            transform, CAPTURE_NEAR, CAPTURE_FAR, Bounds(-torch.ones(3), torch.ones(3), unbounded=True)
-        )
+        near = capture_near(cameras.transformed(transform))
+        return _Place(transform, near, CAPTURE_FAR, Bounds(-torch.ones(3), torch.ones(3), unbounded=True))
     region = object_region(cameras.transformed(transform))
     if core is None:
         return _Place(transform, region.near, region.far, region.bounds)
