@@ -1,11 +1,14 @@
 """PSNR on the test views against minutes of training, each budget a run of its own, through the command line.
 
-    python benchmarks/teacher_minutes.py SCENE [--downscale 4] [--minutes 1 2 5 10] [--seeds 0] [--out FILE]
+    python benchmarks/teacher_minutes.py SCENE [--downscale 4] [--minutes 1 2 5 10] [--seeds 0] [--runs FOLDER]
+        [--out FILE]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
 """
 
 import argparse
+import contextlib
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -19,17 +22,17 @@ from lumigraph.files import write_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def measure(scene: str, downscale: int, minutes: float, seed: int, options: list[str]) -> dict[str, Any]:
-    """Trains, evaluates, and says what came of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        start = time.perf_counter()
-        peak = verb(
-            "train", "ngp", scene, "--run", run, "--downscale", downscale,
-            "--max-minutes", minutes, "--seed", seed, *options,
-        )  # fmt: skip
-        wall = time.perf_counter() - start
-        figures, training = evaluated(run, Path(folder) / "eval.json"), trained(run)
+def measure(
+    scene: str, downscale: int, minutes: float, seed: int, options: list[str], run: Path
+) -> dict[str, Any]:
+    """Trains in the folder `run`, evaluates, and says what came of it."""
+    start = time.perf_counter()
+    peak = verb(
+        "train", "ngp", scene, "--run", run, "--downscale", downscale,
+        "--max-minutes", minutes, "--seed", seed, *options,
+    )  # fmt: skip
+    wall = time.perf_counter() - start
+    figures, training = evaluated(run, run / "eval.json"), trained(run)
     return {
         "minutes": minutes,
         "seed": seed,
@@ -48,13 +51,16 @@ def main() -> None:
     parser.add_argument("--downscale", type=int, default=4)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "teacher_minutes.json")
     parser.add_argument("options", nargs="*", help="further options of `train ngp`, after --")
     arguments = parser.parse_args()
     rows = []
-    for minutes in arguments.minutes:
-        for seed in arguments.seeds:
-            rows.append(measure(arguments.scene, arguments.downscale, minutes, seed, arguments.options))
+    with contextlib.ExitStack() as stack:
+        folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for minutes, seed in itertools.product(arguments.minutes, arguments.seeds):
+            run = folder / f"{Path(arguments.scene).name}-{minutes:g}-minutes-seed-{seed}"
+            rows.append(measure(arguments.scene, arguments.downscale, minutes, seed, arguments.options, run))
             print(rows[-1], flush=True)
             scene = {"name": Path(arguments.scene).name, "downscale": arguments.downscale}
             write_json(arguments.out, {"machine": machine(), "scene": scene, "runs": rows})
