@@ -96,6 +96,17 @@ def test_fine_tuning_into_another_run_leaves_the_student(tmp_path: Path, shards:
     assert done.result.step == 38
 
 
+def test_a_student_that_knows_depth_is_fine_tuned_on_photos_that_do_not(tmp_path: Path, scene: Scene) -> None:
+    options = TrainOptions(run=tmp_path / "student", device="cpu", precision="float32")
+    run = Run.create(options.run, "r2l", replace(LEARNER, learn_depth=True), scene.info, options)
+    torch.manual_seed(0)
+    run.save_weights(run.new_renderer(), 0)
+    before = load_tensors(run.weights)[0]
+    done = finetune(run, scene, replace(options, max_steps=4), EarlyStopping(every=2), lr=1e-3)
+    assert done.val_psnr_after >= done.val_psnr_before
+    assert not torch.equal(before["network.head.weight"], load_tensors(run.weights)[0]["network.head.weight"])
+
+
 def test_without_validation_views_some_photos_are_held_out(scene: Scene) -> None:
     train, held, from_training = training_and_validation(
         replace(scene, views={"train": scene.views["train"]})

@@ -93,3 +93,10 @@ def test_drawing_lego_is_quick(shared_data):
         source.batch(step, 8192)
         times.append(time.perf_counter() - start)
     assert min(times) < 3e-3
+
+
+def test_depth_is_unknown_where_photos_have_none(ball):
+    assert PhotoSource(ball.split("train"), 0).batch(0, 8).depth is None
+    depth = PhotoSource(ball.split("train"), 0, depths=True).batch(0, 8).depth
+    assert depth is not None
+    assert depth.isnan().all()

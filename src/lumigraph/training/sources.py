@@ -55,7 +55,7 @@ class PhotoSource(RaySource):
     """
 
     def __init__(self, views: Views, seed: int, depths: bool = False):
-        """`depths`: whether batches carry the depth maps of the photos, where there are any."""
+        """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none."""
         self.views = views
         self.depths = depths
         self.seed = seed
@@ -113,5 +113,9 @@ class PhotoSource(RaySource):
         device = self.cameras.camera_to_world.device
         rgba = self.views.pixels(index, x, y).to(device, non_blocking=True)
         drawn = self.cameras.rays(index.to(device), x.to(device), y.to(device))
-        depth = self.views.pixel_depths(index, x, y) if self.depths else None
+        depth = self._depth(index, x, y) if self.depths else None
         return Batch(rays=drawn, rgba=rgba, depth=None if depth is None else depth.to(device))
+
+    def _depth(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        known = self.views.pixel_depths(index, x, y)
+        return torch.full(index.shape, torch.nan) if known is None else known
