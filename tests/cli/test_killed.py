@@ -70,8 +70,8 @@ def test_training_goes_on(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_baking_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     chance, run = random.Random(2), tmp_path / "run"
-    to_the_end("train", "ngp", SCENE, "--run", run, "--max-steps", "100")
-    views, size = "3000", ["--width", "128", "--views-per-shard", "2"]
+    to_the_end("train", "ngp", SCENE, "--run", run, "--max-steps", "400")
+    views, size = "400", ["--width", "64", "--views-per-shard", "1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start = time.monotonic()
     to_the_end("bake", run, "--out", whole, "--views", views, *size)
@@ -80,7 +80,7 @@ def test_baking_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     done = []
     for _ in range(KILLS):
         process = verb(*bake)
-        time.sleep(chance.uniform(0.1, 0.4) * once)
+        time.sleep(chance.uniform(0.2, 0.6) * once)
         process.kill()
         process.communicate()
         done.append(len(list(killed.glob("*.npy"))) if killed.is_dir() else 0)
