@@ -5,13 +5,12 @@
 The published generator was measured at 389 rays/s on two cores (64 + 64 samples of its NeRF).
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from describe import machine
+from describe import described, machine
 
 from lumigraph.distillation.bake import bake, prepare
 from lumigraph.distillation.origins import teacher_provenance
@@ -55,7 +54,7 @@ def measure(run: Run, views: int, width: int | None, devices: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--width", type=int, default=None)

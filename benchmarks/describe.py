@@ -1,5 +1,6 @@
-"""The machine that a benchmark ran on, for its result file."""
+"""What every benchmark says of itself: its command line, and the machine that it ran on."""
 
+import argparse
 import datetime
 import platform
 from pathlib import Path
@@ -9,6 +10,11 @@ import torch
 
 import lumigraph
 from lumigraph.rendering.machine import available_cores, has_bfloat16
+
+
+def described(text: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help is the program's docstring, as it stands."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def machine() -> dict[str, Any]:

@@ -3,18 +3,17 @@
     python benchmarks/device.py [--device cuda] [--minutes 1.5] [--preset cpu] [--out FILE]
 
 The scene is a built-in one, so that nothing but the project is needed. With the defaults all of it stays below nine
-minutes. Compilation, reading and evaluation are not part of the training minutes, which are given twice: for the
-teacher, and for each student.
+minutes. Compilation, reading and evaluation are not part of the training minutes; the teacher and each of the two
+students get as many.
 """
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from describe import machine
+from describe import described, machine
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import write_json
@@ -53,7 +52,7 @@ def measure(folder: Path, device: str, minutes: float, preset: str) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=1.5)
     parser.add_argument("--preset", default="cpu", help="preset of the teacher")

@@ -1,19 +1,18 @@
 """How the cost of training a teacher grows with the size of the photos and with their number.
 
-    python benchmarks/growth.py SCENE [--downscales 8 4 2] [--views 10 25 50 100] [--minutes 0.5] [--out FILE]
+    python benchmarks/growth.py SCENE [--downscales 8 4 2] [--views 10 25 50] [--minutes 0.5] [--out FILE]
 
 SCENE is a folder in the Blender format. Each row is a run of its own: rays per second (the median of the second half,
-when the empty space is known), peak memory of the whole process, and the seconds before the first step.
+when the empty space is known), peak memory of the whole process, and the seconds that are not training.
 """
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from describe import machine
+from describe import described, machine
 from verbs import trained, verb
 
 from lumigraph.files import read_json, write_json
@@ -55,13 +54,13 @@ def measure(scene: Path, downscale: int, views: int, minutes: float) -> dict[str
         "rays_per_second": training["usual_rays_per_second"],
         "steps": training["step"],
         "peak_memory_mb": peak,
-        "seconds_before_and_after": round(wall - training["seconds"], 1),
+        "seconds_beside_training": round(wall - training["seconds"], 1),
         "val_psnr": training["val_psnr"],
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("scene", type=Path)
     parser.add_argument("--downscales", type=int, nargs="+", default=[8, 4, 2])
     parser.add_argument("--views", type=int, nargs="+", default=[10, 25, 50])

@@ -5,14 +5,13 @@
 16 levels of 2 features and 2^19 entries, as published, at points along rays.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from describe import machine
+from describe import described, machine
 from torch import Tensor
 
 from lumigraph.fields.hashgrid import GridLayout, reference
@@ -61,7 +60,7 @@ def measure(encoder: Callable[..., Tensor], points: Tensor, table: Tensor, layou
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("--points", type=int, default=65536)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS / "hash_grid.json")

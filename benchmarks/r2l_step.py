@@ -10,7 +10,6 @@ One run measures, interleaved so that a busy moment hits all alike, each as the 
 - forward passes, in GFLOP/s and as a share of the best dense matrix product of the same type.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from describe import machine
+from describe import described, machine
 from torch import Tensor
 
 from lumigraph.configs.r2l import PRESETS
@@ -143,7 +142,7 @@ def measure(width: int, depth: int, rays: int, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=88)
     parser.add_argument("--rays", type=int, default=4096)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from describe import machine
+from describe import described, machine
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import write_json
@@ -46,7 +46,7 @@ def distilled(source: Path, run: Path, arguments: argparse.Namespace) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("scene")
     parser.add_argument("--method", default="r2l")

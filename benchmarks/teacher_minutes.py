@@ -6,7 +6,6 @@
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
 """
 
-import argparse
 import contextlib
 import itertools
 import tempfile
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from describe import machine
+from describe import described, machine
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import write_json
@@ -46,7 +45,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = described(__doc__)
     parser.add_argument("scene")
     parser.add_argument("--downscale", type=int, default=4)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10])

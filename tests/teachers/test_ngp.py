@@ -10,6 +10,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
+from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.procedural import load_builtin
 from lumigraph.teachers.ngp import NGP
@@ -113,10 +114,10 @@ def test_query_has_gradients() -> None:
 
 
 @pytest.mark.parametrize("background", ["white", "black", "random", "opaque"])
-def test_every_background_trains(background: str) -> None:
+def test_every_background_trains(background: Background) -> None:
     torch.manual_seed(0)
     config = NGPConfig(**{**vars(SMALL), "opacity_weight": 1e-3, "distortion_weight": 1e-3})
-    renderer = NGP(config, box(), background, 1)  # type: ignore[arg-type]
+    renderer = NGP(config, box(), background, 1)
     losses = renderer.losses(a_batch(), 0, 0)
     assert set(losses.terms) == {"rgb", "opacity", "distortion"}
     torch.stack(list(losses.terms.values())).sum().backward()
