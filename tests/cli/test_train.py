@@ -43,6 +43,7 @@ def test_schedules_end_with_the_methods_own_steps(tmp_path: Path) -> None:
         (["--finest-resolution", "8"], "below base_resolution"),
         (["--hold", "2"], "hold must lie in 0..1"),
         (["--lr", "nan"], "lr must be positive"),
+        (["--camera-lr", "nan"], "camera_lr must not be negative"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--devices", "0"], "--devices must be at least 1"),
         (["--max-steps", "0"], "--max-steps must be positive"),

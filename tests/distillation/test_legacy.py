@@ -10,12 +10,7 @@ import torch
 from lumigraph.cli.main import main
 from lumigraph.distillation.bake import bake_shards, prepare
 from lumigraph.distillation.hard_rays import HardPool
-from lumigraph.distillation.legacy import (
-    LegacySource,
-    export_legacy,
-    to_capture,
-    to_scene,
-)
+from lumigraph.distillation.legacy import LegacySource, export_legacy
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.distillation.shards import Plan, Shards, finish
@@ -48,17 +43,6 @@ def shards_of(folder: Path, scene: Scene, views: int) -> Shards:
 def write_rows(path: Path, rows: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
     np.save(path, rows.astype(np.float32))
-
-
-def test_transform_is_undone(moved: Scene) -> None:
-    origins, directions = torch.randn(9, 3), torch.randn(9, 3)
-    o, d = to_capture(origins, directions, moved.info)
-    back = to_scene(o, d, moved.info)
-    torch.testing.assert_close(back[0], origins, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(back[1], directions, atol=1e-5, rtol=1e-5)
-    # t counts scene units here and the capture's units, twice as long, there.
-    point = to_scene(o + 3 * d, d, moved.info)[0]
-    torch.testing.assert_close(point, origins + 1.5 * directions, atol=1e-5, rtol=1e-5)
 
 
 def test_round_trip(tmp_path: Path, moved: Scene) -> None:

@@ -159,6 +159,10 @@ def test_command_line_refuses_in_one_line(tmp_path: Path, teacher: Run, capsys) 
             "--views must be positive",
         ),
         (
+            ["bake", str(teacher.path), "--out", str(tmp_path / "o"), "--views", "2", "--seed", "-1"],
+            "--seed must not be negative",
+        ),
+        (
             ["distill", "r2l", str(tmp_path / "none"), "--run", str(tmp_path / "r"), "--max-steps", "1"],
             "no such",
         ),

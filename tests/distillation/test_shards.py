@@ -231,6 +231,36 @@ def test_draws_are_independent_and_repeatable(tmp_path: Path, scene: Scene) -> N
     assert len(held.rays.origins.unique(dim=0)) == 3
 
 
+def test_empty_pixels_are_drawn_less_often(tmp_path: Path, scene: Scene) -> None:
+    shards = baked(tmp_path / "s", scene)
+
+    def parts(empty_share: float) -> tuple[float, float]:
+        """How often an empty pixel was drawn, on average, and how often another."""
+        batch = ShardSource(shards, seed=4, empty_share=empty_share).batch(0, 20_000)
+        empty = int((batch.rgba[:, :3] == 1).all(1).sum())
+        images = np.stack([shards.image(view) for view in range(len(shards))])
+        empty_pixels = int((images == 255).all(-1).sum())
+        return empty / empty_pixels, (20_000 - empty) / (images[..., 0].size - empty_pixels)
+
+    often, rarely = parts(1.0), parts(0.25)
+    assert often[0] == pytest.approx(often[1], rel=0.1)
+    assert rarely[0] == pytest.approx(0.25 * rarely[1], rel=0.1)
+    source = ShardSource(shards, seed=4, empty_share=0.25)
+    assert torch.equal(source.batch(3, 64).rays.origins, source.batch(3, 64).rays.origins)
+
+
+def test_photos_without_background_have_no_empty_pixels(tmp_path: Path, scene: Scene) -> None:
+    opaque = replace(scene, info=replace(scene.info, background="opaque"))
+    shards = baked(tmp_path / "s", opaque)
+    batches = [ShardSource(shards, seed=4, empty_share=share).batch(3, 64) for share in (0.25, 1.0)]
+    assert torch.equal(batches[0].rays.origins, batches[1].rays.origins)
+
+
+def test_a_share_of_nothing_is_refused(tmp_path: Path, scene: Scene) -> None:
+    with pytest.raises(LumigraphError, match="share of empty pixels"):
+        ShardSource(baked(tmp_path / "s", scene), seed=4, empty_share=0.0)
+
+
 def test_mixture_has_both_parts(tmp_path: Path, scene: Scene) -> None:
     photos = PhotoSource(scene.views["train"], 0)
     mixed = MixedSource(ShardSource(baked(tmp_path / "s", scene), 0), photos, 0.25)

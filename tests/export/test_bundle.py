@@ -20,9 +20,11 @@ from lumigraph.errors import LumigraphError
 from lumigraph.export import bundle as bundles
 from lumigraph.export import parity
 from lumigraph.export.bundle import BundleRenderer, write_bundle
+from lumigraph.export.runtime import Session
 from lumigraph.files import decode_image
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import invert_similarity, similarity
 from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
@@ -61,9 +63,9 @@ def _info(distortion: float = 0.0) -> SceneInfo:
     )
 
 
-def _student(folder: Path, distortion: float = 0.0) -> Run:
+def _student(folder: Path, distortion: float = 0.0, info: SceneInfo | None = None) -> Run:
     torch.manual_seed(3)
-    run = Run.create(folder, "r2l", CONFIG, _info(distortion), TrainOptions(run=folder))
+    run = Run.create(folder, "r2l", CONFIG, info or _info(distortion), TrainOptions(run=folder))
     run.save_weights(run.new_renderer(), 1)
     return run
 
@@ -185,6 +187,29 @@ def test_a_distorted_lens_goes_through_the_ray_graph(tmp_path: Path) -> None:
     assert not np.allclose(found.numpy(), straight.numpy(), atol=1e-4)
 
 
+def test_a_bundle_takes_poses_in_the_units_of_the_capture(tmp_path: Path) -> None:
+    rotation = look_at(torch.tensor([[1.0, 2.0, 0.5]]), torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
+    transform = similarity(0.25, rotation[0, :, :3], torch.tensor([0.3, -0.2, 0.1]))
+    run = _student(tmp_path / "run", info=replace(_info(), world_transform=transform))
+    manifest = write_bundle(run, tmp_path / "bundle", check_views=2)
+    # eval and render give it cameras of the scene, as they do to every renderer.
+    camera = run.info.cameras["test"][0]
+    wanted = run.load_renderer("cpu").view(camera).rgb.numpy()
+    bundle = BundleRenderer(tmp_path / "bundle")
+    np.testing.assert_allclose(bundle.view(camera).rgb.numpy(), wanted, atol=1e-4)
+    np.testing.assert_allclose(bundle.render(camera.view_rays(0)).rgb.numpy(), wanted, atol=1e-4)
+    # Whoever opens view.onnx gives it the pose that stands in the capture's file.
+    captured = camera.transformed(invert_similarity(transform))
+    assert manifest["camera"]["camera_to_world"] == captured.camera_to_world[0].tolist()
+    assert manifest["camera"]["far"] == pytest.approx(24.0)
+    values = {
+        name: np.array(manifest["camera"][name], np.float32)
+        for name in ("camera_to_world", "focal", "principal")
+    }
+    found = Session((tmp_path / "bundle" / "view.onnx").read_bytes(), "view.onnx").run(values)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
 def test_a_bundle_does_not_ask_near_and_far_of_the_rays(finished: Path) -> None:
     renderer = BundleRenderer(finished)
     rays = renderer.info.cameras["train"].view_rays(0)
@@ -240,7 +265,7 @@ def test_what_is_not_a_bundle_is_never_replaced(
 
 
 def test_a_bundle_of_any_version_is_replaced_when_told(run: Run, bundle: Path) -> None:
-    _change(bundle, _set(2, "schema"))
+    _change(bundle, _set(3, "schema"))
     (bundle / "view.onnx").unlink()
     write_bundle(run, bundle, check_views=1, overwrite=True)
     assert bundles.read_manifest(bundle)["schema"] == bundles.SCHEMA
@@ -283,7 +308,7 @@ def _set(value: Any, *keys: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(2, "schema"), r"version 2, this lumigraph reads version 1 \(in .*manifest\.json\)"),
+        (_set(3, "schema"), r"version 3, this lumigraph reads version 2 \(in .*manifest\.json\)"),
         (_remove_key("schema"), "version None"),
         (_set("a web site", "format"), "not a lumigraph bundle's"),
         (_remove_key("models", "view"), "'view' is missing"),

@@ -17,6 +17,7 @@ from lumigraph.geometry.conventions import (
     split_similarity,
     transform_points,
     transform_poses,
+    transform_rays,
 )
 from lumigraph.geometry.rotations import so3_exp
 
@@ -64,6 +65,17 @@ def test_similarities_split_and_invert():
     points = torch.randn(5, 3, dtype=torch.float64)
     there = transform_points(matrix, points)
     assert torch.allclose(transform_points(invert_similarity(matrix), there), points)
+
+
+def test_rays_move_with_the_points_they_meet():
+    matrix = similarity(0.5, ROTATION, torch.tensor([0.1, 2.0, -0.4], dtype=torch.float64))
+    origins, directions = torch.randn(9, 3).double(), torch.randn(9, 3).double()
+    moved, turned = transform_rays(matrix, origins, directions)
+    # t counts the units of the world it is in: half as many where the world is half as large.
+    assert torch.allclose(moved + 1.5 * turned, transform_points(matrix, origins + 3 * directions))
+    back = transform_rays(invert_similarity(matrix), moved, turned)
+    assert torch.allclose(back[0], origins)
+    assert torch.allclose(back[1], directions)
 
 
 def test_poses_move_with_the_points_they_see():

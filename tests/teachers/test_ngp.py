@@ -1,19 +1,29 @@
 """Instant-NGP: it learns, renders the same in any pieces, and says the same through every door."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
+from lumigraph.cli.main import main
+from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.ngp import NGPConfig
+from lumigraph.distillation.origins import taught_scene
+from lumigraph.distillation.shards import Shards
+from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
+from lumigraph.scenes.load import load_scene_like
 from lumigraph.scenes.procedural import load_builtin
+from lumigraph.scenes.scene import Scene
 from lumigraph.teachers.ngp import NGP
+from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 
 SMALL = NGPConfig(
@@ -134,6 +144,60 @@ def test_refined_cameras_get_gradients() -> None:
     assert gradient is not None
     assert gradient[0].abs().min() > 0
     assert not gradient[1].any()
+
+
+def corrected(scene: Scene) -> NGP:
+    """Untrained, but with corrections of the cameras."""
+    torch.manual_seed(0)
+    renderer = NGP.from_scene(replace(SMALL, refine_cameras=True), scene.info)
+    torch.nn.init.normal_(renderer.grid.table)
+    assert renderer.pose_corrections is not None
+    torch.nn.init.normal_(renderer.pose_corrections, std=0.02)
+    return renderer
+
+
+def test_students_are_given_the_cameras_that_were_found() -> None:
+    scene = load_builtin("still:16")
+    renderer = corrected(scene)
+    captured = scene.info.cameras["train"]
+    taught = taught_scene(scene.info, renderer)
+    found = taught.cameras["train"]
+    assert taught.refined
+    assert not torch.allclose(found.camera_to_world, captured.camera_to_world, atol=1e-3)
+    # Training meant these rays for the photo.
+    meant, rays = renderer._refined(captured.view_rays(3).flatten()), found.view_rays(3).flatten()
+    torch.testing.assert_close(meant.origins, rays.origins, atol=1e-5, rtol=0)
+    torch.testing.assert_close(meant.directions, rays.directions, atol=1e-5, rtol=0)
+    # The student's photos are read with them, at any size; held-out cameras stay.
+    again = load_scene_like(taught, "builtin:still:16", downscale=2)
+    assert torch.equal(again.split("train").cameras.camera_to_world, found.camera_to_world)
+    assert torch.equal(again.info.cameras["test"].camera_to_world, scene.info.cameras["test"].camera_to_world)
+    fewer = replace(taught, cameras={**taught.cameras, "train": found[:5]})
+    with pytest.raises(LumigraphError, match="corrected the cameras of 5 photos"):
+        load_scene_like(fewer, "builtin:still:16")
+
+
+def test_bake_knows_the_cameras_that_were_found(tmp_path: Path) -> None:
+    scene = load_builtin("still:16")
+    renderer = corrected(scene)
+    options = TrainOptions(run=tmp_path / "run", device="cpu")
+    run = Run.create(options.run, "ngp", renderer.config, scene.info, options)
+    run.save_weights(renderer, 1)
+    assert (
+        main(["bake", str(run.path), "--out", str(tmp_path / "views"), "--views", "2", "--device", "cpu"])
+        == 0
+    )
+    info = Shards.open(tmp_path / "views").plan.info
+    assert info.refined
+    found = renderer.refined(scene.info.cameras["train"])
+    assert torch.equal(info.cameras["train"].camera_to_world, found.camera_to_world)
+
+
+@pytest.mark.parametrize(("schedule", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
+def test_learning_rate_falls(schedule: Literal["exponential", "cosine"], middle: float) -> None:
+    renderer = NGP(replace(SMALL, schedule=schedule, hold=0.5, final_lr=0.01), box(), "white", 1)
+    scales = [renderer.lr_scale(0, progress) for progress in (0.0, 0.5, 0.75, 1.0)]
+    assert scales == pytest.approx([1, 1, middle, 0.01])
 
 
 def moved(cameras: Cameras, correction: torch.Tensor, half: float) -> Cameras:

@@ -94,6 +94,8 @@ def _check(arguments: Arguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    if arguments.seed < 0:
+        raise LumigraphError(f"--seed must not be negative, and is {arguments.seed}")
     if arguments.legacy is not None and arguments.out.resolve().is_relative_to(arguments.legacy.resolve()):
         raise LumigraphError(
             "the ray files would take the place of the pseudo views",
@@ -103,15 +105,16 @@ def _check(arguments: Arguments) -> None:
 
 
 def _plan(arguments: Arguments, run):
-    from lumigraph.distillation.origins import teacher_provenance
+    from lumigraph.distillation.origins import taught_scene, teacher_provenance
     from lumigraph.distillation.poses import sample_poses
     from lumigraph.distillation.shards import Plan
 
+    info = taught_scene(run.info, run.load_renderer("cpu"))
     cameras = sample_poses(
         arguments.poses,
         arguments.views,
         arguments.seed,
-        run.info.cameras["train"],
+        info.cameras["train"],
         random_focal=arguments.random_focal,
         focal_scale=arguments.focal_scale,
     )
@@ -125,4 +128,4 @@ def _plan(arguments: Arguments, run):
         "focal_scale": arguments.focal_scale,
         "seed": arguments.seed,
     }
-    return Plan(cameras, run.info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance)
+    return Plan(cameras, info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance)

@@ -32,6 +32,8 @@ class Arguments:
     """Live: part of the rays that is spread evenly, not to where the student is worst."""
     hold_ratio: float = 0.0
     """Pseudo views: part of them that is left out."""
+    empty_share: float = 0.25
+    """Pseudo views: how often a pixel of nothing but background is drawn, as a part of how often the others are."""
     scene: Path | None = None
     """Scene of published ray files; or whose photos are mixed in, with --pseudo-ratio."""
     downscale: int | None = None
@@ -108,7 +110,7 @@ def _pseudo(arguments: Arguments, config: Any) -> "Origin":
             source, config.rays, options.seed, live, options.device, options.precision
         )
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
-        return origins.from_shards(source, options.seed, arguments.hold_ratio)
+        return origins.from_shards(source, options.seed, arguments.hold_ratio, arguments.empty_share)
     if legacy_files(source):
         if arguments.scene is None:
             raise LumigraphError(

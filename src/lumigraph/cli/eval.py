@@ -55,6 +55,8 @@ def main(argv: list[str]) -> None:
     views = scene.split(arguments.split)
     if arguments.scene is None:
         _check_unchanged(info, scene, arguments.split)
+        if arguments.split == "train":
+            cameras = renderer.refined(cameras)
     gallery = Gallery(views.names, arguments.save_images)
     with _progress(len(views)) as advance:
 

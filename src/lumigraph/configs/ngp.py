@@ -1,6 +1,7 @@
 """Options of the Instant-NGP teacher. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,9 @@ class NGPConfig:
     hold: float = 0.5
     """Part of the budget before the learning rate begins to fall."""
     final_lr: float = 0.03
-    """Learning rate at the end, as a share of the first; it falls exponentially."""
+    """Learning rate at the end, as a share of the first."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """How it falls."""
     opacity_weight: float = 0.0
     """Weight of the entropy -o log o of a ray's opacity, against half-transparent surfaces."""
     distortion_weight: float | None = None
@@ -77,7 +80,7 @@ class NGPConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         for name in _NOT_NEGATIVE:
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative, and is {value}")
         for name in ("hold", "final_lr", "occupancy_share", "occupancy_decay"):
             if not 0 <= getattr(self, name) <= 1:
@@ -129,6 +132,7 @@ PRESETS = {
         lr=0.01,
         network_lr=0.01,
         hold=0.0,
+        schedule="cosine",
         opacity_weight=0.001,
         distortion_weight=0.0,
     ),

@@ -77,8 +77,7 @@ class R2LConfig:
     """Part of `lr` that is left at the end (schedule budget)."""
 
     def __post_init__(self) -> None:
-        positive = ("width", "layers_per_block", "points", "rays", "hard_multiple", "lr", "decay_steps")
-        for name in positive:
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.depth < 3:
@@ -90,8 +89,9 @@ class R2LConfig:
             )
         if self.code == "points" and self.points < 2:
             raise ValueError("points must be at least 2: both ends of the ray")
-        if self.octaves < 0 or self.warmup_steps < 0 or self.depth_weight < 0 or self.warmup_lr < 0:
-            raise ValueError("octaves, warmup_steps, warmup_lr and depth_weight must not be negative")
+        for name in ("octaves", "warmup_steps", "warmup_lr", "depth_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
         if not all(0 <= ratio <= 1 for ratio in self.hard_ratio):
             raise ValueError(f"hard_ratio must lie in 0..1, not {self.hard_ratio}")
         if not 0 <= self.final_lr <= 1:
@@ -102,6 +102,10 @@ class R2LConfig:
         """Residual blocks of the body (43 at depth 88)."""
         return (self.depth - 2) // self.layers_per_block
 
+
+_POSITIVE = (
+    "training_steps", "width", "layers_per_block", "points", "rays", "hard_multiple", "lr", "decay_steps",
+)  # fmt: skip
 
 _PAPER = R2LConfig(
     width=256,

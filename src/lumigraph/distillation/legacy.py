@@ -25,7 +25,7 @@ from lumigraph.distillation.shard_source import draws
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, new_folder, require_replaceable
-from lumigraph.geometry.conventions import split_similarity
+from lumigraph.geometry.conventions import split_similarity, transform_rays
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.scene import SceneInfo
@@ -93,26 +93,9 @@ def _is_ours(path: Path) -> bool:
 
 def _rows_of_view(shards: Shards, view: int) -> np.ndarray:
     rays = shards.cameras.view_rays(view).flatten()
-    origins, directions = to_capture(rays.origins, rays.directions, shards.plan.info)
+    origins, directions = transform_rays(shards.plan.info.to_capture, rays.origins, rays.directions)
     rgb = np.asarray(shards.image(view)).reshape(-1, 3).astype(np.float32) / (2**shards.plan.bits - 1)
     return np.concatenate([origins.numpy(), directions.numpy(), rgb], 1)
-
-
-def to_capture(origins: Tensor, directions: Tensor, info: SceneInfo) -> tuple[Tensor, Tensor]:
-    """Rays from scene units into the capture's units; t stays depth, in the capture's units."""
-    scale, rotation, shift = _similarity(info)
-    return ((origins.double() - shift) @ rotation / scale).float(), (directions.double() @ rotation).float()
-
-
-def to_scene(origins: Tensor, directions: Tensor, info: SceneInfo) -> tuple[Tensor, Tensor]:
-    """The inverse of `to_capture`."""
-    scale, rotation, shift = _similarity(info)
-    return (scale * origins.double() @ rotation.T + shift).float(), (directions.double() @ rotation.T).float()
-
-
-def _similarity(info: SceneInfo) -> tuple[float, Tensor, Tensor]:
-    scale, rotation, shift = split_similarity(info.world_transform.double())
-    return float(scale), rotation, shift
 
 
 def legacy_files(folder: Path) -> list[Path]:
@@ -173,7 +156,7 @@ class LegacySource(RaySource):
 
     def batch_of(self, rows: Tensor) -> Batch:
         """Rows of the files as rays in scene units with colours."""
-        origins, directions = to_scene(rows[:, :3], rows[:, 3:6], self.info)
+        origins, directions = transform_rays(self.info.world_transform, rows[:, :3], rows[:, 3:6])
         count = len(rows)
         centre = self._template.principal.floor().long()
         radius = self._template.rays(torch.zeros(1, dtype=torch.int64), centre[:, 0], centre[:, 1]).radii
@@ -194,7 +177,7 @@ class LegacySource(RaySource):
         )
 
     def _depth(self, rows: Tensor) -> Tensor | None:
-        scale = _similarity(self.info)[0]
+        scale, _, _ = split_similarity(self.info.world_transform)
         if self.layout == "r2l-depth":
             return rows[:, 9] * scale
         if self.layout == "r2l-surface":

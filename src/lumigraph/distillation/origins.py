@@ -53,7 +53,7 @@ class PseudoViews:
         return self._images[index]
 
 
-def from_shards(folder: Path, seed: int, hold_ratio: float = 0.0) -> Origin:
+def from_shards(folder: Path, seed: int, hold_ratio: float = 0.0, empty_share: float = 1.0) -> Origin:
     """Rays from pseudo views, of which the last few are held out."""
     shards = Shards.open(folder)
     held = min(HELD_VIEWS, len(shards) // 10)
@@ -63,8 +63,14 @@ def from_shards(folder: Path, seed: int, hold_ratio: float = 0.0) -> Origin:
         for view in range(len(shards) - held, len(shards))
     ]
     validation = PseudoViews(shards.cameras[len(shards) - held :], images) if held else None
-    provenance = {"from": "shards", "views": len(shards), "hold_ratio": hold_ratio, **shards.plan.provenance}
-    source = ShardSource(shards, seed, hold_ratio, last=held)
+    provenance = {
+        "from": "shards",
+        "views": len(shards),
+        "hold_ratio": hold_ratio,
+        "empty_share": empty_share,
+        **shards.plan.provenance,
+    }
+    source = ShardSource(shards, seed, hold_ratio, last=held, empty_share=empty_share)
     return Origin(source, shards.plan.info, validation, provenance)
 
 
@@ -92,13 +98,23 @@ def from_teacher(
     """Rays that the teacher in `folder` labels while the student learns. `rays`: of a step."""
     run = Run.open(folder)
     teacher = run.load_renderer(device, precision)
-    captured = run.info.cameras["train"]
+    info = taught_scene(run.info, teacher)
+    captured = info.cameras["train"]
     cameras = sample_poses(live.poses, live.cameras, seed, captured).to(teacher.device)
     source = LiveSource(teacher, cameras, rays, seed, reuse=live.reuse, ring=live.ring, floor=live.floor)
     # Another seed than the pool's: these are views that the student never learns from.
     watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
-    return Origin(source, run.info, rendered_views(teacher, watched), provenance)
+    return Origin(source, info, rendered_views(teacher, watched), provenance)
+
+
+def taught_scene(info: SceneInfo, teacher: Renderer) -> SceneInfo:
+    """The scene as the teacher has learnt it: its cameras stand where it found them to be."""
+    captured = info.cameras["train"]
+    refined = teacher.refined(captured)
+    if refined is captured:
+        return info
+    return replace(info, cameras={**info.cameras, "train": refined.to("cpu")}, refined=True)
 
 
 def teacher_provenance(run: Run) -> dict[str, Any]:

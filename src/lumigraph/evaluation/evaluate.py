@@ -22,7 +22,6 @@ from lumigraph.evaluation.metrics import (
     ssim,
 )
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
@@ -211,4 +210,4 @@ def cameras_for(info: SceneInfo, scene: Scene, split: str) -> Cameras:
             )
     if torch.equal(scene.info.world_transform, info.world_transform):
         return cameras
-    return cameras.transformed(info.world_transform @ invert_similarity(scene.info.world_transform))
+    return cameras.transformed(info.world_transform @ scene.info.to_capture)

@@ -5,6 +5,8 @@
     view.onnx       camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]
     poster.png      what the first held-out camera sees
 
+Graphs and the manifest's camera are in the units of the capture, so that a pose of the capture (or of an application
+that tracks in it) goes in as it is; `scene` holds the cameras and the transform of the run, in scene units.
 All names in the manifest are relative, so a bundle can be moved. `write_bundle` makes one from a run;
 `BundleRenderer` renders it through onnxruntime.
 """
@@ -35,7 +37,7 @@ from lumigraph.training.runs import Run
 
 MANIFEST = "manifest.json"
 FORMAT = "lumigraph bundle"
-SCHEMA = 1
+SCHEMA = 2
 UNSTATED = "not stated: ask whoever took the photos and trained the model"
 
 
@@ -72,9 +74,9 @@ def write_bundle(
         renderer = run.load_renderer("cpu").eval()
         renderer.compute_dtype = torch.float32
         width, height = cameras.size[0].tolist()
-        rays = graphs.rays_graph(renderer)
+        rays = graphs.rays_graph(renderer, run.info.world_transform)
         written = {"rays": rays, "view": graphs.view_graph(rays, width, height)}
-        figures, poster = _check(renderer, written, cameras)
+        figures, poster = _check(renderer, written, cameras, run.info.to_capture)
         for figure in figures:
             report(str(figure))
             figure.require()
@@ -85,7 +87,7 @@ def write_bundle(
             "method": run.method,
             "models": models,
             "poster": _write(folder, "poster.png", _png(poster)),
-            "camera": _camera(cameras[0]),
+            "camera": _camera(cameras[0].transformed(run.info.to_capture)),
             "scene": run.info.to_json(),
             "provenance": _provenance(run, renderer),
             "licence": licence,
@@ -125,11 +127,14 @@ def evenly_spread(info: SceneInfo, count: int) -> Cameras:
 
 
 def _check(
-    renderer: Renderer, written: dict[str, graphs.Graph], cameras: Cameras
+    renderer: Renderer,
+    written: dict[str, graphs.Graph],
+    cameras: Cameras,
+    to_capture: Float[Tensor, "4 4"],
 ) -> tuple[list[parity.Parity], Float[Tensor, "H W 3"]]:
     sessions = {form: Session(graph.data, f"{form}.onnx") for form, graph in written.items()}
-    rays = parity.check_rays(renderer, sessions["rays"], cameras)
-    view, poster = parity.check_views(renderer, sessions["view"], cameras)
+    rays = parity.check_rays(renderer, sessions["rays"], cameras, to_capture)
+    view, poster = parity.check_views(renderer, sessions["view"], cameras, to_capture)
     return [rays, view], poster
 
 
@@ -157,7 +162,7 @@ def _png(image: Float[Tensor, "H W 3"]) -> bytes:
 
 
 def _camera(camera: Cameras) -> dict[str, Any]:
-    """The camera a player starts with: values for the inputs of `view.onnx`."""
+    """The camera a player starts with, units of the capture: values for the inputs of `view.onnx`."""
     width, height = camera.size[0].tolist()
     return {
         "width": width,
@@ -168,6 +173,7 @@ def _camera(camera: Cameras) -> dict[str, Any]:
         "near": float(camera.near[0]),
         "far": float(camera.far[0]),
         "frame": "OpenCV: x right, y down, z forward; pixel centres at +0.5; no lens distortion",
+        "units": "those of the capture",
     }
 
 
@@ -271,6 +277,7 @@ class BundleRenderer(Renderer):
         self.manifest = read_manifest(self.folder)
         self.info = SceneInfo.from_json(self.manifest["scene"], where=self.folder / MANIFEST)
         self.background = self.info.background
+        self._to_capture = self.info.to_capture
         self._rays, self._view = self._session("rays"), self._session("view")
         self._size = [self.manifest["camera"]["width"], self.manifest["camera"]["height"]]
 
@@ -285,7 +292,7 @@ class BundleRenderer(Renderer):
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
         """Colours of rays of any leading shape."""
-        colours = parity.ray_colours(self._rays, rays.flatten(), self.chunk)
+        colours = parity.ray_colours(self._rays, rays.flatten(), self.chunk, self._to_capture)
         return Rendering(rgb=colours.to(rays.device).reshape(*rays.shape, 3))
 
     @torch.no_grad()
@@ -293,4 +300,4 @@ class BundleRenderer(Renderer):
         """The image [H, W] of one camera."""
         if camera.distorted or camera.size[0].tolist() != self._size:
             return super().view(camera)
-        return Rendering(rgb=parity.view_colours(self._view, camera).to(camera.device))
+        return Rendering(rgb=parity.view_colours(self._view, camera, self._to_capture).to(camera.device))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lumigraph.configs import registry
 from lumigraph.errors import LumigraphError
+from lumigraph.geometry.conventions import split_similarity
 
 OPSET = 18
 BLOCK_RAYS = 1 << 15
@@ -85,16 +86,19 @@ def require_portable(method: str) -> None:
     )
 
 
-def rays_graph(renderer: nn.Module) -> Graph:
-    """The graph origins [N, 3], directions [N, 3] -> rgb [N, 3] with any N."""
+def rays_graph(renderer: nn.Module, world_transform: Float[Tensor, "4 4"]) -> Graph:
+    """The graph origins [N, 3], directions [N, 3] -> rgb [N, 3] with any N.
+
+    Its rays are in the units of the capture: `world_transform`, from those to scene units, is part of the graph.
+    """
     inputs = (
-        Port("origins", ("rays", 3), "where the rays start, scene units"),
+        Port("origins", ("rays", 3), "where the rays start, units of the capture"),
         Port("directions", ("rays", 3), "not normalised: depth 1 along the camera's axis per unit"),
     )
     outputs = (Port("rgb", ("rays", 3), "sRGB in [0, 1] on the background"),)
     # An example of one ray would be specialised to N = 1.
     example = (torch.zeros(4, 3), torch.ones(4, 3))
-    model = _trace(_RayColours(renderer), example, inputs, outputs)
+    model = _trace(_RayColours(renderer, world_transform), example, inputs, outputs)
     return Graph(_checked(model), inputs, outputs)
 
 
@@ -106,7 +110,7 @@ def view_graph(rays: Graph, width: int, height: int) -> Graph:
     copy of the weights.
     """
     inputs = (
-        Port("camera_to_world", (3, 4), "OpenCV camera frame (x right, y down, z forward) to scene"),
+        Port("camera_to_world", (3, 4), "OpenCV camera frame (x right, y down, z forward) to the capture's"),
         Port("focal", (2,), "focal lengths, pixels"),
         Port("principal", (2,), "principal point, pixels from the left upper corner of the image"),
     )
@@ -121,12 +125,20 @@ def view_graph(rays: Graph, width: int, height: int) -> Graph:
 
 
 class _RayColours(nn.Module):
-    def __init__(self, renderer: nn.Module):
+    def __init__(self, renderer: nn.Module, world_transform: Tensor):
         super().__init__()
         self.renderer = renderer
+        scale, rotation, translation = split_similarity(world_transform)
+        self.moved = not torch.equal(world_transform, torch.eye(4).to(world_transform))
+        self.register_buffer("turn", rotation.T.float())
+        self.register_buffer("turn_and_scale", (scale * rotation.T).float())
+        self.register_buffer("translation", translation.float())
 
     def forward(self, origins: Tensor, directions: Tensor) -> Tensor:
         assert isinstance(self.renderer, PortableRays)
+        if self.moved:
+            origins = origins @ self.turn_and_scale + self.translation
+            directions = directions @ self.turn
         return self.renderer.ray_colours(origins, directions)
 
 

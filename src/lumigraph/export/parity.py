@@ -1,4 +1,8 @@
-"""Whether an exported graph paints what the renderer paints: measured before a bundle appears."""
+"""Whether an exported graph paints what the renderer paints: measured before a bundle appears.
+
+Graphs take rays and cameras in the units of the capture; here, as everywhere else, they are in scene units.
+`to_capture` is the similarity between the two (`SceneInfo.to_capture`).
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +15,7 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import transform_rays
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Renderer
 
@@ -46,19 +51,21 @@ class Parity:
             )
 
 
-def check_rays(renderer: Renderer, session: Session, cameras: Cameras) -> Parity:
+def check_rays(
+    renderer: Renderer, session: Session, cameras: Cameras, to_capture: Float[Tensor, "4 4"]
+) -> Parity:
     """The ray graph on the rays of every camera (at most `RAYS_PER_CAMERA` each, evenly spread)."""
     wanted, found = [], []
     for camera in range(len(cameras)):
         rays = cameras.view_rays(camera).flatten()
         rays = rays[:: -(-len(rays) // RAYS_PER_CAMERA)]
         wanted.append(torch.cat([renderer.render(part).rgb for part in rays.split(renderer.chunk)]))
-        found.append(ray_colours(session, rays, renderer.chunk))
+        found.append(ray_colours(session, rays, renderer.chunk, to_capture))
     return _compare("rays", len(cameras), torch.cat(wanted), torch.cat(found))
 
 
 def check_views(
-    renderer: Renderer, session: Session, cameras: Cameras
+    renderer: Renderer, session: Session, cameras: Cameras, to_capture: Float[Tensor, "4 4"]
 ) -> tuple[Parity, Float[Tensor, "H W 3"]]:
     """The image graph for every camera, whole images; also gives the renderer's image of the first, as a poster.
 
@@ -67,7 +74,7 @@ def check_views(
     wanted, found = [], []
     for camera in range(len(cameras)):
         wanted.append(renderer.view(pinhole(cameras[camera])).rgb)
-        found.append(view_colours(session, cameras[camera]))
+        found.append(view_colours(session, cameras[camera], to_capture))
     return _compare("view", len(cameras), torch.cat(wanted), torch.cat(found)), wanted[0]
 
 
@@ -76,17 +83,22 @@ def pinhole(cameras: Cameras) -> Cameras:
     return replace(cameras, distortion=torch.zeros_like(cameras.distortion), fisheye=False)
 
 
-def ray_colours(session: Session, rays: Rays, chunk: int) -> Float[Tensor, "N 3"]:
-    """Colours of flat rays [N] through a ray graph, `chunk` at a time."""
-    parts = [
-        session.run({"origins": _array(part.origins), "directions": _array(part.directions)})
-        for part in rays.split(chunk)
-    ]
+def ray_colours(
+    session: Session, rays: Rays, chunk: int, to_capture: Float[Tensor, "4 4"]
+) -> Float[Tensor, "N 3"]:
+    """Colours of flat rays [N], scene units, through a ray graph, `chunk` at a time."""
+    parts = []
+    for part in rays.split(chunk):
+        origins, directions = transform_rays(to_capture, part.origins, part.directions)
+        parts.append(session.run({"origins": _array(origins), "directions": _array(directions)}))
     return torch.from_numpy(np.concatenate(parts) if parts else np.zeros((0, 3), np.float32))
 
 
-def view_colours(session: Session, camera: Cameras) -> Float[Tensor, "H W 3"]:
-    """The image of one camera through an image graph; the camera has the graph's size."""
+def view_colours(
+    session: Session, camera: Cameras, to_capture: Float[Tensor, "4 4"]
+) -> Float[Tensor, "H W 3"]:
+    """The image of one camera, scene units, through an image graph; the camera has the graph's size."""
+    camera = camera.transformed(to_capture)
     values: dict[str, Any] = {
         "camera_to_world": _array(camera.camera_to_world[0]),
         "focal": _array(camera.focal[0]),

@@ -96,6 +96,17 @@ def invert_similarity(matrix: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
     return similarity(1.0 / scale, rotation.T, -(rotation.T @ translation) / scale)
 
 
+def transform_rays(
+    matrix: Float[Tensor, "4 4"], origins: Float[Tensor, "*s 3"], directions: Float[Tensor, "*s 3"]
+) -> tuple[Float[Tensor, "*s 3"], Float[Tensor, "*s 3"]]:
+    """Origins and directions of rays after the world was moved by a similarity. Directions are only turned: t stays
+    depth along the camera's axis, in the new units."""
+    scale, rotation, translation = split_similarity(matrix)
+    rotation, translation = rotation.to(origins.device), translation.to(origins.device)
+    moved = scale * (origins.double() @ rotation.T) + translation
+    return moved.to(origins.dtype), (directions.double() @ rotation.T).to(directions.dtype)
+
+
 def transform_poses(matrix: Float[Tensor, "4 4"], poses: Poses) -> Poses:
     """Poses after the world was moved by a similarity: rotations stay rotations, positions are scaled as well."""
     scale, rotation, translation = split_similarity(matrix)

@@ -180,6 +180,11 @@ class Renderer(nn.Module):
         parts = [self.render(part) for part in rays.flatten().split(self.chunk)]
         return concatenate_renderings(parts).reshape(height, width)
 
+    def refined(self, cameras: Cameras) -> Cameras:
+        """Training cameras where the renderer has found them to stand. `render` draws any ray as it is given; a method
+        that learns poses moves rays of photos in `losses` only."""
+        return cameras
+
     # ------------------------------------------------------------------ training
 
     @property

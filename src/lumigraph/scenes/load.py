@@ -1,7 +1,10 @@
 """Open a scene by its folder or its built-in name, whatever its format."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
@@ -71,7 +74,8 @@ def _read(
 
 
 def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: int | None = None) -> Scene:
-    """Reads a scene as that of `info` was read: reduced (unless `downscale` says otherwise), divided and backed alike.
+    """Reads a scene as that of `info` was read: reduced (unless `downscale` says otherwise), divided and backed alike,
+    and with the cameras that a teacher has corrected.
 
     Raises:
         LumigraphError: as `load_scene`.
@@ -79,7 +83,23 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    return _read(source, downscale or info.downscale, info.splits, background)
+    scene = _read(source, downscale or info.downscale, info.splits, background)
+    return _with_refined_cameras(scene, info) if info.refined else scene
+
+
+def _with_refined_cameras(scene: Scene, info: SceneInfo) -> Scene:
+    """The scene with its training cameras where a teacher found them to be (`info`)."""
+    cameras, refined = scene.info.cameras["train"], info.cameras["train"]
+    if len(cameras) != len(refined) or not torch.equal(cameras.ids, refined.ids):
+        raise LumigraphError(
+            f"the teacher has corrected the cameras of {len(refined)} photos, and here are {len(cameras)}",
+            where=scene.info.source,
+            todo="Give the scene that the teacher was trained on, with the photos it had then",
+        )
+    cameras = replace(cameras, camera_to_world=refined.camera_to_world)
+    scene.views["train"].cameras = cameras
+    known = {**scene.info.cameras, "train": cameras}
+    return replace(scene, info=replace(scene.info, cameras=known, refined=True))
 
 
 def _folder(path: Path) -> Path:

@@ -22,6 +22,7 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.machine_limits import available_cores, available_memory
 from lumigraph.scenes.splits import SplitOptions
 
@@ -47,6 +48,7 @@ class SceneInfo:
         background: the policy behind transparent pixels.
         world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
         splits: how the views were divided, so that the same are held out when the scene is read again.
+        refined: whether the training cameras stand where a teacher found them to be, not where the file says.
     """
 
     name: str
@@ -58,6 +60,12 @@ class SceneInfo:
     background: Background
     world_transform: Float[Tensor, "4 4"]
     splits: SplitOptions = field(default_factory=SplitOptions)
+    refined: bool = False
+
+    @property
+    def to_capture(self) -> Float[Tensor, "4 4"]:
+        """The similarity from scene units to the units of the capture: the inverse of `world_transform`."""
+        return invert_similarity(self.world_transform)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `files.write_json`; `from_json` gives back an equal object."""
@@ -70,6 +78,7 @@ class SceneInfo:
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
             "splits": asdict(self.splits),
+            "refined": self.refined,
             "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
         }
 
@@ -97,6 +106,7 @@ class SceneInfo:
                 background=cast(Background, background),
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
                 splits=SplitOptions(**data.get("splits", {})),
+                refined=bool(data.get("refined", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -209,6 +209,17 @@ class NGP(Renderer):
         wanted = rays * self.config.samples / max(samples, 1)
         self.ray_count.fill_(int(min(max(wanted, 64), 2 * rays, self.config.most_rays)))
 
+    def refined(self, cameras: Cameras) -> Cameras:
+        """Each camera of a photo moved by the correction learnt for it; see `Renderer.refined`."""
+        if self.pose_corrections is None:
+            return cameras
+        known = (cameras.ids >= 0).unsqueeze(-1)
+        learnt = self.pose_corrections.detach().to(cameras.device)
+        correction = torch.where(known, learnt[cameras.ids.clamp(min=0)], 0)
+        rotation = so3_exp(correction[:, :3]) @ cameras.camera_to_world[:, :, :3]
+        position = cameras.camera_to_world[:, :, 3] + correction[:, 3:] * self.half_side
+        return replace(cameras, camera_to_world=torch.cat([rotation, position.unsqueeze(2)], 2))
+
     def _refined(self, rays: Rays) -> Rays:
         """Rays moved by the learnt correction of their camera's pose; cameras of no photo have none."""
         if self.pose_corrections is None or rays.camera_ids is None:
@@ -258,9 +269,12 @@ class NGP(Renderer):
         )
 
     def lr_scale(self, step: int, progress: float) -> float:
-        """Constant, then exponential decay to `final_lr` at the end of the budget."""
+        """Constant, then falling to `final_lr` at the end of the budget."""
         falling = max(0.0, progress - self.config.hold) / max(1e-9, 1 - self.config.hold)
-        return self.config.final_lr ** min(1.0, falling)
+        least = self.config.final_lr
+        if self.config.schedule == "cosine":
+            return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+        return least ** min(1.0, falling)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; samples before and after thinning with the activations kept of each."""
