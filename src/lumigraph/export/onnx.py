@@ -125,6 +125,10 @@ def view_graph(rays: Graph, width: int, height: int) -> Graph:
 
 
 class _RayColours(nn.Module):
+    turn: Tensor
+    turn_and_scale: Tensor
+    translation: Tensor
+
     def __init__(self, renderer: nn.Module, world_transform: Tensor):
         super().__init__()
         self.renderer = renderer
