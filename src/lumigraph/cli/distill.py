@@ -32,7 +32,7 @@ class Arguments:
     """Live: part of the rays that is spread evenly, not to where the student is worst."""
     hold_ratio: float = 0.0
     """Pseudo views: part of them that is left out."""
-    empty_share: float = 0.25
+    empty_share: float = 0.1
     """Pseudo views: how often a pixel of nothing but background is drawn, as a part of how often the others are."""
     scene: Path | None = None
     """Scene of published ray files; or whose photos are mixed in, with --pseudo-ratio."""

@@ -123,7 +123,7 @@ _PAPER = R2LConfig(
 
 PRESETS: dict[str, R2LConfig] = {
     "cpu": R2LConfig(),
-    "cpu-large": R2LConfig(width=192, depth=30, lr=2.5e-3),
+    "cpu-large": R2LConfig(width=256, lr=2e-3),
     "cpu-small": R2LConfig(training_steps=20_000, width=64, depth=14),
     "paper": _PAPER,
     "donerf": replace(_PAPER, width=181),
