@@ -23,6 +23,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import invert_similarity
+from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.machine_limits import available_cores, available_memory
 from lumigraph.scenes.splits import SplitOptions
 
@@ -49,6 +50,8 @@ class SceneInfo:
         world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
         splits: how the views were divided, so that the same are held out when the scene is read again.
         refined: whether the training cameras stand where a teacher found them to be, not where the file says.
+        forward: the average camera of a forward-facing capture, in whose normalised device coordinates it can be
+            sampled; None for other scenes.
     """
 
     name: str
@@ -61,6 +64,7 @@ class SceneInfo:
     world_transform: Float[Tensor, "4 4"]
     splits: SplitOptions = field(default_factory=SplitOptions)
     refined: bool = False
+    forward: ForwardFrame | None = None
 
     @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
@@ -79,6 +83,7 @@ class SceneInfo:
             "world_transform": self.world_transform.tolist(),
             "splits": asdict(self.splits),
             "refined": self.refined,
+            "forward": None if self.forward is None else self.forward.to_json(),
             "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
         }
 
@@ -107,6 +112,7 @@ class SceneInfo:
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
                 splits=SplitOptions(**data.get("splits", {})),
                 refined=bool(data.get("refined", False)),
+                forward=None if data.get("forward") is None else ForwardFrame.from_json(data["forward"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
