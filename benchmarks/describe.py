@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from lumigraph.rendering.machine import available_cores, has_bfloat16
 def described(text: str | None) -> argparse.ArgumentParser:
     """A parser whose --help is the program's docstring, as it stands."""
     return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments before a `--`, and as `options` what stands behind it: options of a verb, handed on as they are."""
+    own, further = sys.argv[1:], []
+    if "--" in own:
+        place = own.index("--")
+        own, further = own[:place], own[place + 1 :]
+    return parser.parse_args(own, argparse.Namespace(options=further))
 
 
 def machine() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from describe import described, machine
+from describe import described, machine, parsed
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import write_json
@@ -55,8 +55,7 @@ def main() -> None:
     parser.add_argument("--finetune-minutes", type=float, default=3)
     parser.add_argument("--views", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=RESULTS / "student_minutes.json")
-    parser.add_argument("options", nargs="*", help="further options of `distill`, after --")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures: dict[str, Any] = {

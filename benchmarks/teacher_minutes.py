@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from describe import described, machine
+from describe import described, machine, parsed
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import write_json
@@ -52,8 +52,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "teacher_minutes.json")
-    parser.add_argument("options", nargs="*", help="further options of `train ngp`, after --")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     rows = []
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
