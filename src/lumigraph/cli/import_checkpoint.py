@@ -49,6 +49,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Import one checkpoint and print what it was."""
     arguments = parse(argv, Arguments, prog="lumigraph import")
+    from lumigraph.configs.registry import load_renderer_class
     from lumigraph.fields.nerf_checkpoints import read_published
     from lumigraph.files import sha256
     from lumigraph.scenes.load import load_scene
@@ -68,9 +69,9 @@ def main(argv: list[str]) -> None:
         "checkpoint": arguments.checkpoint.name,
         "checkpoint_sha256": sha256(arguments.checkpoint),
     }
-    run = Run.create(arguments.run, "nerf", config, scene.info, options, provenance)
-    renderer = run.new_renderer()
+    renderer = load_renderer_class("nerf").from_scene(config, scene.info)
     load_weights(renderer, published.tensors, where=arguments.checkpoint)
+    run = Run.create(arguments.run, "nerf", config, scene.info, options, provenance)
     run.save_weights(renderer, published.step)
     run.update_results("training", {"finished": True, "step": published.step, "reason": "imported"})
     shape = published.architecture

@@ -211,7 +211,8 @@ class NeRF(Renderer):
             coarse = self._look(self.coarse, sampled, views, t, random)
             weights = coarse.weights
         if random is None or random.perturb == 0:
-            uniform = torch.linspace(0, 1, config.importance, device=t.device).expand(len(t), -1)
+            even = torch.linspace(0, 1, config.importance, device=t.device, dtype=t.dtype)
+            uniform = even.expand(len(t), -1)
         else:
             uniform = random.uniform(t, config.importance)
         # Bins between the middles of the coarse samples: the first and the last sample have none (nerf_pl).

@@ -134,12 +134,12 @@ class PhotoSource(RaySource):
             def chosen(i: int) -> np.ndarray:
                 width, height = self.views.cameras.size[i].tolist()
                 mask = self.views.mask(i)
-                some = np.ones((height, width), bool) if mask is None else np.array(mask)
+                some = np.ones((height, width), bool) if mask is None else mask.numpy().copy()
                 if central:
                     some &= _middle(height, self.sampling.crop_share)[:, None]
                     some &= _middle(width, self.sampling.crop_share)
                 if solid:
-                    some &= np.asarray(self.views.image(i)[..., 3] > 0)
+                    some &= self.views.image(i)[..., 3].numpy() > 0
                 return some
 
             self._pools[central, solid] = _Pool(self._numbered(chosen), self._first)
