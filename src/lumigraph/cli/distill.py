@@ -100,9 +100,10 @@ def _pseudo(arguments: Arguments, config: Any) -> "Origin":
     from lumigraph.distillation import origins
     from lumigraph.distillation.legacy import legacy_files
     from lumigraph.scenes.load import load_scene
+    from lumigraph.training.runs import is_packed
 
     source, options = arguments.source, arguments.options
-    if (source / "config.json").is_file():
+    if (source / "config.json").is_file() or is_packed(source):
         live = origins.LiveOptions(
             arguments.poses, arguments.cameras, arguments.reuse, arguments.ring, arguments.floor
         )

@@ -65,10 +65,14 @@ def main(argv: list[str]) -> None:
     from lumigraph.rendering.machine import set_threads
     from lumigraph.scenes.load import load_scene_like
     from lumigraph.training.fit import EarlyStopping
-    from lumigraph.training.runs import Run
+    from lumigraph.training.runs import Run, is_packed
 
     set_threads(arguments.devices)
     student = Run.open(arguments.student)
+    if is_packed(arguments.student) and arguments.run is None:
+        raise LumigraphError(
+            "a packed run cannot take new weights", where=arguments.student, todo="Name another with --run"
+        )
     if method_entry(student.method).kind != "student":
         raise LumigraphError(
             f"{student.method} is a teacher, which learns from photos in the first place",

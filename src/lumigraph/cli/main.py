@@ -21,10 +21,15 @@ VERBS = {
     "finetune": "A student on photos",
     "eval": "PSNR, SSIM and LPIPS on held-out views",
     "render": "A movie along a path",
+    "pack": "A run as two files that render anywhere: weights and a description",
+    "import": "A published NeRF checkpoint as a run",
     "export": "A bundle that other programs open: ONNX and a manifest",
     "doctor": "What this machine has, what is missing, how to mend it",
 }
-"""Verbs in the order of the path, with their line in --help. Each is the module `lumigraph.cli.VERB`."""
+"""Verbs in the order of the path, with their line in --help. Each is the module `lumigraph.cli.VERB`, or that of
+`_MODULES`."""
+_MODULES = {"import": "import_checkpoint"}
+"""Verbs that are words of Python."""
 
 DEBUG = "LUMIGRAPH_DEBUG"
 
@@ -71,7 +76,7 @@ def _dispatch(argv: list[str]) -> None:
         close = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.5)
         hint = f"close to it: {', '.join(close)}" if close else f"verbs: {', '.join(VERBS)}"
         raise LumigraphError(f"there is no verb {verb!r}", todo=hint)
-    importlib.import_module(f"lumigraph.cli.{verb}").main(argv[1:])
+    importlib.import_module(f"lumigraph.cli.{_MODULES.get(verb, verb)}").main(argv[1:])
 
 
 def _help() -> str:

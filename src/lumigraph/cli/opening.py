@@ -1,4 +1,4 @@
-"""Anything that renders, by its path: a run or a bundle, told apart by their files."""
+"""Anything that renders, by its path: a run, a packed run or a bundle, told apart by their files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, SceneInfo]":
-    """The renderer in the folder `path`, ready to render, and the scene it was trained on.
+    """The renderer at `path`, ready to render, and the scene it was trained on.
 
     Runs go to `device` (`auto`, `cpu`, `cuda`, `cuda:N`); a bundle runs in onnxruntime on the CPU.
 
@@ -21,7 +21,7 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
     folder = Path(path)
     if not folder.exists():
         raise LumigraphError("no such folder", where=folder, todo="Check the spelling of the path")
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or folder.suffix == ".safetensors":
         from lumigraph.training.runs import Run
 
         run = Run.open(folder)

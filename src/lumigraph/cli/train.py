@@ -48,9 +48,10 @@ def main(argv: list[str]) -> None:
     )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
+    renderer = run.new_renderer()
     result = fit(
-        run.new_renderer(),
-        PhotoSource(scene.split("train"), options.seed),
+        renderer,
+        PhotoSource(scene.split("train"), options.seed, sampling=renderer.pixel_sampling()),
         run,
         options,
         validation=scene.views.get("val") or scene.views["train"],

@@ -45,6 +45,13 @@ METHODS: dict[str, MethodEntry] = {
             summary="Instant-NGP: a multi-resolution hash grid with an occupancy grid; trains on a CPU in minutes",
         ),
         MethodEntry(
+            name="nerf",
+            kind="teacher",
+            config="lumigraph.configs.nerf:NeRFConfig",
+            renderer="lumigraph.teachers.nerf:NeRF",
+            summary="NeRF: a coarse and a fine MLP, sampled densely; also what published checkpoints become",
+        ),
+        MethodEntry(
             name="r2l",
             kind="student",
             config="lumigraph.configs.r2l:R2LConfig",

@@ -121,7 +121,7 @@ def teacher_provenance(run: Run) -> dict[str, Any]:
     """Which teacher, to the last bit: method, and checksums of its configuration and weights."""
     return {
         "teacher": run.method,
-        "teacher_config_sha256": sha256(run.path / "config.json"),
+        "teacher_config_sha256": sha256(run.description),
         "teacher_weights_sha256": sha256(run.weights) if run.weights.is_file() else None,
     }
 

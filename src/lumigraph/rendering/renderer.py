@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.dense_optimisers import make_optimiser
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -99,7 +100,7 @@ class Losses:
 @dataclass
 class ParameterGroup:
     """Parameters that share optimiser settings; `lr` is the initial rate that `Renderer.lr_scale`
-    multiplies."""
+    multiplies, `optimiser` one of `OPTIMISERS`, `momentum` that of sgd."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -108,13 +109,22 @@ class ParameterGroup:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    momentum: float = 0.9
 
 
-def _count_as_changed(optimiser: torch.optim.Optimizer, *_: Any) -> None:
-    """Fused Adam changes parameters behind autograd's back: whoever keeps something derived from them (packed
-    weights) goes by their version."""
-    for group in optimiser.param_groups:
-        torch.autograd.graph.increment_version(group["params"])
+@dataclass(frozen=True)
+class PixelSampling:
+    """Which pixels of the photos a method wants to learn from.
+
+    In its first `crop_steps` batches, those in the central `crop_share` of both sides of a photo; in every batch, at
+    least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels;
+    with `same_image`, all pixels of a batch from one photo.
+    """
+
+    crop_steps: int = 0
+    crop_share: float = 0.5
+    foreground_share: float = 0.0
+    same_image: bool = False
 
 
 class Renderer(nn.Module):
@@ -187,6 +197,10 @@ class Renderer(nn.Module):
 
     # ------------------------------------------------------------------ training
 
+    def pixel_sampling(self) -> PixelSampling:
+        """Which pixels training on photos is to draw."""
+        return PixelSampling()
+
     @property
     def rays_per_step(self) -> int:
         """Rays wanted for the next step; may adapt, from saved state only."""
@@ -208,12 +222,11 @@ class Renderer(nn.Module):
         """One optimiser over `optimisers()`. Its state must be tensors and plain numbers (checkpoints hold
         nothing else)."""
         groups = self.optimisers()
-        unknown = sorted({group.optimiser for group in groups} - {"adam"})
-        if unknown:
-            raise NotImplementedError(
-                f"{type(self).__name__} asks for the optimisers {unknown} and must build them itself"
-            )
-        optimiser = torch.optim.Adam(
+        names = {group.optimiser for group in groups}
+        if len(names) != 1:
+            raise NotImplementedError(f"{type(self).__name__} mixes optimisers and must build them itself")
+        return make_optimiser(
+            names.pop(),
             [
                 {
                     "name": group.name,
@@ -222,13 +235,11 @@ class Renderer(nn.Module):
                     "betas": group.betas,
                     "eps": group.eps,
                     "weight_decay": group.weight_decay,
+                    "momentum": group.momentum,
                 }
                 for group in groups
             ],
-            fused=True,
         )
-        optimiser.register_step_post_hook(_count_as_changed)
-        return optimiser
 
     def lr_scale(self, step: int, progress: float) -> float:
         """Factor on every group's initial learning rate; `progress` in [0, 1] is the used part of the

@@ -6,6 +6,9 @@ weights.safetensors  the renderer, once training has stopped in an orderly way
 checkpoints/         what resuming needs
 results.json         what training and evaluation found, by section
 media/ logs/         pictures; TensorBoard
+
+A packed run is what renders of one: NAME.safetensors, and NAME.json with config and scene. It opens as a `Run` too, to
+which nothing can be added.
 """
 
 import datetime
@@ -30,6 +33,8 @@ from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
 
 SCHEMA = 1
 _KEYS = ("schema", "method", "config", "options", "provenance")
+PACKED = ".safetensors"
+"""Ending of the weights file of a packed run."""
 _UNSTORED = ("run", "resume", "overwrite")
 
 
@@ -88,12 +93,20 @@ class Run:
             know.
         """
         path = Path(path)
-        where = path / "config.json"
+        packed = is_packed(path)
+        where = path.with_suffix(".json") if packed else path / "config.json"
+        if packed and not where.is_file():
+            raise LumigraphError(
+                f"{where.name} is not beside these weights: it says what they are",
+                where=path,
+                todo="Keep the two files that `lumigraph pack` has written together",
+            )
         if not where.is_file():
             raise LumigraphError(
                 "this is not a run folder" if path.exists() else "there is no such run",
                 where=path,
-                todo="Give a folder that `lumigraph train` or `lumigraph distill` has written",
+                todo="Give a folder that `lumigraph train` or `lumigraph distill` has written, or a file of "
+                "`lumigraph pack`",
             )
         data = read_json(where)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
@@ -103,12 +116,13 @@ class Run:
                 where=where,
                 todo="Use the version of lumigraph that wrote it, or train again",
             )
+        described = data.pop("scene", None) if packed else read_json(path / "scene.json")
         _check_keys(data, where)
         return cls(
             path=path,
             method=data["method"],
             config=config_from_json(load_config_class(data["method"]), data["config"], where=where),
-            info=SceneInfo.from_json(read_json(path / "scene.json"), where=path / "scene.json"),
+            info=SceneInfo.from_json(described, where=where if packed else path / "scene.json"),
             options=data["options"],
             provenance=data["provenance"],
         )
@@ -122,7 +136,31 @@ class Run:
         self.options = stored_options(options)
         write_json(self.path / "config.json", self._config_json())
 
+    def pack(self, out: Path, overwrite: bool = False) -> None:
+        """Writes what renders: weights to `out` (NAME.safetensors), the rest to NAME.json beside it.
+
+        Raises:
+            LumigraphError: `out` has another ending or is there, or nothing was saved yet.
+        """
+        beside = out.with_suffix(".json")
+        if out.suffix != PACKED:
+            raise LumigraphError(f"a packed run is a file NAME{PACKED}", where=out, todo="Give such a name")
+        for place in (out, beside):
+            if place.exists() and not overwrite:
+                raise LumigraphError(
+                    "this file exists already", where=place, todo="Choose another name or pass --overwrite"
+                )
+        tensors = self._newest_weights()
+        # The description last: weights without one are refused, a description without weights opens nothing.
+        save_tensors(out, tensors, {"method": self.method})
+        write_json(beside, {**self._config_json(), "scene": self.info.to_json()})
+
     # ------------------------------------------------------------------ its parts
+
+    @property
+    def description(self) -> Path:
+        """The file that says what the run is."""
+        return self.path.with_suffix(".json") if is_packed(self.path) else self.path / "config.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -138,7 +176,7 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        return self.path / "weights.safetensors"
+        return self.path if is_packed(self.path) else self.path / "weights.safetensors"
 
     @property
     def results(self) -> dict[str, Any]:
@@ -218,6 +256,11 @@ class Run:
                 "this run has no weights yet", where=self.path, todo="Train it first, or go on with --resume"
             )
         return saved[1]
+
+
+def is_packed(path: Path) -> bool:
+    """Whether this is the weights file of a packed run."""
+    return path.suffix == PACKED and path.is_file()
 
 
 def load_weights(renderer: Renderer, tensors: dict[str, torch.Tensor], *, where: Path) -> None:

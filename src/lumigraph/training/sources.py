@@ -4,13 +4,16 @@ A source answers `batch(step, rays)` as a pure function of its seed, the step an
 a resumed run sees the rays that an uninterrupted one would have seen.
 """
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.scene import Views
 
 
@@ -46,45 +49,101 @@ class RaySource:
             )
 
 
+class _Pool:
+    """Pixels to draw from, numbered through all photos: all of them, or those of a sorted list."""
+
+    def __init__(self, numbers: np.ndarray | None, first: np.ndarray):
+        """`first` [photos + 1]: the number of each photo's first pixel, and of the one after the last."""
+        self._numbers = numbers
+        self._starts = first if numbers is None else np.searchsorted(numbers, first)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._numbers is None else self._numbers.nbytes
+
+    def photos(self) -> np.ndarray:
+        """The photos that have pixels here."""
+        return np.flatnonzero(np.diff(self._starts))
+
+    def has(self, photo: int | None) -> bool:
+        """Whether there is a pixel, of a photo or at all."""
+        return len(self) > 0 if photo is None else bool(self._starts[photo + 1] > self._starts[photo])
+
+    def draw(self, generator: np.random.Generator, rays: int, photo: int | None) -> np.ndarray:
+        """Numbers [rays] of pixels, drawn evenly with replacement, of one photo or of all."""
+        low, high = (0, len(self)) if photo is None else self._starts[photo : photo + 2]
+        place = generator.integers(low, high, size=rays)
+        return place if self._numbers is None else self._numbers[place].astype(np.int64)
+
+
 class PhotoSource(RaySource):
-    """Pixels drawn uniformly, with replacement, from all photos; pixels outside a photo's mask are never
-    drawn.
+    """Pixels drawn uniformly, with replacement, from all photos, or as `sampling` says; pixels outside a photo's mask
+    are never drawn.
 
     The draw of a step is a function of (seed, step): the counter-based generator Philox (Salmon et al. 2011)
     keyed by both, so no state has to be saved.
     """
 
-    def __init__(self, views: Views, seed: int, depths: bool = False):
+    def __init__(self, views: Views, seed: int, depths: bool = False, sampling: PixelSampling | None = None):
         """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none."""
         self.views = views
         self.depths = depths
         self.seed = seed
+        self.sampling = sampling or PixelSampling()
         self.cameras = views.cameras
         sizes = views.cameras.size.cpu().numpy().astype(np.int64)
         self._widths = sizes[:, 0]
         self._first = np.concatenate([[0], np.cumsum(sizes[:, 0] * sizes[:, 1])])
-        self._allowed = self._masked_pixels()
         self._same_size = bool((sizes == sizes[0]).all())
-        if len(sizes) == 0 or self._count == 0:
+        self._pools = {(False, False): _Pool(self._masked_pixels(), self._first)}
+        if len(self._pool()) == 0:
             raise LumigraphError(
                 "there is no pixel to train on", todo="Check that the masks (white = use) leave some"
             )
-
-    @property
-    def _count(self) -> int:
-        return int(self._first[-1]) if self._allowed is None else len(self._allowed)
+        if self.sampling.crop_steps and len(self._pool(central=True)) == 0:
+            raise LumigraphError(
+                "the masks leave no pixel in the middle of the photos",
+                todo="Train with --crop-steps 0, or with a larger --crop-share",
+            )
 
     def _masked_pixels(self) -> np.ndarray | None:
-        """Numbers of the pixels inside the masks, counted through all photos; None when nothing is masked."""
+        """Numbers of the pixels inside the masks; None when nothing is masked."""
         masks = [self.views.mask(i) for i in range(len(self.views))]
         if all(mask is None or bool(mask.all()) for mask in masks):
             return None
+        return self._numbered(lambda i: masks[i])
+
+    def _numbered(self, chosen: Callable[[int], Tensor | np.ndarray | None]) -> np.ndarray:
+        """Numbers of the pixels that `chosen` [H, W] says of each photo (None: all), in rising order."""
+        kind = np.uint32 if self._first[-1] < 2**32 else np.int64
         numbers = []
-        for i, mask in enumerate(masks):
-            count = int(self._first[i + 1] - self._first[i])
-            inside = np.arange(count) if mask is None else np.flatnonzero(np.asarray(mask))
-            numbers.append(inside + self._first[i])
+        for i in range(len(self.views)):
+            some = chosen(i)
+            count = self._first[i + 1] - self._first[i]
+            inside = np.arange(count) if some is None else np.flatnonzero(np.asarray(some))
+            numbers.append((inside + self._first[i]).astype(kind))
         return np.concatenate(numbers)
+
+    def _pool(self, central: bool = False, solid: bool = False) -> _Pool:
+        """The pixels inside the masks; of these, those in the middle, or where the photo is not empty, or both."""
+        if (central, solid) not in self._pools:
+
+            def chosen(i: int) -> np.ndarray:
+                width, height = self.views.cameras.size[i].tolist()
+                mask = self.views.mask(i)
+                some = np.ones((height, width), bool) if mask is None else np.array(mask)
+                if central:
+                    some &= _middle(height, self.sampling.crop_share)[:, None]
+                    some &= _middle(width, self.sampling.crop_share)
+                if solid:
+                    some &= np.asarray(self.views.image(i)[..., 3] > 0)
+                return some
+
+            self._pools[central, solid] = _Pool(self._numbered(chosen), self._first)
+        return self._pools[central, solid]
 
     def to(self, device: torch.device) -> "PhotoSource":
         self.cameras = self.cameras.to(device)
@@ -92,14 +151,12 @@ class PhotoSource(RaySource):
 
     @property
     def nbytes(self) -> int:
-        return self.views.nbytes + (0 if self._allowed is None else self._allowed.nbytes)
+        return self.views.nbytes + sum(pool.nbytes for pool in self._pools.values())
 
     def draw(self, step: int, rays: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photo number, x and y [rays] (int64) of the pixels of a step."""
         generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
-        pixel = generator.integers(0, self._count, size=rays)
-        if self._allowed is not None:
-            pixel = self._allowed[pixel]
+        pixel = self._drawn(generator, step, rays)
         if self._same_size:
             index, within = np.divmod(pixel, self._first[1])
             y, x = np.divmod(within, self._widths[0])
@@ -107,6 +164,22 @@ class PhotoSource(RaySource):
             index = np.searchsorted(self._first, pixel, side="right") - 1
             y, x = np.divmod(pixel - self._first[index], self._widths[index])
         return torch.from_numpy(index), torch.from_numpy(x), torch.from_numpy(y)
+
+    def _drawn(self, generator: np.random.Generator, step: int, rays: int) -> np.ndarray:
+        """Numbers [rays] of pixels, those that have to meet something first."""
+        central, photo = step < self.sampling.crop_steps, None
+        pool = self._pool(central)
+        if self.sampling.same_image:
+            photo = int(generator.choice(pool.photos()))
+        if self.sampling.foreground_share == 0 or not self.views.has_alpha:
+            return pool.draw(generator, rays, photo)
+        solid = self._pool(central, solid=True)
+        count = math.ceil(self.sampling.foreground_share * rays) if solid.has(photo) else 0
+        return np.concatenate(
+            [solid.draw(generator, count, photo), pool.draw(generator, rays - count, photo)]
+            if count
+            else [pool.draw(generator, rays, photo)]
+        )
 
     def batch(self, step: int, rays: int) -> Batch:
         index, x, y = self.draw(step, rays)
@@ -119,3 +192,10 @@ class PhotoSource(RaySource):
     def _depth(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_depths(index, x, y)
         return torch.full(index.shape, torch.nan) if known is None else known
+
+
+def _middle(size: int, share: float) -> np.ndarray:
+    """Which of `size` rows or columns lie in the central `share` of them; one at least."""
+    kept = max(1, round(share * size))
+    start = (size - kept) // 2
+    return (np.arange(size) >= start) & (np.arange(size) < start + kept)

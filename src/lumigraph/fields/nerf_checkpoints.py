@@ -1,0 +1,207 @@
+"""Weights that nerf_pl and nerf-pytorch have published, as those of `NeRFMLP`.
+
+Both store layers as torch does, [out, in], and concatenate in our order: the encoded position before the hidden units,
+these before the encoded view direction. Only names differ. nerf-pytorch shows the position again one layer later than
+nerf_pl; the shapes tell where.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import io_errors
+
+Layout = Literal["nerf_pl", "nerf-pytorch"]
+
+_SCALARS = 3
+_NETWORKS = {
+    "nerf_pl": {"coarse": "nerf_coarse.", "fine": "nerf_fine."},
+    "nerf-pytorch": {"coarse": "network_fn_state_dict.", "fine": "network_fine_state_dict."},
+}
+_NAMES: dict[str, tuple[tuple[str, str], ...]] = {
+    "nerf_pl": (
+        (r"xyz_encoding_(\d+)\.0", "hidden.{}"),
+        (r"xyz_encoding_final", "feature"),
+        (r"dir_encoding\.0", "view"),
+        (r"sigma", "density"),
+        (r"rgb\.0", "colour"),
+    ),
+    "nerf-pytorch": (
+        (r"pts_linears\.(\d+)", "hidden.{}"),
+        (r"feature_linear", "feature"),
+        (r"views_linears\.0", "view"),
+        (r"alpha_linear", "density"),
+        (r"rgb_linear", "colour"),
+        (r"output_linear", "output"),
+    ),
+}
+_FIRST = {"nerf_pl": 1, "nerf-pytorch": 0}
+"""Number of the first hidden layer."""
+_PARTS = ("weight", "bias")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of one network, in the words of `NeRFConfig`."""
+
+    depth: int
+    width: int
+    skip: int | None
+    view_width: int
+    position_octaves: int
+    direction_octaves: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """Networks of a checkpoint: the shape that they share, and tensors named as in `NeRF` (`coarse.hidden.0.weight`,
+    ...). `step`: steps it was trained for, 0 where it does not say."""
+
+    architecture: Architecture
+    tensors: dict[str, Tensor]
+    fine: bool
+    step: int
+
+
+def read_published(path: Path, layout: Layout, ignored: tuple[str, ...] = ()) -> Published:
+    """Reads a checkpoint file, without running anything that is in it.
+
+    Args:
+        ignored: weights whose names begin with one of these are left out; without those of a fine network, the coarse
+            one stands alone.
+
+    Raises:
+        LumigraphError: the file is damaged, holds code, or holds other networks than these.
+    """
+    data = _unpickled(path)
+    if layout == "nerf_pl":
+        weights = data.get("state_dict", data)
+    else:
+        weights = {
+            f"{part}.{name}": value
+            for part in ("network_fn_state_dict", "network_fine_state_dict")
+            if isinstance(data.get(part), dict)
+            for name, value in data[part].items()
+        }
+    if not isinstance(weights, Mapping) or not weights:
+        raise _foreign(path, layout, "it holds no network")
+    kept = {name: value for name, value in weights.items() if not str(name).startswith(("loss", *ignored))}
+    networks = {
+        network: _network(kept, prefix, layout, path) for network, prefix in _NETWORKS[layout].items()
+    }
+    known = tuple(_NETWORKS[layout].values())
+    strangers = [str(name) for name in kept if not str(name).startswith(known)]
+    if strangers or not networks["coarse"]:
+        problem = f"it has {', '.join(strangers[:3])}" if strangers else "it has no coarse network"
+        raise _foreign(path, layout, problem)
+    shapes = [_architecture(tensors, path, layout) for tensors in networks.values() if tensors]
+    if len(set(shapes)) > 1:
+        raise _foreign(path, layout, "its coarse and fine network differ in shape")
+    step = data.get("global_step")
+    return Published(
+        architecture=shapes[0],
+        tensors={f"{part}.{name}": value for part, some in networks.items() for name, value in some.items()},
+        fine=bool(networks["fine"]),
+        step=step if isinstance(step, int) else 0,
+    )
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    with io_errors(path):
+        path.open("rb").close()
+        try:
+            # A plain container of values, in which Lightning stored the options of a training.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                data = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged file makes the unpickler raise is anything
+            raise LumigraphError(
+                "the checkpoint is damaged, or holds more than numbers, which could run code",
+                where=path,
+                todo="Save its weights alone (nerf_pl: utils/save_weights_only.py) and import those",
+            ) from error
+    if not isinstance(data, dict):
+        raise LumigraphError("this is not a checkpoint: it holds no names", where=path)
+    return data
+
+
+def _foreign(path: Path, layout: str, problem: str) -> LumigraphError:
+    return LumigraphError(
+        f"this is not a NeRF as {layout} publishes them: {problem}",
+        where=path,
+        todo="Check --format; networks with other parts cannot be imported. Parts that can be spared: "
+        "--prefixes-to-ignore",
+    )
+
+
+def _network(weights: Mapping[str, Any], prefix: str, layout: str, path: Path) -> dict[str, Tensor]:
+    """The tensors of one network under our names; empty where it is absent."""
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if not name.startswith(prefix):
+            continue
+        ours = _renamed(name.removeprefix(prefix), layout)
+        if ours is None or not isinstance(value, Tensor) or not torch.isfinite(value).all():
+            raise _foreign(path, layout, f"{name} is unknown or not finite")
+        renamed[ours] = value.detach().float().contiguous()
+    return _with_split_output(renamed)
+
+
+def _renamed(name: str, layout: str) -> str | None:
+    layer, _, part = name.rpartition(".")
+    for pattern, ours in _NAMES[layout]:
+        match = re.fullmatch(pattern, layer)
+        if match and part in _PARTS:
+            number = int(match[1]) - _FIRST[layout] if match.groups() else None
+            return f"{ours.format(number)}.{part}"
+    return None
+
+
+def _with_split_output(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """nerf-pytorch without view directions: one layer gives red, green, blue and density (and what it never uses).
+
+    It has the layers of the view directions all the same when it was built with them; the output tells.
+    """
+    if not all(f"output.{part}" in tensors for part in _PARTS):
+        return tensors
+    kept = {name: value for name, value in tensors.items() if name.startswith("hidden.")}
+    for part in _PARTS:
+        kept[f"colour.{part}"] = tensors[f"output.{part}"][:3].contiguous()
+        kept[f"density.{part}"] = tensors[f"output.{part}"][3:4].contiguous()
+    return kept
+
+
+def _architecture(tensors: dict[str, Tensor], path: Path, layout: str) -> Architecture:
+    """The shape of a network; whether every tensor fits it is seen when they are loaded."""
+    depth = sum(re.fullmatch(r"hidden\.\d+\.weight", name) is not None for name in tensors)
+    needed = {f"hidden.{i}.weight" for i in range(max(depth, 1))} | {"colour.weight", "density.weight"}
+    viewed = "view.weight" in tensors
+    if viewed:
+        needed |= {"feature.weight"}
+    absent = sorted(needed - set(tensors))
+    if absent:
+        raise _foreign(path, layout, f"it lacks {absent[0]}")
+    if any(tensors[name].ndim != 2 for name in (*needed, *(["view.weight"] if viewed else []))):
+        raise _foreign(path, layout, "a weight is not a matrix")
+    width, inputs = tensors["hidden.0.weight"].shape
+    skips = [i for i in range(1, depth) if tensors[f"hidden.{i}.weight"].shape[1] == width + inputs]
+    views = tensors["view.weight"].shape[1] - width if viewed else _SCALARS
+    octaves = [(size - _SCALARS) / (2 * _SCALARS) for size in (inputs, views)]
+    if len(skips) > 1 or any(value < 0 or value != int(value) for value in octaves):
+        raise _foreign(path, layout, "its encodings are others, or it has several skips")
+    return Architecture(
+        depth=depth,
+        width=width,
+        skip=skips[0] if skips else None,
+        view_width=tensors["view.weight"].shape[0] if viewed else 0,
+        position_octaves=int(octaves[0]),
+        direction_octaves=int(octaves[1]),
+    )
