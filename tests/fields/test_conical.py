@@ -120,7 +120,7 @@ def test_wide_pieces_keep_positive_moments_and_short_ones_do_not_cancel():
 
 
 @pytest.mark.parametrize(
-    "edges", [(0, 0), (2, 2), (0, 1e-20), (0, 1e6), (0.2, 1e6), (1e6, 1e6 + 1), (1e-12, 1e12)]
+    "edges", [(0, 0), (2, 2), (0, 1e-20), (0, 1e6), (0.2, 1e6), (1e6, 1e6 + 1), (1e-12, 1e9)]
 )
 @pytest.mark.parametrize("of", [conical_moments, cylindrical_moments])
 @pytest.mark.parametrize("radius", [0.0, 1e-3, 1e3])
