@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.nerf import NeRFConfig
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses
@@ -66,9 +67,15 @@ TEACHER = NGPConfig(
 )
 
 
-@pytest.mark.parametrize("method", ["r2l", "ngp"])
+NERF = NeRFConfig(
+    rays=48, samples=8, importance=4, depth=2, width=16, coarse_width=8, optimiser="ranger", schedule="cosine",
+    warmup=3, warmup_multiplier=2.0, density_noise=0.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["r2l", "ngp", "nerf"])
 def test_resumed_equals_uninterrupted(ball, student, options, tmp_path, method):
-    config = student if method == "r2l" else TEACHER
+    config = {"r2l": student, "ngp": TEACHER, "nerf": NERF}[method]
     whole, _ = train(ball, method, config, options)
     parts = dataclasses.replace(options, run=tmp_path / "parts", resume=True)
     run, result = train(ball, method, config, parts, stop_at=6)

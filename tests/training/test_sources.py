@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lumigraph.errors import LumigraphError
+from lumigraph.rendering.renderer import PixelSampling
 from lumigraph.scenes.scene import Views
 from lumigraph.training.sources import PhotoSource, RaySource
 
@@ -100,3 +101,70 @@ def test_depth_is_unknown_where_photos_have_none(ball):
     depth = PhotoSource(ball.split("train"), 0, depths=True).batch(0, 8).depth
     assert depth is not None
     assert depth.isnan().all()
+
+
+def drawn(source: PhotoSource, step: int, rays: int = 600):
+    index, x, y = source.draw(step, rays)
+    again = source.draw(step, rays)
+    assert all(torch.equal(one, other) for one, other in zip((index, x, y), again, strict=True))
+    return index, x, y
+
+
+def test_the_middle_of_the_photos_first(ball):
+    sampling = PixelSampling(crop_steps=3, crop_share=0.3)
+    source = PhotoSource(ball.split("train"), 0, sampling=sampling)
+    index, x, y = drawn(source, 2)
+    for place in (x, y):
+        assert (int(place.min()), int(place.max())) == (7, 12)  # 6 of 20
+    assert len(index.unique()) == 6
+    # Then as ever.
+    plain = PhotoSource(ball.split("train"), 0)
+    for one, other in zip(drawn(source, 3), plain.draw(3, 600), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_no_pixel_in_the_middle():
+    mask = np.zeros((6, 6), dtype=bool)
+    mask[0, 0] = True
+    views = views_of([(6, 6)], [mask])
+    with pytest.raises(LumigraphError, match="no pixel in the middle.*--crop-steps 0"):
+        PhotoSource(views, 0, sampling=PixelSampling(crop_steps=1, crop_share=0.4))
+    assert len(PhotoSource(views, 0).draw(0, 3)[0]) == 3
+
+
+@pytest.mark.parametrize("same_image", [False, True])
+def test_a_share_of_rays_meets_something(ball, same_image):
+    views = ball.split("train")
+    source = PhotoSource(views, 0, sampling=PixelSampling(foreground_share=0.9, same_image=same_image))
+    index, x, y = drawn(source, 5)
+    alpha = views.pixels(index, x, y)[:, 3]
+    assert (alpha[:540] > 0).all()
+    assert float((alpha > 0).float().mean()) > 0.9
+    assert (alpha == 0).any()
+    assert len(index.unique()) == (1 if same_image else 6)
+
+
+def test_foreground_where_there_is_none():
+    """Opaque photos, and photos that are all transparent: drawn as ever."""
+    sampling = PixelSampling(foreground_share=0.5)
+    opaque = views_of([(4, 2), (5, 3)], [None, None])
+    plain = PhotoSource(opaque, 0).draw(1, 40)
+    for one, other in zip(PhotoSource(opaque, 0, sampling=sampling).draw(1, 40), plain, strict=True):
+        assert torch.equal(one, other)
+    empty = Views.from_arrays(opaque.cameras[:1], ["a"], [np.zeros((2, 4, 4), np.uint8)])
+    assert len(PhotoSource(empty, 0, sampling=sampling).draw(0, 9)[0]) == 9
+
+
+def test_one_photo_at_a_time_honours_sizes_and_masks():
+    mask = np.zeros((3, 5), dtype=bool)
+    mask[2, 4] = mask[0, 1] = True
+    views = views_of([(4, 2), (5, 3), (2, 2)], [None, mask, np.zeros((2, 2), dtype=bool)])
+    source = PhotoSource(views, 0, sampling=PixelSampling(same_image=True))
+    photos = set()
+    for step in range(20):
+        index, x, y = drawn(source, step, 30)
+        assert len(index.unique()) == 1
+        photos.add(int(index[0]))
+        if int(index[0]) == 1:
+            assert {tuple(row) for row in torch.stack([x, y], -1).tolist()} <= {(4, 2), (1, 0)}
+    assert photos == {0, 1}

@@ -24,6 +24,7 @@ from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.renderer import (
     Batch,
@@ -48,6 +49,8 @@ _PADDING = 1e-5
 _EMPTY = 1e-3
 """Rays of less opacity show nothing that could have a depth."""
 _HUBER = 0.1
+_KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 18}
+"""Samples whose activations training keeps at a time: few enough for the caches of a CPU, many for a GPU."""
 FIELD_CHUNK = 1 << 13
 """Samples that go through a network together in rendering: large enough for the products, small for the caches."""
 _STREAM = 0xDA942042E4DD58B5
@@ -297,21 +300,37 @@ class NeRF(Renderer):
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the coarse and the fine colours; `squared_error` is the fine one's."""
-        config = self.config
+        config, rays = self.config, batch.rays
         generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
-        coarse, fine = self._trace(batch.rays, _Random(generator, config.perturb, config.density_noise))
+        random = _Random(generator, config.perturb, config.density_noise)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
-        rgb = over(fine.rgb, fine.opacity, background)
-        terms = {"rgb": self._error(rgb, target)}
-        if coarse is not None:
-            terms["coarse"] = self._error(over(coarse.rgb, coarse.opacity, background), target)
-        return Losses(terms=terms, squared_error=(rgb - target).detach().square().mean(1))
+        background = background.expand_as(target)
+        squared_error = torch.empty_like(target[:, 0])
+
+        def terms(first: int, end: int) -> list[Tensor]:
+            part = slice(first, end)
+            coarse, fine = self._trace(rays[part], random)
+            colours = [over(seen.rgb, seen.opacity, background[part]) for seen in (fine, coarse) if seen]
+            squared_error[part] = (colours[0].detach() - target[part]).square().mean(1)
+            return [self._error(rgb, target[part]) / len(target) for rgb in colours]
+
+        networks = [self.fine, self.coarse] if config.importance else [self.coarse]
+        learnt = [list(network.parameters()) for network in networks]
+        values = accumulated(terms, len(target), self._chunk_in_training, learnt)
+        return Losses(dict(zip(("rgb", "coarse"), values, strict=False)), squared_error)
+
+    @property
+    def _chunk_in_training(self) -> int:
+        """Rays whose activations are kept at a time."""
+        samples = _KEPT_SAMPLES["cpu" if self.device.type == "cpu" else "accelerator"]
+        return max(16, samples // (self.config.samples + self.config.importance))
 
     def _error(self, rgb: Tensor, target: Tensor) -> Tensor:
+        """The sum over rays of the mean over colours."""
         if self.config.loss == "huber":
             # Twice, so that small errors count as in the squared error.
-            return 2 * huber_loss(rgb, target, delta=_HUBER)
-        return (rgb - target).square().mean()
+            return 2 * huber_loss(rgb, target, delta=_HUBER, reduction="none").mean(1).sum()
+        return (rgb - target).square().mean(1).sum()
 
     def optimisers(self) -> list[ParameterGroup]:
         """One group with everything.
@@ -351,14 +370,15 @@ class NeRF(Renderer):
         )
 
     def memory_estimate(self, rays: int) -> int:
-        """Weights, gradients and moments; the activations of a step, and those of a picture's chunk."""
+        """Weights, gradients and moments; the activations of the rays that are trained on at a time, and what a chunk
+        of a picture takes."""
         config = self.config
         width = max(config.width, 2 * frequency_size(3, config.position_octaves))
-        fine = 4 * (config.depth + 5) * width * (config.samples + config.importance) * rays
-        coarse = 4 * (config.depth + 5) * width * config.samples * rays if config.importance else 0
-        # Of a chunk of a picture, per sample: depth, weight, point, density, colour, and what sorting needs.
-        picture = 4 * 24 * (config.samples + config.importance) * self.chunk
-        return super().memory_estimate(rays) + max(fine + coarse, picture)
+        samples = 2 * config.samples + config.importance
+        kept = 4 * (config.depth + 6) * width * samples * min(rays, self._chunk_in_training)
+        # Per sample: depth, weight, point, density, colour, and what sorting needs.
+        picture = 4 * 24 * samples * self.chunk
+        return super().memory_estimate(rays) + max(kept, picture)
 
     def recover(self, seed: int) -> bool:
         """Starts over with other random weights."""

@@ -1,0 +1,338 @@
+"""Published checkpoints: files in both layouts, rendered by the published computation written out here, and by ours."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lumigraph.cli.main import main
+from lumigraph.cli.opening import open_renderer
+from lumigraph.configs.nerf import NeRFConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.nerf_checkpoints import read_published
+from lumigraph.files import read_json
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.teachers.nerf import NeRF
+from lumigraph.training.runs import load_weights
+
+State = dict[str, Tensor]
+WIDTH, SAMPLES, IMPORTANCE, SIZE = 32, 24, 12, 16
+
+
+# ------------------------------------------------------------------ the published computation
+
+
+def embed(x: Tensor, octaves: int) -> Tensor:
+    out = [x]
+    for k in range(octaves):
+        out += [torch.sin(2**k * x), torch.cos(2**k * x)]
+    return torch.cat(out, -1)
+
+
+def layer(state: State, name: str, x: Tensor) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def nerf_pl_mlp(state: State, prefix: str, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    h = x
+    for i in range(8):
+        h = torch.relu(
+            layer(state, f"{prefix}.xyz_encoding_{i + 1}.0", torch.cat([x, h], -1) if i == 4 else h)
+        )
+    sigma = layer(state, f"{prefix}.sigma", h)
+    final = layer(state, f"{prefix}.xyz_encoding_final", h)
+    out = torch.relu(layer(state, f"{prefix}.dir_encoding.0", torch.cat([final, d], -1)))
+    return sigma[..., 0], torch.sigmoid(layer(state, f"{prefix}.rgb.0", out))
+
+
+def pytorch_mlp(state: State, prefix: str, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    h = x
+    for i in range(8):
+        h = torch.relu(layer(state, f"{prefix}.pts_linears.{i}", h))
+        if i == 4:
+            h = torch.cat([x, h], -1)
+    if f"{prefix}.output_linear.weight" in state:
+        out = layer(state, f"{prefix}.output_linear", h)
+        return out[..., 3], torch.sigmoid(out[..., :3])
+    alpha = layer(state, f"{prefix}.alpha_linear", h)
+    h = torch.cat([layer(state, f"{prefix}.feature_linear", h), d], -1)
+    h = torch.relu(layer(state, f"{prefix}.views_linears.0", h))
+    return alpha[..., 0], torch.sigmoid(layer(state, f"{prefix}.rgb_linear", h))
+
+
+def composite(sigma: Tensor, rgb: Tensor, z: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    deltas = torch.cat([z[:, 1:] - z[:, :-1], torch.full_like(z[:, :1], 1e10)], 1) * d.norm(
+        dim=-1, keepdim=True
+    )
+    alphas = 1 - torch.exp(-deltas * torch.relu(sigma))
+    shifted = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-10], -1)
+    weights = alphas * torch.cumprod(shifted, -1)[:, :-1]
+    colour = (weights[..., None] * rgb).sum(1) + 1 - weights.sum(1, keepdim=True)
+    return weights, colour, (weights * z).sum(1)
+
+
+def sample_pdf(bins: Tensor, weights: Tensor, count: int) -> Tensor:
+    weights = weights + 1e-5
+    cdf = torch.cumsum(weights / weights.sum(1, keepdim=True), -1)
+    cdf = torch.cat([torch.zeros_like(cdf[:, :1]), cdf], -1)
+    u = torch.linspace(0, 1, count).expand(len(bins), count).contiguous()
+    inds = torch.searchsorted(cdf, u, right=True)
+    below, above = (inds - 1).clamp(min=0), inds.clamp(max=weights.shape[1])
+    cdf_below, cdf_above = cdf.gather(1, below), cdf.gather(1, above)
+    denominator = cdf_above - cdf_below
+    denominator[denominator < 1e-5] = 1
+    first, last = bins.gather(1, below), bins.gather(1, above)
+    return first + (u - cdf_below) / denominator * (last - first)
+
+
+def published_render(
+    mlp: Callable[..., tuple[Tensor, Tensor]],
+    state: State,
+    prefixes: tuple[str, str],
+    rays: tuple[Tensor, Tensor, float, float],
+    viewdirs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(colours on white, sum of weights times z) of rays (origins, directions, near, far)."""
+    o, d, near, far = rays
+    dirs = embed(viewdirs, 4)[:, None]
+
+    def query(prefix: str, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = embed(o[:, None] + z[..., None] * d[:, None], 10)
+        return mlp(state, prefix, x, dirs.expand(*x.shape[:2], -1))
+
+    steps = torch.linspace(0, 1, SAMPLES)
+    z = (near * (1 - steps) + far * steps).expand(len(o), SAMPLES)
+    weights, _, _ = composite(*query(prefixes[0], z), z, d)
+    extra = sample_pdf(0.5 * (z[:, 1:] + z[:, :-1]), weights[:, 1:-1], IMPORTANCE)
+    z = torch.sort(torch.cat([z, extra], 1), 1).values
+    _, colour, depth = composite(*query(prefixes[1], z), z, d)
+    return colour, depth
+
+
+def corner_rays(transform: Tensor, size: int, angle: float) -> tuple[Tensor, Tensor]:
+    """Origins and directions [size * size, 3] as both programs make them from an OpenGL pose; not normalised."""
+    focal = 0.5 * size / math.tan(0.5 * angle)
+    j, i = torch.meshgrid(torch.arange(size).float(), torch.arange(size).float(), indexing="ij")
+    local = torch.stack([(i - size / 2) / focal, -(j - size / 2) / focal, -torch.ones_like(i)], -1)
+    directions = (local @ transform[:3, :3].T).reshape(-1, 3)
+    return transform[:3, 3].expand_as(directions), directions
+
+
+# ------------------------------------------------------------------ files in the published layouts
+
+
+def linear(inputs: int, outputs: int, name: str, bias: float = 0.0) -> State:
+    weight = torch.randn(outputs, inputs) * 1.5 / math.sqrt(inputs)
+    return {f"{name}.weight": weight, f"{name}.bias": bias + 0.1 * torch.randn(outputs)}
+
+
+def nerf_pl_state(prefix: str) -> State:
+    sizes = [63] + [WIDTH] * 7
+    sizes[4] += 63
+    state: State = {}
+    for i, size in enumerate(sizes):
+        state |= linear(size, WIDTH, f"{prefix}.xyz_encoding_{i + 1}.0")
+    state |= linear(WIDTH, WIDTH, f"{prefix}.xyz_encoding_final")
+    state |= linear(WIDTH + 27, WIDTH // 2, f"{prefix}.dir_encoding.0")
+    state |= linear(WIDTH, 1, f"{prefix}.sigma", -0.5)
+    return state | linear(WIDTH // 2, 3, f"{prefix}.rgb.0")
+
+
+def pytorch_state(prefix: str, viewed: bool = True) -> State:
+    sizes = [63] + [WIDTH] * 7
+    sizes[5] += 63
+    state: State = {}
+    for i, size in enumerate(sizes):
+        state |= linear(size, WIDTH, f"{prefix}.pts_linears.{i}")
+    state |= linear(WIDTH + (27 if viewed else 3), WIDTH // 2, f"{prefix}.views_linears.0")
+    if not viewed:
+        return state | linear(WIDTH, 5, f"{prefix}.output_linear")
+    state |= linear(WIDTH, WIDTH, f"{prefix}.feature_linear")
+    state |= linear(WIDTH, 1, f"{prefix}.alpha_linear", -0.5)
+    return state | linear(WIDTH // 2, 3, f"{prefix}.rgb_linear")
+
+
+PL = ("nerf_coarse", "nerf_fine")
+PT = ("network_fn_state_dict", "network_fine_state_dict")
+
+
+def save_pl(path: Path) -> State:
+    torch.manual_seed(0)
+    state = nerf_pl_state(PL[0]) | nerf_pl_state(PL[1])
+    options = argparse.Namespace(N_samples=64, root_dir="lego")
+    torch.save({"state_dict": state, "global_step": 7, "epoch": 1, "hyper_parameters": options}, path)
+    return state
+
+
+def save_pytorch(path: Path, viewed: bool = True) -> State:
+    torch.manual_seed(0)
+    state = pytorch_state(PT[0], viewed) | pytorch_state(PT[1], viewed)
+    parts = {
+        part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
+        for part in PT
+    }
+    torch.save({"global_step": 200_000, **parts, "optimizer_state_dict": {}}, path)
+    return state
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "still"
+    write_blender(make_scene("still", 3, 0, 2, size=SIZE), folder)
+    return folder
+
+
+def import_argv(checkpoint: Path, scene: Path, run: Path, layout: str) -> list[str]:
+    sizes = ["--samples", str(SAMPLES), "--importance", str(IMPORTANCE)]
+    return ["import", str(checkpoint), str(scene), "--run", str(run), "--format", layout, *sizes]
+
+
+# ------------------------------------------------------------------ tests
+
+
+@pytest.mark.parametrize("case", ["nerf_pl", "nerf-pytorch", "nerf-pytorch without views"])
+def test_an_imported_checkpoint_renders_as_published(case: str, scene: Path, tmp_path: Path, capsys) -> None:
+    layout = case.split()[0]
+    checkpoint, run = tmp_path / "checkpoint", tmp_path / "run"
+    state = save_pl(checkpoint) if layout == "nerf_pl" else save_pytorch(checkpoint, case == layout)
+    assert main(import_argv(checkpoint, scene, run, layout)) == 0
+    assert "coarse and fine" in capsys.readouterr().out
+    frames = read_json(scene / "transforms_test.json")
+    transform = torch.tensor(frames["frames"][1]["transform_matrix"], dtype=torch.float32)
+    origins, directions = corner_rays(transform, SIZE, frames["camera_angle_x"])
+    renderer, info = open_renderer(run, "cpu")
+    camera = info.cameras["test"][1]
+    near, far = float(camera.near), float(camera.far)
+    unit = torch.nn.functional.normalize(directions, dim=-1)
+    if layout == "nerf_pl":
+        rays, mlp, prefixes = (origins, unit, near, far), nerf_pl_mlp, PL
+    else:
+        rays, mlp, prefixes = (origins, directions, near, far), pytorch_mlp, PT
+    colour, depth = published_render(mlp, state, prefixes, rays, unit)
+    assert colour.std() > 0.05
+    seen = renderer.view(camera)
+    torch.testing.assert_close(seen.rgb.reshape(-1, 3), colour.clamp(0, 1), atol=1e-5, rtol=0)
+    raw = seen.extras["depth_raw"].reshape(-1)
+    if layout == "nerf_pl":
+        raw = raw * directions.norm(dim=-1)  # theirs is a distance
+    torch.testing.assert_close(raw, depth, atol=1e-4, rtol=0)
+    assert main(["eval", str(run), "--device", "cpu"]) == 0
+    assert read_json(run / "results.json")["training"]["reason"] == "imported"
+
+
+@pytest.mark.parametrize("layout", ["nerf_pl", "nerf-pytorch"])
+def test_forward_facing_checkpoints_too(layout: str, tmp_path: Path) -> None:
+    """In NDC: nerf_pl encodes the direction there, nerf-pytorch that of the scene."""
+    checkpoint = tmp_path / "checkpoint"
+    state = save_pl(checkpoint) if layout == "nerf_pl" else save_pytorch(checkpoint)
+    published = read_published(checkpoint, layout)  # pyright: ignore
+    width, height, focal = 504, 378, 400.0
+    generator = torch.Generator().manual_seed(0)
+    o = 0.2 * torch.randn(40, 3, generator=generator)
+    slopes = 0.3 * torch.randn(40, 2, generator=generator)
+    d = torch.cat([slopes, -torch.ones(40, 1)], 1)  # OpenGL: into -z
+    unit = torch.nn.functional.normalize(d, dim=-1)
+    d = unit if layout == "nerf_pl" else d
+    start = o - ((1 + o[:, 2]) / d[:, 2])[:, None] * d
+    scale = torch.tensor([2 * focal / width, 2 * focal / height])
+    ndc_o = torch.cat([-scale * start[:, :2] / start[:, 2:], 1 + 2 / start[:, 2:]], 1)
+    turn = d[:, :2] / d[:, 2:] - start[:, :2] / start[:, 2:]
+    ndc_d = torch.cat([-scale * turn, 1 - ndc_o[:, 2:]], 1)
+    mlp, prefixes = (nerf_pl_mlp, PL) if layout == "nerf_pl" else (pytorch_mlp, PT)
+    views = torch.nn.functional.normalize(ndc_d, dim=-1) if layout == "nerf_pl" else unit
+    wanted, _ = published_render(mlp, state, prefixes, (ndc_o, ndc_d, 0.0, 1.0), views)
+    # The average camera looks into -z of that scene; its own axes are right, down, forward.
+    pose = torch.cat([torch.diag(torch.tensor([1.0, -1.0, -1.0])), torch.zeros(3, 1)], 1)
+    frame = ForwardFrame(pose, (width / (2 * focal), height / (2 * focal)), 1.0)
+    theirs = {"view_frame": "ndc", "ray_length": "distance"} if layout == "nerf_pl" else {}
+    config = NeRFConfig(
+        **{**vars(published.architecture), **theirs},
+        samples=SAMPLES, importance=IMPORTANCE, density="relu", coarse_depth=None, coarse_width=None,
+    )  # fmt: skip
+    renderer = NeRF(config, "white", frame)
+    load_weights(renderer, published.tensors, where=checkpoint)
+    one = torch.ones(40)
+    seen = renderer.render(Rays(o, torch.cat([slopes, -one[:, None]], 1), 0.01 * one, 0.5 * one, 100 * one))
+    assert wanted.std() > 0.02
+    torch.testing.assert_close(seen.rgb, wanted.clamp(0, 1), atol=2e-5, rtol=0)
+
+
+def test_weights_alone_and_the_coarse_network_alone(scene: Path, tmp_path: Path, capsys) -> None:
+    checkpoint, run = tmp_path / "weights.ckpt", tmp_path / "run"
+    torch.manual_seed(0)
+    torch.save(nerf_pl_state(PL[0]) | nerf_pl_state(PL[1]) | {"other.weight": torch.zeros(2)}, checkpoint)
+    argv = ["import", str(checkpoint), str(scene), "--run", str(run), "--format", "nerf_pl"]
+    assert main(argv) == 2
+    assert "it has other.weight" in capsys.readouterr().err
+    assert main([*argv, "--prefixes-to-ignore", "other", "nerf_fine"]) == 0
+    assert "one network" in capsys.readouterr().out
+    assert read_json(run / "config.json")["config"]["importance"] == 0
+    assert (
+        main([*argv, "--prefixes-to-ignore", "other", "nerf_fine", "--importance", "8", "--overwrite"]) == 2
+    )
+    assert "no fine network" in capsys.readouterr().err
+
+
+def damaged(kind: str, path: Path) -> None:
+    torch.manual_seed(0)
+    state = nerf_pl_state(PL[0]) | nerf_pl_state(PL[1])
+    name = f"{PL[0]}.xyz_encoding_3.0"
+    if kind == "narrow":
+        state[f"{name}.weight"] = state[f"{name}.weight"][:, :20]
+    elif kind == "missing":
+        del state[f"{name}.weight"]
+    elif kind == "no bias":
+        del state[f"{name}.bias"]
+    elif kind == "nan":
+        state[f"{name}.bias"][3] = math.nan
+    elif kind == "encoding":
+        state[f"{PL[0]}.xyz_encoding_1.0.weight"] = torch.zeros(WIDTH, 60)
+    elif kind == "vector":
+        state[f"{name}.weight"] = torch.zeros(4)
+    elif kind == "fine differs":
+        state[f"{PL[1]}.dir_encoding.0.weight"] = torch.zeros(5, WIDTH + 27)
+    elif kind == "text":
+        state[f"{name}.weight"] = "weights"  # pyright: ignore
+    elif kind == "empty":
+        state = {}
+    torch.save({"state_dict": state}, path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["narrow", "missing", "no bias", "nan", "encoding", "vector", "fine differs", "text", "empty", "not one"],
+)
+def test_other_networks_are_refused(kind: str, scene: Path, tmp_path: Path, capsys) -> None:
+    checkpoint, run = tmp_path / "bad.ckpt", tmp_path / "run"
+    damaged(kind, checkpoint)
+    if kind == "not one":
+        np.savez(checkpoint.with_suffix(".npz"), a=np.zeros(3))
+        checkpoint = checkpoint.with_suffix(".npz")
+    assert main(import_argv(checkpoint, scene, run, "nerf_pl")) == 2
+    error = capsys.readouterr().err
+    assert error.count("lumigraph:") == 1
+    assert not run.exists()
+
+
+class Harmful:
+    """Runs something when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "callbacks": Harmful(tmp_path / "ran")}, tmp_path / "harmful.ckpt")
+    with pytest.raises(LumigraphError, match=r"could run code.*save_weights_only"):
+        read_published(tmp_path / "harmful.ckpt", "nerf_pl")
+    assert not (tmp_path / "ran").exists()
