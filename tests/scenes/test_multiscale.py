@@ -32,7 +32,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def written(still: Path, tmp_path: Path) -> Path:
-    multiscale.write(load_scene(still, levels=3), tmp_path / "data")
+    multiscale.write(load_scene(still, scales=3), tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -55,9 +55,9 @@ def assert_equal(one: Scene, other: Scene) -> None:
 
 
 def test_levels_are_means_of_premultiplied_blocks(still: Path) -> None:
-    whole, scene = load_scene(still).split("train"), load_scene(still, levels=3)
+    whole, scene = load_scene(still).split("train"), load_scene(still, scales=3)
     views = scene.split("train")
-    assert (len(views), scene.info.levels) == (9, 3)
+    assert (len(views), scene.info.scales) == (9, 3)
     assert [Path(name).stem for name in views.names[:4]] == ["r_000_d0", "r_000_d1", "r_000_d2", "r_001_d0"]
     assert views.pixel_areas is not None
     assert views.pixel_areas.tolist() == [1, 4, 16] * 3
@@ -76,7 +76,7 @@ def test_levels_are_means_of_premultiplied_blocks(still: Path) -> None:
 
 
 def test_pixels_of_all_levels_are_gathered(still: Path) -> None:
-    views = load_scene(still, levels=3).split("train")
+    views = load_scene(still, scales=3).split("train")
     source = PhotoSource(views, 0)
     index, x, y = source.draw(0, 300)
     batch = source.batch(0, 300)
@@ -93,25 +93,25 @@ def test_pixels_of_all_levels_are_gathered(still: Path) -> None:
 
 
 def test_a_part_of_the_levels_and_little_memory(still: Path) -> None:
-    views = load_scene(still, levels=3).split("train")
+    views = load_scene(still, scales=3).split("train")
     part = views.subset([5, 0])
     assert part.pixel_areas is not None
     assert part.pixel_areas.tolist() == [16, 1]
     assert torch.equal(part.image(0), views.image(5))
-    few = load_scene(still).split("train").with_levels(3, MemoryBudget(0))
+    few = load_scene(still).split("train").with_scales(3, MemoryBudget(0))
     index, x, y = PhotoSource(views, 0).draw(0, 40)
     assert torch.equal(few.pixels(index, x, y), views.pixels(index, x, y))
 
 
 def test_a_run_reads_its_scene_with_the_same_levels(still: Path) -> None:
-    scene = load_scene(still, downscale=2, levels=2)
+    scene = load_scene(still, downscale=2, scales=2)
     info = SceneInfo.from_json(scene.info.to_json())
-    assert info.levels == 2
+    assert info.scales == 2
     assert_equal(scene, load_scene_like(info, still))
 
 
 def test_the_finest_of_each_photo() -> None:
-    cameras = load_scene("builtin:still:32", levels=3).info.cameras["train"]
+    cameras = load_scene("builtin:still:32", scales=3).info.cameras["train"]
     finest = finest_of_each(cameras)
     assert torch.equal(finest.camera_to_world, cameras[::3].camera_to_world)
     assert torch.equal(finest_of_each(finest).size, finest.size)
@@ -119,11 +119,12 @@ def test_the_finest_of_each_photo() -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "message"), [(0, "--levels 0 makes no sense"), (7, "Choose at most 6"), (60, "Choose at most 6")]
+    ("scales", "message"),
+    [(0, "--scales 0 makes no sense"), (7, "Choose at most 6"), (60, "Choose at most 6")],
 )
-def test_levels_out_of_range(still: Path, levels: int, message: str) -> None:
+def test_levels_out_of_range(still: Path, scales: int, message: str) -> None:
     with pytest.raises(LumigraphError, match=message):
-        load_scene(still, levels=levels)
+        load_scene(still, scales=scales)
 
 
 # ------------------------------------------------------------------ on disk
@@ -131,8 +132,8 @@ def test_levels_out_of_range(still: Path, levels: int, message: str) -> None:
 
 def test_what_is_written_is_what_is_made_in_memory(still: Path, written: Path) -> None:
     scene = load_scene(written)
-    assert (scene.info.format, scene.info.levels, scene.info.background) == ("multiscale", 1, "white")
-    assert_equal(load_scene(still, levels=3), scene)
+    assert (scene.info.format, scene.info.scales, scene.info.background) == ("multiscale", 1, "white")
+    assert_equal(load_scene(still, scales=3), scene)
     assert scene.split("train").cameras.ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert scene.split("test").cameras.ids.tolist() == [3, 3, 3, 4, 4, 4]
     assert_equal(load_scene(written / "metadata.json"), scene)
@@ -144,10 +145,23 @@ def test_the_file_has_the_published_form(written: Path) -> None:
     data = read_json(written / "metadata.json")
     assert set(data) == {"train", "test", "aabb"}
     train = data["train"]
-    keys = {"file_path", "cam2world", "width", "height", "focal", "label", "near", "far", "lossmult", "pix2cam"}
+    keys = {
+        "file_path",
+        "cam2world",
+        "width",
+        "height",
+        "focal",
+        "label",
+        "near",
+        "far",
+        "lossmult",
+        "pix2cam",
+    }
     assert set(train) == keys
     assert {len(values) for values in train.values()} == {9}
-    assert train["file_path"][:4] == [f"images_train/{name}.png" for name in ("000_d0", "000_d1", "000_d2", "001_d0")]
+    assert train["file_path"][:4] == [
+        f"images_train/{name}.png" for name in ("000_d0", "000_d1", "000_d2", "001_d0")
+    ]
     assert train["label"][:4] == [0, 1, 2, 0]
     assert train["lossmult"][:4] == [1, 4, 16, 1]
     f, w, h = train["focal"][1], train["width"][1], train["height"][1]
@@ -175,7 +189,9 @@ def test_published_data_without_our_key(written: Path, change) -> None:
     change(written / "metadata.json", published)
     scene = load_scene(written)
     assert scene.info.bounds.lower.tolist() == [-1.5] * 3
-    assert scene.split("train").cameras.near[0] == pytest.approx(float(load_scene(written).info.cameras["train"].near[0]))
+    assert scene.split("train").cameras.near[0] == pytest.approx(
+        float(load_scene(written).info.cameras["train"].near[0])
+    )
 
 
 def test_missing_pictures_are_skipped(written: Path) -> None:
@@ -228,7 +244,7 @@ def test_a_file_that_is_no_json(written: Path) -> None:
 
 def test_options_that_make_no_sense_of_it(written: Path) -> None:
     with pytest.raises(LumigraphError, match="several scales already"):
-        load_scene(written, levels=2)
+        load_scene(written, scales=2)
     with pytest.raises(LumigraphError, match="--split every"):
         load_scene(written, splits=SplitOptions(split="every"))
 
@@ -245,10 +261,10 @@ def test_captures_of_nerfies_are_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_one_scene(still: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
-    argv = ["multiscale", str(still), "--out", str(out), "--levels", "2"]
+    argv = ["multiscale", str(still), "--out", str(out), "--scales", "2"]
     assert main(argv) == 0
     assert "10 pictures, of 32x32, 16x16 pixels" in capsys.readouterr().out
-    assert_equal(load_scene(still, levels=2), load_scene(out))
+    assert_equal(load_scene(still, scales=2), load_scene(out))
     assert main(argv) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*argv, "--overwrite"]) == 0
@@ -260,7 +276,7 @@ def test_a_folder_of_scenes(tmp_path: Path, capsys) -> None:
         write_blender(make_scene("still", 2, 0, 1, size=8), tmp_path / "in" / name)
     (tmp_path / "in" / "notes").mkdir()
     out = tmp_path / "out"
-    argv = ["multiscale", str(tmp_path / "in"), "--out", str(out), "--levels", "2"]
+    argv = ["multiscale", str(tmp_path / "in"), "--out", str(out), "--scales", "2"]
     assert main([*argv, "--scenes", "one"]) == 0
     assert [path.name for path in out.iterdir()] == ["one"]
     before = (out / "one" / "metadata.json").stat().st_mtime_ns
@@ -278,8 +294,8 @@ def test_a_folder_of_scenes(tmp_path: Path, capsys) -> None:
     ("argv", "message"),
     [
         (["builtin:moving:16"], "times"),
-        (["builtin:still:16", "--levels", "1"], "no multi-scale data"),
-        (["builtin:still:16", "--levels", "9"], "Choose at most 5"),
+        (["builtin:still:16", "--scales", "1"], "no multi-scale data"),
+        (["builtin:still:16", "--scales", "9"], "Choose at most 5"),
         (["builtin:still:16", "--scenes", "a"], "folder of scenes"),
         (["nowhere"], "no such scene folder"),
     ],

@@ -94,7 +94,7 @@ def train(renderer: MipNeRF, source: PhotoSource, steps: int) -> float:
 
 @pytest.mark.parametrize(("config", "steps", "floor"), [(GRID, 120, 20.0), (MLP, 200, 17.0)])
 def test_learns_a_scene_at_several_scales(config: MipNeRFConfig, steps: int, floor: float) -> None:
-    scene = load_scene("builtin:still", downscale=4, levels=3)
+    scene = load_scene("builtin:still", downscale=4, scales=3)
     torch.manual_seed(0)
     renderer = MipNeRF.from_scene(config, scene.info)
     assert train(renderer, PhotoSource(scene.split("train"), 0), steps) > floor
@@ -300,7 +300,7 @@ def test_impossible_options_are_refused(changes) -> None:
 
 @pytest.mark.parametrize("config", [replace(GRID, rays=64), replace(MLP, rays=64)])
 def test_resumed_equals_uninterrupted(config: MipNeRFConfig, tmp_path) -> None:
-    scene = load_scene("builtin:still:16", levels=2)
+    scene = load_scene("builtin:still:16", scales=2)
 
     def trained(name: str, stop_at: int | None = None, resume: bool = False):
         options = TrainOptions(

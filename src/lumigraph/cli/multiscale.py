@@ -15,14 +15,14 @@ class Arguments:
     """Write every view of a scene at several sizes, each half of the one before: the data of Mip-NeRF, which `train`
     and other programs read.
 
-    `train --levels` makes the same in memory. A folder of scenes becomes a folder of such data.
+    `train --scales` makes the same in memory. A folder of scenes becomes a folder of such data.
     """
 
     scene: Positional[str]
     """Scene folder, folder of scene folders, or builtin:NAME."""
     out: Path
     """Folder to write."""
-    levels: int = 4
+    scales: int = 4
     """Number of sizes."""
     scenes: tuple[str, ...] = ()
     """Of a folder of scenes, the names of those to convert (default: all)."""
@@ -40,9 +40,9 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parses the command line and converts."""
     arguments = parse(argv, Arguments, prog="lumigraph multiscale")
-    if arguments.levels < 2:
+    if arguments.scales < 2:
         raise LumigraphError(
-            f"--levels {arguments.levels} makes no multi-scale data", todo="Choose 2 or more"
+            f"--scales {arguments.scales} makes no multi-scale data", todo="Choose 2 or more"
         )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.files import require_replaceable
@@ -69,11 +69,11 @@ def convert(source: str, out: Path, arguments: Arguments) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
-        levels=arguments.levels,
+        scales=arguments.scales,
     )
     write(scene, out, arguments.overwrite)
     cameras = scene.info.cameras["train"]
-    sizes = [f"{width}x{height}" for width, height in cameras.size[: arguments.levels].tolist()]
+    sizes = [f"{width}x{height}" for width, height in cameras.size[: arguments.scales].tolist()]
     pictures = sum(len(views) for views in scene.views.values())
     sys.stdout.write(f"{out}: {pictures:,} pictures, of {', '.join(sizes)} pixels\n")
 

@@ -51,7 +51,7 @@ def warn_of_finer_pixels(renderer: "Renderer", info: "SceneInfo", cameras: "Came
     asked, trained = finest_pixel(cameras), finest_pixel(info.cameras["train"])
     if renderer.sees_cones and asked < _FINER * trained:
         log.warning(
-            "the pixels are %.1f times finer than any that this was trained on: expect noise, or render smaller pictures",
+            "the pixels are %.1f times finer than any that this was trained on: expect noise, or take smaller pictures",
             trained / asked,
         )
 

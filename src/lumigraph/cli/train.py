@@ -21,7 +21,7 @@ class Arguments:
     """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
     downscale: int = 1
     """Reduce the images by this factor."""
-    levels: int = 1
+    scales: int = 1
     """Train on the photos at so many sizes, each half of the one before: Mip-NeRF's multi-scale data."""
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
-        levels=arguments.levels,
+        scales=arguments.scales,
     )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)

@@ -32,7 +32,7 @@ DEFINITIONS = {
     "ssim": "mean over views; Gaussian window 11x11, sigma 1.5, k1 0.01, k2 0.03, data range 1, population covariance, "
     "per channel, without padding",
     "lpips": "mean over views; LPIPS v0.1, SqueezeNet 1.1 with linear heads, inputs scaled to [-1, 1]",
-    "average_error": "geometric mean of the MSE that the PSNR stands for, sqrt(1 - SSIM) and LPIPS (Mip-NeRF), from the "
+    "average_error": "geometric mean of the MSE of the PSNR, sqrt(1 - SSIM) and LPIPS (Mip-NeRF), of the "
     "means over views; of several scales, the mean over scales",
     "average_error_without_lpips": "the same of the first two alone (mipnerf_pl)",
     "scales": "the figures of each scale, which is the side of a picture as a part of the finest of its view",

@@ -22,7 +22,7 @@ def load_scene(
     downscale: int = 1,
     splits: SplitOptions | None = None,
     background: Background | None = None,
-    levels: int = 1,
+    scales: int = 1,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
@@ -34,7 +34,7 @@ def load_scene(
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
             every image is looked at for transparency, instead of a few.
-        levels: give every view at so many sizes, each half of the one before.
+        scales: give every view at so many sizes, each half of the one before.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
@@ -49,36 +49,36 @@ def load_scene(
             where=source,
             todo="Leave --background out",
         )
-    return _with_levels(scene, levels)
+    return _with_scales(scene, scales)
 
 
-def _with_levels(scene: Scene, levels: int) -> Scene:
-    """The scene with every view at `levels` sizes.
+def _with_scales(scene: Scene, scales: int) -> Scene:
+    """The scene with every view at `scales` sizes.
 
     Raises:
         LumigraphError: it has several already, or its images are too small.
     """
-    if levels == 1:
+    if scales == 1:
         return scene
-    if levels < 1:
-        raise LumigraphError(f"--levels {levels} makes no sense", todo="Choose 1 or more, for example 4")
+    if scales < 1:
+        raise LumigraphError(f"--scales {scales} makes no sense", todo="Choose 1 or more, for example 4")
     if any(views.pixel_areas is not None for views in scene.views.values()):
         raise LumigraphError(
-            f"the scene has views of several scales already: --levels {levels} cannot be applied",
+            f"the scene has views of several scales already: --scales {scales} cannot be applied",
             where=scene.info.source,
-            todo="Leave --levels out",
+            todo="Leave --scales out",
         )
     smallest = min(int(views.cameras.size.min()) for views in scene.views.values())
-    if 2 ** (levels - 1) > smallest:
+    if 2 ** (scales - 1) > smallest:
         raise LumigraphError(
-            f"--levels {levels} would leave nothing of images of {smallest} pixels",
+            f"--scales {scales} would leave nothing of images of {smallest} pixels",
             where=scene.info.source,
             todo=f"Choose at most {smallest.bit_length()}",
         )
     memory = MemoryBudget()
-    views = {split: part.with_levels(levels, memory) for split, part in scene.views.items()}
+    views = {split: part.with_scales(scales, memory) for split, part in scene.views.items()}
     cameras = {split: part.cameras for split, part in views.items()}
-    return Scene(replace(scene.info, cameras=cameras, levels=levels), views, scene.missing)
+    return Scene(replace(scene.info, cameras=cameras, scales=scales), views, scene.missing)
 
 
 def _read(
@@ -122,7 +122,7 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _with_levels(_read(source, downscale or info.downscale, info.splits, background), info.levels)
+    scene = _with_scales(_read(source, downscale or info.downscale, info.splits, background), info.scales)
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 

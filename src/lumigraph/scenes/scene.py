@@ -46,7 +46,7 @@ class SceneInfo:
         source: where it was read from: a folder, or `builtin:NAME`.
         format: the reader: "blender", "transforms", "multiscale", "builtin".
         downscale: the factor by which images and cameras were reduced.
-        levels: the number of sizes that every view was made to have when the scene was read, each half of the one
+        scales: the number of sizes that every view was made to have when the scene was read, each half of the one
             before.
         cameras: by split ("train", "val", "test"); "train" is always there.
         bounds: where the scene is, in scene units.
@@ -69,7 +69,7 @@ class SceneInfo:
     splits: SplitOptions = field(default_factory=SplitOptions)
     refined: bool = False
     forward: ForwardFrame | None = None
-    levels: int = 1
+    scales: int = 1
 
     @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
@@ -83,7 +83,7 @@ class SceneInfo:
             "source": self.source,
             "format": self.format,
             "downscale": self.downscale,
-            "levels": self.levels,
+            "scales": self.scales,
             "background": self.background,
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
@@ -110,7 +110,7 @@ class SceneInfo:
                 source=str(data["source"]),
                 format=str(data["format"]),
                 downscale=int(data["downscale"]),
-                levels=int(data.get("levels", 1)),
+                scales=int(data.get("scales", 1)),
                 cameras={
                     str(split): Cameras.from_json(part, place) for split, part in data["cameras"].items()
                 },
@@ -240,7 +240,7 @@ class Views:
         part._depths = None if self._depths is None else _Part(self._depths, chosen)
         return part
 
-    def with_levels(self, count: int, memory: MemoryBudget | None = None) -> "Views":
+    def with_scales(self, count: int, memory: MemoryBudget | None = None) -> "Views":
         """Each view at `count` sizes, each half of the one before, made by averaging blocks of premultiplied colour
         (Mip-NeRF's multi-scale data): sizes of a view follow each other, the finest first. Those of this object's size
         stay where they are.

@@ -177,8 +177,8 @@ def _numbered(cameras: Cameras, first: int) -> Cameras:
 
 
 def write(scene: Scene, folder: Path, overwrite: bool = False) -> None:
-    """Writes a scene that was read with levels: pictures `images_SPLIT/INDEX_dLEVEL.png` and `metadata.json`, with the
-    published keys and order. lumigraph reads equal cameras, images and areas back. Colours are stored with straight
+    """Writes a scene that was read at several scales: pictures `images_SPLIT/INDEX_dLEVEL.png` and `metadata.json`, with
+    the published keys and order. lumigraph reads equal cameras, images and areas back. Colours are stored with straight
     alpha.
 
     The folder appears when it is complete.
@@ -222,14 +222,14 @@ def _check_fits(scene: Scene) -> None:
         raise LumigraphError(
             f"the scene has {' and '.join(found)}, which multi-scale data cannot hold",
             where=scene.info.source,
-            todo="Train on it as it is, with --levels",
+            todo="Train on it as it is, with --scales",
         )
 
 
 def _areas(scene: Scene, views: Views) -> Float[Tensor, " N"]:
     if views.pixel_areas is None:
         raise LumigraphError(
-            "the scene was read without levels", where=scene.info.source, todo="Ask for 2 levels or more"
+            "the scene was read at one scale", where=scene.info.source, todo="Ask for 2 scales or more"
         )
     return views.pixel_areas
 
