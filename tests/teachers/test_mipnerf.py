@@ -18,7 +18,7 @@ from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
 from lumigraph.rendering.volume.histogram import blurred
 from lumigraph.scenes.load import load_scene
-from lumigraph.teachers.mipnerf import MipNeRF
+from lumigraph.teachers.mipnerf import _KEPT_SAMPLES, MipNeRF
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.fit import begin, fit
 from lumigraph.training.interrupts import Interrupts
@@ -243,6 +243,26 @@ def test_pixels_count_by_their_area() -> None:
     assert torch.equal(unweighted.terms["rgb"], plain.terms["rgb"])
 
 
+def test_the_sum_of_chunks_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of the published loss do not depend on how many rays are looked at together."""
+    config = replace(MLP, coarse_weight=0.1, distortion_weight=0.1, density_noise=1.0)
+    weight = torch.rand(64, generator=torch.Generator().manual_seed(3))
+
+    def found(samples: int) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        monkeypatch.setitem(_KEPT_SAMPLES, "cpu", samples)
+        renderer = made(config)
+        terms = renderer.losses(a_batch(weight=weight), 5, 0).terms
+        torch.stack(list(terms.values())).sum().backward()
+        return terms, [p.grad for p in renderer.parameters() if p.grad is not None]
+
+    (one, gradients), (other, parts) = found(1 << 20), found(1)
+    assert set(one) == {"rgb", "coarse", "distortion"}
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
+    for whole, part in zip(gradients, parts, strict=True):
+        torch.testing.assert_close(whole, part, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("config", [GRID, MLP])
 def test_density_is_that_of_points(config: MipNeRFConfig) -> None:
     renderer = made(config, box(half=2.0))
@@ -283,7 +303,8 @@ def test_scenes_that_do_not_fit_are_refused() -> None:
 
 def test_unbounded_scenes_are_spread_in_inverse_depth() -> None:
     renderer = made(GRID, box(True))
-    edges = renderer._trace(some_rays(4), torch.Generator().manual_seed(0))[1].edges
+    draws = renderer._drawn(4, torch.Generator().manual_seed(0))
+    edges = renderer._trace(some_rays(4), draws)[1].edges
     assert renderer.disparity
     assert (edges[:, 1:] >= edges[:, :-1]).all()
 

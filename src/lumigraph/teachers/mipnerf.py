@@ -10,6 +10,7 @@ The field is the published MLP, in scene units, or a hash grid in core coordinat
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume.histogram import (
@@ -46,6 +48,8 @@ _EMPTY = 1e-3
 """Rays of less opacity show nothing that could have a depth."""
 _FIELD_CHUNK = 1 << 16
 """Gaussians that go through the field together in rendering."""
+_KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 19}
+"""Samples of a training step whose activations are kept at a time (mlp)."""
 _STREAM = 0xD6E8FEB86659FD93
 """Odd 64-bit constant that keeps what different seeds draw apart."""
 
@@ -72,6 +76,20 @@ class _Sampled:
     near: Tensor
     far: Tensor
     view_directions: Tensor
+
+
+@dataclass
+class _Draws:
+    """The random numbers of a training step: where intervals begin [B, K + 1], at both levels, and what is added to
+    their densities [B, K], if anything."""
+
+    coarse: Tensor
+    fine: Tensor
+    coarse_noise: Tensor | None
+    fine_noise: Tensor | None
+
+    def part(self, rays: slice) -> "_Draws":
+        return _Draws(*(None if values is None else values[rays] for values in vars(self).values()))
 
 
 class MipNeRF(Renderer):
@@ -183,51 +201,58 @@ class MipNeRF(Renderer):
         near = torch.maximum(rays.near, torch.minimum(enters, rays.far))
         return replace(rays, near=near, far=torch.maximum(near, torch.minimum(leaves, rays.far)))
 
-    def _trace(self, rays: Rays, generator: torch.Generator | None) -> tuple[_Seen | None, _Seen]:
-        """(what the coarse level saw, where its colours count; what the fine level saw). With a generator intervals are
+    def _drawn(self, rays: int, generator: torch.Generator) -> _Draws:
+        config, device = self.config, self.device
+
+        def noise(samples: int) -> Tensor | None:
+            if config.density_noise == 0:
+                return None
+            return config.density_noise * torch.randn(rays, samples, generator=generator, device=device)
+
+        return _Draws(
+            coarse=torch.rand(rays, config.coarse_samples + 1, generator=generator, device=device),
+            fine=stratified(rays, config.fine_samples + 1, generator, device),
+            coarse_noise=noise(config.coarse_samples),
+            fine_noise=noise(config.fine_samples),
+        )
+
+    def _trace(self, rays: Rays, draws: _Draws | None) -> tuple[_Seen | None, _Seen]:
+        """(what the coarse level saw, where its colours count; what the fine level saw). With `draws` intervals are
         random, as in training."""
         config, sampled = self.config, self._sampled(rays)
-        count = len(sampled.near)
         edges = spaced(sampled.near, sampled.far, config.coarse_samples + 1, self.disparity)
-        if generator is not None:
-            uniform = torch.rand(edges.shape, generator=generator, device=edges.device)
-            edges = jittered(edges, uniform)
+        if draws is not None:
+            edges = jittered(edges, draws.coarse)
+        noise = None if draws is None else draws.coarse_noise
         coarse = None
-        if generator is not None and config.coarse_weight:
-            coarse = self._look(sampled, edges, generator)
+        if draws is not None and config.coarse_weight:
+            coarse = self._look(sampled, edges, noise)
             weights = coarse.weights
         else:
             with torch.no_grad():
-                weights = self._weights(self._coarse_density(sampled, edges, generator), sampled, edges)
-        uniform = stratified(count, config.fine_samples + 1, generator, edges.device)
+                weights = self._weights(self._coarse_density(sampled, edges, noise), sampled, edges)
+        uniform = draws.fine if draws else stratified(len(edges), config.fine_samples + 1, None, edges.device)
         drawn = drawn_from(edges, blurred(weights.detach(), config.resample_padding), uniform)
-        return coarse, self._look(sampled, drawn, generator)
+        return coarse, self._look(sampled, drawn, None if draws is None else draws.fine_noise)
 
     def _gaussians(self, rays: _Sampled, edges: Tensor) -> Gaussians:
         moments = (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
         gaussians = Gaussians.along_rays(moments, rays.origins, rays.directions)
         return gaussians if self.config.integrate else gaussians.without_extent()
 
-    def _coarse_density(self, rays: _Sampled, edges: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _coarse_density(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> Tensor:
         raw = self.field.raw_density(self._gaussians(rays, edges), self.compute_dtype)
-        return self._activated(self._noisy(raw, generator))
+        return self._activated(raw if noise is None else raw + noise)
 
     def _weights(self, density: Tensor, rays: _Sampled, edges: Tensor) -> Tensor:
         lengths = (edges[:, 1:] - edges[:, :-1]) * rays.directions.norm(dim=-1, keepdim=True)
         return visible_weights(density, lengths)
 
-    def _look(self, rays: _Sampled, edges: Tensor, generator: torch.Generator | None) -> _Seen:
-        """What the field shows between `edges`."""
+    def _look(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
+        """What the field shows between `edges`; `noise` is added to its raw densities."""
         raw, rgb = self.field(self._gaussians(rays, edges), rays.view_directions, self.compute_dtype)
-        weights = self._weights(self._activated(self._noisy(raw, generator)), rays, edges)
+        weights = self._weights(self._activated(raw if noise is None else raw + noise), rays, edges)
         return _Seen(edges, weights, (weights[..., None] * self._padded(rgb)).sum(1), weights.sum(1))
-
-    def _noisy(self, raw: Tensor, generator: torch.Generator | None) -> Tensor:
-        if generator is None or self.config.density_noise == 0:
-            return raw
-        return raw + self.config.density_noise * torch.randn(
-            raw.shape, generator=generator, device=raw.device
-        )
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
@@ -261,32 +286,63 @@ class MipNeRF(Renderer):
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the fine and (weighted) the coarse colours, each sum(weight |error|^2) / sum(weight) over rays
         (Mip-NeRF, section 3.1), and where asked for the distortion loss; `squared_error` is the fine one's."""
-        config = self.config
         generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
-        coarse, fine = self._trace(batch.rays, generator)
+        count = len(batch.rays)
+        draws = self._drawn(count, generator)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
-        weight = batch.weight if config.area_loss else None
+        background = background.expand(count, 3)
+        weight = batch.weight if self.config.area_loss else None
+        share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
+        squared_error = torch.empty_like(share)
 
-        def squared(seen: _Seen) -> Tensor:
-            return (over(seen.rgb, seen.opacity, background) - target).square().sum(1)
+        def terms(first: int, end: int) -> dict[str, Tensor]:
+            part = slice(first, end)
+            rays = batch.rays[part]
+            coarse, fine = self._trace(rays, draws.part(part))
+            seen = {"rgb": fine} if coarse is None else {"rgb": fine, "coarse": coarse}
+            errors = {
+                name: (over(level.rgb, level.opacity, background[part]) - target[part]).square().sum(1)
+                for name, level in seen.items()
+            }
+            squared_error[part] = errors["rgb"].detach() / 3
+            values = {name: (share[part] * error).sum() for name, error in errors.items()}
+            if coarse is not None:
+                values["coarse"] = self.config.coarse_weight * values["coarse"]
+            if self.config.distortion_weight:
+                spread = torch.stack([self._distortion(level, rays) for level in seen.values()]).sum()
+                values["distortion"] = self.config.distortion_weight / count * spread
+            return values
 
-        error = squared(fine)
-        terms = {"rgb": _weighted_mean(error, weight)}
-        if coarse is not None:
-            terms["coarse"] = config.coarse_weight * _weighted_mean(squared(coarse), weight)
-        if config.distortion_weight:
-            levels = [fine] if coarse is None else [coarse, fine]
-            spread = torch.stack([self._distortion(seen, batch.rays) for seen in levels]).sum()
-            terms["distortion"] = config.distortion_weight * spread
-        return Losses(terms=terms, squared_error=error.detach() / 3)
+        return Losses(terms(0, count) if self.on_grid else self._accumulated(terms, count), squared_error)
+
+    def _accumulated(self, terms: Callable[[int, int], dict[str, Tensor]], rays: int) -> dict[str, Tensor]:
+        """The sums of the terms over all rays, of which only so many are looked at together as fit into the caches. All
+        gradients come with the first term, since the network has part in each."""
+        sums: dict[str, Tensor] = {}
+
+        def total(first: int, end: int) -> tuple[Tensor]:
+            values = terms(first, end)
+            for name, value in values.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+            return (torch.stack(list(values.values())).sum(),)
+
+        (loss,) = accumulated(total, rays, self._chunk_in_training, [list(self.field.parameters())])
+        sums["rgb"] = loss - torch.stack(list(sums.values())).sum() + sums["rgb"]
+        return sums
+
+    @property
+    def _chunk_in_training(self) -> int:
+        """Rays whose activations are kept at a time, where gradients are accumulated."""
+        samples = _KEPT_SAMPLES["cpu" if self.device.type == "cpu" else "accelerator"]
+        return max(16, samples // (self.config.coarse_samples + self.config.fine_samples))
 
     def _distortion(self, seen: _Seen, rays: Rays) -> Tensor:
-        """The mean over rays, in depths normalised to [0, 1] as intervals are spread."""
+        """The sum over rays, in depths normalised to [0, 1] as intervals are spread."""
         near, far = (rays.near, rays.far) if self.frame is None else (0 * rays.near, 0 * rays.far + 1)
         near, far, t = near[:, None], far[:, None], seen.edges
         if self.disparity:
             near, far, t = 1 / near, 1 / far, 1 / t.clamp(min=_EMPTY)
-        return distortion(seen.weights, (t - near) / (far - near)).mean()
+        return distortion(seen.weights, (t - near) / (far - near)).sum()
 
     def optimisers(self) -> list[ParameterGroup]:
         config = self.config
@@ -333,7 +389,8 @@ class MipNeRF(Renderer):
             grid = config.levels * (2 * config.features + 3)
             kept = 3 * grid + (2 + 2 * config.colour_layers) * config.hidden + 100
         levels = config.fine_samples + (config.coarse_samples if config.coarse_weight else 0)
-        step = 4 * kept * levels * rays
+        together = rays if self.on_grid else min(rays, self._chunk_in_training)
+        step = 4 * kept * levels * together
         return super().memory_estimate(rays) + max(step, 4 * kept * _FIELD_CHUNK)
 
     def warm_up(self, batch: Batch, seed: int) -> None:
@@ -376,7 +433,3 @@ def _field(config: MipNeRFConfig, unbounded: bool) -> ConeField:
         geometry_features=config.geometry_features,
         colour_layers=config.colour_layers,
     )
-
-
-def _weighted_mean(values: Float[Tensor, " B"], weight: Float[Tensor, " B"] | None) -> Tensor:
-    return values.mean() if weight is None else (weight * values).sum() / weight.sum()

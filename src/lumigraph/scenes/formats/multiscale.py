@@ -177,9 +177,9 @@ def _numbered(cameras: Cameras, first: int) -> Cameras:
 
 
 def write(scene: Scene, folder: Path, overwrite: bool = False) -> None:
-    """Writes a scene that was read at several scales: pictures `images_SPLIT/INDEX_dLEVEL.png` and `metadata.json`, with
-    the published keys and order. lumigraph reads equal cameras, images and areas back. Colours are stored with straight
-    alpha.
+    """Writes a scene that was read at several scales: pictures `images_SPLIT/INDEX_dLEVEL.png` and `metadata.json`,
+    with the published keys and order. Colours have straight alpha. lumigraph reads equal cameras, images and areas
+    back.
 
     The folder appears when it is complete.
 
