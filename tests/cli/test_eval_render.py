@@ -14,6 +14,7 @@ from PIL import Image
 
 from lumigraph.cli import main as cli
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.mipnerf import MipNeRFConfig
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.files import read_json, write_json
 from lumigraph.scenes.load import load_scene
@@ -175,3 +176,64 @@ def test_help_does_not_import_torch(verb: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "usage: lumigraph " + verb in done.stdout
     assert json.dumps(done.stderr) == '""'
+
+
+@pytest.fixture
+def cones(tmp_path: Path) -> Path:
+    """An untrained Mip-NeRF on pictures of three sizes."""
+    torch.manual_seed(0)
+    path = tmp_path / "cones"
+    config = MipNeRFConfig(levels=2, log2_entries=8, finest_resolution=16, coarse_samples=4, fine_samples=4)
+    info = load_scene("builtin:still:48", scales=3).info
+    run = Run.create(path, "mipnerf", config, info, TrainOptions(run=path))
+    run.save_weights(run.new_renderer(), 0)
+    return path
+
+
+def test_eval_of_several_scales(cones: Path, tmp_path: Path, capsys, caplog) -> None:
+    out = tmp_path / "result.json"
+    assert cli.main(["eval", str(cones), "--json", str(out)]) == 0
+    data = read_json(out)
+    assert [row["scale"] for row in data["scales"]] == [1.0, 0.5, 0.25]
+    assert len({row["views"] for row in data["scales"]}) == 1
+    assert data["average_error"] is None
+    assert data["average_error_without_lpips"] > 0
+    printed = capsys.readouterr().out
+    assert "average error (without LPIPS)" in printed
+    rows = [line.split() for line in printed.splitlines()]
+    assert [row[0] for row in rows if row and row[0].startswith("1/")] == ["1/1", "1/2", "1/4"]
+    assert "finer" not in caplog.text
+    assert cli.main(["eval", str(cones), "--scene", "builtin:still:96"]) == 0
+    assert "4.0 times finer" not in caplog.text
+
+
+def test_render_at_other_scales(cones: Path, tmp_path: Path, capsys, caplog) -> None:
+    movie = tmp_path / "movie.gif"
+
+    def render(*options: str) -> str:
+        argv = ["render", str(cones), "--out", str(movie), "--overwrite", "--frames", "2", *options]
+        assert cli.main(argv) == 0
+        return capsys.readouterr().out
+
+    assert "2 frames of 48x48" in render()
+    assert "2 frames of 12x12" in render("--downscale", "4")
+    assert "2 frames of 48x48" in render("--path", "heldout")
+    assert not caplog.text
+    render("--size", "96x96")
+    assert "2.0 times finer than any that this was trained on" in caplog.text
+    # Every held-out view once, at its finest.
+    assert cli.main(["render", str(cones), "--out", str(movie), "--overwrite", "--path", "heldout"]) == 0
+    held = load_scene("builtin:still:48").info.cameras["test"]
+    assert f"{len(held)} frames of 48x48" in capsys.readouterr().out
+    assert cli.main(["render", str(cones), "--out", str(movie), "--overwrite", "--downscale", "99"]) == 2
+    assert "cannot downscale" in capsys.readouterr().err
+
+
+def test_train_at_several_scales(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    argv = ["train", "mipnerf", "builtin:still:16", "--run", str(run), "--scales", "2", "--max-steps", "2"]
+    argv += ["--rays", "32", "--coarse-samples", "4", "--fine-samples", "4", "--device", "cpu"]
+    assert cli.main(argv) == 0
+    assert Run.open(run).info.scales == 2
+    assert cli.main([*argv[:6], "1", *argv[7:], "--resume"]) == 2
+    assert "--scales 2, now 1" in capsys.readouterr().err

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lumigraph.errors import LumigraphError
-from lumigraph.evaluation.evaluate import cameras_for, evaluate
+from lumigraph.evaluation.evaluate import EvalResult, ViewResult, cameras_for, evaluate
+from lumigraph.evaluation.metrics import average_error
 from lumigraph.evaluation.pictures import Gallery
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity
@@ -127,3 +128,53 @@ def test_gallery_writes_pictures(tmp_path) -> None:
     names = sorted(entry.name for entry in (tmp_path / "all").iterdir())
     assert len(names) == 18
     assert names[:3] == [f"0000_test_r_0_{kind}.png" for kind in ("error", "render", "truth")]
+
+
+def test_average_error_is_the_published_one() -> None:
+    assert average_error(30, 0.95, 0.05) == pytest.approx(0.02236068, abs=1e-8)
+    assert average_error(30, 0.95) == pytest.approx(0.01495349, abs=1e-8)
+    assert average_error(100, 1.0, 0.0) == 0
+
+
+def of_scales(figures: dict[float, tuple[float, float, float]]) -> EvalResult:
+    """Two views of each scale, whose means are these PSNR, SSIM and LPIPS."""
+    views = []
+    for scale, (psnr, ssim, lpips) in figures.items():
+        for shift in (-1, 1):
+            views.append(ViewResult("v", psnr + shift, ssim, lpips, 0.1, 1e-3, scale))
+    return EvalResult(views)
+
+
+def test_each_scale_is_measured_for_itself() -> None:
+    """Mip-NeRF's row of its table 1: the average error over scales is 0.0114."""
+    published = {
+        1.0: (32.629, 0.9579, 0.0469),
+        0.5: (34.336, 0.9703, 0.0260),
+        0.25: (35.471, 0.9786, 0.0168),
+        0.125: (35.602, 0.9833, 0.0120),
+    }
+    data = of_scales(dict(reversed(published.items()))).to_json()
+    assert [row["scale"] for row in data["scales"]] == list(published)
+    assert [row["psnr"] for row in data["scales"]] == pytest.approx([row[0] for row in published.values()])
+    assert [row["views"] for row in data["scales"]] == [2] * 4
+    assert data["average_error"] == pytest.approx(0.0114, abs=5e-5)
+    assert data["average_error_without_lpips"] < data["average_error"]
+    one = of_scales({1.0: (30.0, 0.95, 0.05)}).to_json()
+    assert one["scales"] == []
+    assert one["average_error"] == pytest.approx(0.02236068, abs=1e-8)
+
+
+def test_views_of_several_scales_know_theirs() -> None:
+    scene = make_scene("still", 1, 0, 1, size=48)
+    views = scene.split("test").with_scales(2)
+
+    class Small(Exact):
+        def view(self, camera: Cameras) -> Rendering:
+            seen = super().view(camera)
+            return seen if len(seen.rgb) == 48 else Rendering(rgb=0 * seen.rgb)
+
+    result = evaluate(Small("still"), views)
+    assert [view.scale for view in result.per_view] == [1.0, 0.5]
+    assert result.scales[1.0].psnr > 50
+    assert result.scales[0.5].psnr < 20
+    assert all(view.scale is None for view in evaluate(Exact("still"), scene.split("test")).per_view)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, LPIPS and the time a view takes.
+    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, LPIPS and the time a view takes; of views
+    of several scales, each for itself, with Mip-NeRF's average error.
 
     A run keeps the figures in its results.json and a comparison in its media folder.
     """
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     """Parses the command line, measures, and writes what was asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph eval")
     # Imported here: --help has to be quick, and these bring torch.
-    from lumigraph.cli.opening import open_renderer
+    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
     from lumigraph.evaluation.pictures import Gallery
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> None:
         _check_unchanged(info, scene, arguments.split)
         if arguments.split == "train":
             cameras = renderer.refined(cameras)
+    warn_of_finer_pixels(renderer, info, cameras)
     gallery = Gallery(views.names, arguments.save_images)
     with _progress(len(views)) as advance:
 
@@ -135,6 +137,21 @@ def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], g
     return gallery.save_comparison(run.media / f"eval_{split}.png")
 
 
+def _table(result: "EvalResult") -> list[str]:
+    """The figures of each scale, and the average error, for views of several scales."""
+    if not result.scales:
+        return []
+    named = {f"1/{1 / scale:.3g}": part for scale, part in result.scales.items()}
+    without = result.lpips is None
+    lines = [f"  scale    PSNR    SSIM   LPIPS  average error{' (without LPIPS)' if without else ''}"]
+    for name, part in {**named, "all": result}.items():
+        error = part.average_error(lpips=not without)
+        figures = ((part.psnr, ".2f"), (part.ssim, ".4f"), (part.lpips, ".4f"), (error, ".5f"))
+        cells = ["-" if value is None else format(value, form) for value, form in figures]
+        lines.append(f"  {name:5s}" + "".join(f"{cell:>8s}" for cell in cells))
+    return lines
+
+
 def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
     lines = [f"{name}, {len(result.per_view)} {split} views"]
     lines.append(f"  PSNR   {result.psnr:.2f} dB")
@@ -142,6 +159,7 @@ def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -
     lines.append(
         f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
     )
+    lines += _table(result)
     lines.append(f"  time   {1000 * result.seconds_per_view:.0f} ms per view")
     if picture is not None:
         lines.append(f"  picture: {picture}")

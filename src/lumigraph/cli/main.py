@@ -15,6 +15,7 @@ from lumigraph.errors import LumigraphError
 VERBS = {
     "demo": "The whole path on a built-in scene, ending in a report page",
     "inspect": "What was read from a scene: cameras, bounds, splits, a picture of them",
+    "multiscale": "Every view of a scene at several sizes: Mip-NeRF's data",
     "train": "A teacher from photos",
     "bake": "Pseudo views from a teacher",
     "distill": "A student from a teacher, live or through pseudo views",
@@ -86,7 +87,7 @@ def _help() -> str:
         "From photos to a light field that renders in one evaluation per ray.",
         "",
     ]
-    lines += [f"  {verb:9s} {line}" for verb, line in VERBS.items()]
+    lines += [f"  {verb:10s} {line}" for verb, line in VERBS.items()]
     return "\n".join(
         [*lines, "", "lumigraph VERB --help lists a verb's arguments; --version prints the version.", ""]
     )

@@ -32,6 +32,8 @@ class Arguments:
     """Frames per second."""
     size: str | None = None
     """Width and height in pixels, as in 800x600; by default those of the photos."""
+    downscale: int = 1
+    """Make the pictures smaller than the photos by this factor."""
     depth: bool = False
     """Show the depth at the right of the colours."""
     device: str = "auto"
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lumigraph.cli.opening import open_renderer
+    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, even, frames, sized, write_movie
 
@@ -71,8 +73,11 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *size)
     elif len(cameras.size.unique(dim=0)) > 1:
         cameras = sized(cameras, *cameras.size[0].tolist())
+    if arguments.downscale != 1:
+        cameras = cameras.downscale(arguments.downscale)
     if arguments.out.suffix.lower() == ".mp4":
         cameras = even(cameras)
+    warn_of_finer_pixels(renderer, info, cameras)
     cameras = cameras.to(renderer.device)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("frames", total=len(cameras))
@@ -99,14 +104,16 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 def path_cameras(info: "SceneInfo", name: PathName, count: int | None) -> "Cameras":
     """The cameras of a path around the captured ones, with times and attributes where the scene has them. No
     images are needed."""
+    from lumigraph.geometry.cameras import finest_of_each
     from lumigraph.geometry.trajectories import cameras_path, orbit, spiral
     from lumigraph.rendering.movies import with_states
 
-    captured = info.cameras["train"]
+    captured = finest_of_each(info.cameras["train"])
     if name == "heldout":
         held = next(
             info.cameras[split] for split in ("test", "val", "train") if len(info.cameras.get(split, ()))
         )
+        held = finest_of_each(held)
         return held if count is None else cameras_path(held, count)
     path = (orbit if name == "orbit" else spiral)(captured, count or DEFAULT_FRAMES)
     return with_states(path, captured)

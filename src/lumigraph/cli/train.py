@@ -21,6 +21,8 @@ class Arguments:
     """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
     downscale: int = 1
     """Reduce the images by this factor."""
+    scales: int = 1
+    """Train on the photos at so many sizes, each half of the one before: Mip-NeRF's multi-scale data."""
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
+        scales=arguments.scales,
     )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)

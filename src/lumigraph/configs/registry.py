@@ -52,6 +52,13 @@ METHODS: dict[str, MethodEntry] = {
             summary="NeRF: a coarse and a fine MLP, sampled densely; also what published checkpoints become",
         ),
         MethodEntry(
+            name="mipnerf",
+            kind="teacher",
+            config="lumigraph.configs.mipnerf:MipNeRFConfig",
+            renderer="lumigraph.teachers.mipnerf:MipNeRF",
+            summary="Mip-NeRF: cones instead of rays, for pictures of several scales without aliasing",
+        ),
+        MethodEntry(
             name="r2l",
             kind="student",
             config="lumigraph.configs.r2l:R2LConfig",

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lumigraph.evaluation.metrics import (
     LPIPS,
     LPIPS_SMALLEST,
     SSIM_WINDOW,
+    average_error,
     mean_squared_error,
     psnr_of,
     ssim,
@@ -34,7 +35,8 @@ Watch = Callable[[int, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
 
 @dataclass(frozen=True)
 class ViewResult:
-    """One view. `ssim` and `lpips` are None where they could not be computed; `mse` is the mean squared error."""
+    """One view. `ssim` and `lpips` are None where they could not be computed; `mse` is the mean squared error. `scale`
+    is the picture's side as a part of the finest of its view, where views are of several scales."""
 
     name: str
     psnr: float
@@ -42,6 +44,7 @@ class ViewResult:
     lpips: float | None
     seconds: float
     mse: float
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,46 @@ class EvalResult:
     def seconds_per_view(self) -> float:
         return float(np.mean([view.seconds for view in self.per_view]))
 
-    def to_json(self) -> dict[str, Any]:
-        """Figures, definitions, and what `about` says of their origin."""
+    @property
+    def scales(self) -> dict[float, "EvalResult"]:
+        """The views of each scale, the finest first; empty where there is but one."""
+        found = sorted({view.scale for view in self.per_view if view.scale is not None}, reverse=True)
+        if len(found) < 2:
+            return {}
         return {
+            scale: EvalResult([replace(view, scale=None) for view in self.per_view if view.scale == scale])
+            for scale in found
+        }
+
+    def average_error(self, *, lpips: bool) -> float | None:
+        """Mip-NeRF's average error, with LPIPS or without (see DEFINITIONS); None where a figure is missing."""
+        if scales := self.scales:
+            errors = [part.average_error(lpips=lpips) for part in scales.values()]
+            known = [error for error in errors if error is not None]
+            return float(np.mean(known)) if len(known) == len(errors) else None
+        if self.ssim is None or (lpips and self.lpips is None):
+            return None
+        return average_error(self.psnr, self.ssim, self.lpips if lpips else None)
+
+    def figures(self) -> dict[str, Any]:
+        """The means alone."""
+        return {
+            "views": len(self.per_view),
             "psnr": self.psnr,
             "ssim": self.ssim,
             "lpips": self.lpips,
+            "average_error": self.average_error(lpips=True),
+            "average_error_without_lpips": self.average_error(lpips=False),
+            "seconds_per_view": self.seconds_per_view,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures, definitions, and what `about` says of their origin."""
+        return {
+            **self.figures(),
             "lpips_reason": self.lpips_reason,
             "psnr_pooled": self.psnr_pooled,
-            "views": len(self.per_view),
-            "seconds_per_view": self.seconds_per_view,
+            "scales": [{"scale": scale, **part.figures()} for scale, part in self.scales.items()],
             **self.about,
             "definitions": DEFINITIONS,
             "per_view": [
@@ -118,6 +151,8 @@ def evaluate(
         raise LumigraphError("there are no views to evaluate on", todo="Choose another split")
     renderer.eval()
     _warm_up(renderer, cameras)
+    areas = views.pixel_areas
+    scales = [None] * len(views) if areas is None else areas.rsqrt().tolist()
     results = []
     for index in range(len(views)):
         truth = display_target(as_rgba(views.image(index)), renderer.background)
@@ -128,7 +163,7 @@ def evaluate(
             raise LumigraphError(
                 "the rendering of this view is not finite", where=views.names[index], todo="Train again"
             )
-        results.append(_compare(views, index, image, truth, lpips, seconds))
+        results.append(replace(_compare(views, index, image, truth, lpips, seconds), scale=scales[index]))
         if watch is not None:
             watch(index, truth, image)
     small = int(cameras.size.min()) < LPIPS_SMALLEST

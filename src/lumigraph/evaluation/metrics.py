@@ -32,6 +32,10 @@ DEFINITIONS = {
     "ssim": "mean over views; Gaussian window 11x11, sigma 1.5, k1 0.01, k2 0.03, data range 1, population covariance, "
     "per channel, without padding",
     "lpips": "mean over views; LPIPS v0.1, SqueezeNet 1.1 with linear heads, inputs scaled to [-1, 1]",
+    "average_error": "geometric mean of the MSE of the PSNR, sqrt(1 - SSIM) and LPIPS (Mip-NeRF), of the "
+    "means over views; of several scales, the mean over scales",
+    "average_error_without_lpips": "the same of the first two alone (mipnerf_pl)",
+    "scales": "the figures of each scale, which is the side of a picture as a part of the finest of its view",
     "seconds_per_view": "mean time to render one view, after a warm-up, without reading or comparing",
     "pictures": "truth and rendering on the display background of the scene (white for white and random, else black); "
     "where a view has a mask, PSNR and SSIM count its pixels only and LPIPS sees the truth elsewhere",
@@ -49,6 +53,13 @@ def psnr_of(error: float) -> float:
     if math.isnan(error):
         return math.nan
     return min(LARGEST_PSNR, -10 * math.log10(max(error, 1e-30)))
+
+
+def average_error(psnr: float, ssim: float, lpips: float | None = None) -> float:
+    """The one figure of Mip-NeRF's tables: the geometric mean of 10^(-PSNR / 10), sqrt(1 - SSIM) and LPIPS; of the
+    first two where `lpips` is None."""
+    terms = [10 ** (-psnr / 10), math.sqrt(max(0.0, 1 - ssim))] + ([] if lpips is None else [lpips])
+    return math.prod(terms) ** (1 / len(terms))
 
 
 def ssim(image: Picture, truth: Picture, mask: Mask | None = None) -> float:

@@ -222,6 +222,21 @@ class Cameras:
         return cls.from_tensors(tensors, fisheye=data["fisheye"], where=where)
 
 
+def finest_of_each(cameras: Cameras) -> Cameras:
+    """The cameras without those of smaller pictures of the same photo, which share its id."""
+    pixels, kept = cameras.size.prod(1).tolist(), {}
+    for place, number in enumerate(cameras.ids.tolist()):
+        key = number if number >= 0 else ("invented", place)
+        if key not in kept or pixels[place] > pixels[kept[key]]:
+            kept[key] = place
+    return cameras[torch.tensor(sorted(kept.values()), dtype=torch.int64, device=cameras.device)]
+
+
+def finest_pixel(cameras: Cameras) -> float:
+    """The smallest radius of the cameras' pixels in the middle of the picture, at depth 1 (Mip-NeRF, section 3.1)."""
+    return float(((0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / cameras.focal).sum(1)).min())
+
+
 def concatenate(parts: Sequence[Cameras]) -> Cameras:
     """Join batches of cameras.
 

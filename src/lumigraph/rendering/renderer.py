@@ -79,13 +79,15 @@ class Batch:
 
     `rgba` [B, 4] is premultiplied, in [0, 1] (alpha 1 where the photo has none); `depth` [B] is t or NaN
     where unknown. `fresh` says how many of the first rays are newly drawn, the rest being repeats from a pool
-    of hard rays; None means all.
+    of hard rays; None means all. `weight` [B] is what a ray counts in a loss that goes by it; None means all
+    alike.
     """
 
     rays: Rays
     rgba: Float[Tensor, "B 4"]
     depth: Tensor | None = None
     fresh: int | None = None
+    weight: Tensor | None = None
 
 
 @dataclass
@@ -142,6 +144,9 @@ class Renderer(nn.Module):
     compute_dtype: torch.dtype = torch.float32
     """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings
     stay float32."""
+    sees_cones: bool = False
+    """Whether what is rendered depends on the pixels' radii: of pixels finer than those it was trained on, such a
+    method knows nothing."""
     knows_bfloat16: bool = False
     """Whether the method goes by `compute_dtype`; the others compute in float32."""
 

@@ -8,8 +8,8 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
-from lumigraph.scenes.formats import blender, transforms
-from lumigraph.scenes.scene import Background, Scene, SceneInfo
+from lumigraph.scenes.formats import blender, multiscale, transforms
+from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions
 
 BUILTIN = "builtin:"
@@ -22,16 +22,19 @@ def load_scene(
     downscale: int = 1,
     splits: SplitOptions | None = None,
     background: Background | None = None,
+    scales: int = 1,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
     Args:
-        source: a folder with `transforms_train.json` (Blender) or `transforms.json` (instant-ngp, nerfstudio), or
-            that file itself, or `builtin:NAME` for a scene made of formulas.
+        source: a folder with `transforms_train.json` (Blender), `transforms.json` (instant-ngp, nerfstudio) or
+            `metadata.json` (Mip-NeRF's multi-scale data), or that file itself, or `builtin:NAME` for a scene made of
+            formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
             every image is looked at for transparency, instead of a few.
+        scales: give every view at so many sizes, each half of the one before.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
@@ -46,7 +49,36 @@ def load_scene(
             where=source,
             todo="Leave --background out",
         )
-    return scene
+    return _with_scales(scene, scales)
+
+
+def _with_scales(scene: Scene, scales: int) -> Scene:
+    """The scene with every view at `scales` sizes.
+
+    Raises:
+        LumigraphError: it has several already, or its images are too small.
+    """
+    if scales == 1:
+        return scene
+    if scales < 1:
+        raise LumigraphError(f"--scales {scales} makes no sense", todo="Choose 1 or more, for example 4")
+    if any(views.pixel_areas is not None for views in scene.views.values()):
+        raise LumigraphError(
+            f"the scene has views of several scales already: --scales {scales} cannot be applied",
+            where=scene.info.source,
+            todo="Leave --scales out",
+        )
+    smallest = min(int(views.cameras.size.min()) for views in scene.views.values())
+    if 2 ** (scales - 1) > smallest:
+        raise LumigraphError(
+            f"--scales {scales} would leave nothing of images of {smallest} pixels",
+            where=scene.info.source,
+            todo=f"Choose at most {smallest.bit_length()}",
+        )
+    memory = MemoryBudget()
+    views = {split: part.with_scales(scales, memory) for split, part in scene.views.items()}
+    cameras = {split: part.cameras for split, part in views.items()}
+    return Scene(replace(scene.info, cameras=cameras, scales=scales), views, scene.missing)
 
 
 def _read(
@@ -70,7 +102,14 @@ def _read(
         return blender.read(folder, downscale, splits, background)
     if transforms.is_transforms(folder):
         return transforms.read(folder, downscale, splits, background)
+    if multiscale.is_multiscale(folder):
+        return multiscale.read(folder, downscale, splits, background)
     raise _unknown(folder)
+
+
+def is_scene(folder: Path) -> bool:
+    """Whether a folder has the file that one of the readers starts from."""
+    return blender.is_blender(folder) or transforms.is_transforms(folder) or multiscale.is_multiscale(folder)
 
 
 def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: int | None = None) -> Scene:
@@ -83,7 +122,7 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _read(source, downscale or info.downscale, info.splits, background)
+    scene = _with_scales(_read(source, downscale or info.downscale, info.splits, background), info.scales)
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 
@@ -104,7 +143,8 @@ def _with_refined_cameras(scene: Scene, info: SceneInfo) -> Scene:
 
 def _folder(path: Path) -> Path:
     with io_errors(path):
-        if path.is_file() and path.name.startswith("transforms") and path.suffix == ".json":
+        described = path.name.startswith("transforms") and path.suffix == ".json"
+        if path.is_file() and (described or path.name == multiscale.METADATA):
             path = path.parent
         if not path.exists():
             raise LumigraphError(
@@ -133,5 +173,6 @@ def _unknown(folder: Path) -> LumigraphError:
     return LumigraphError(
         "this folder is not a scene of a known format",
         where=folder,
-        todo="A scene has a transforms_train.json (Blender) or a transforms.json (instant-ngp, nerfstudio)",
+        todo="A scene has a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio) or a "
+        "metadata.json (Mip-NeRF's multi-scale data)",
     )

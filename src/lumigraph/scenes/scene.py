@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
@@ -21,10 +22,11 @@ from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
-from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.cameras import Cameras, concatenate
 from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.machine_limits import available_cores, available_memory
+from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask
 from lumigraph.scenes.splits import SplitOptions
 
 log = logging.getLogger("lumigraph")
@@ -42,8 +44,10 @@ class SceneInfo:
     Attributes:
         name: a short name, for tables and file names.
         source: where it was read from: a folder, or `builtin:NAME`.
-        format: the reader: "blender", "transforms", "builtin".
+        format: the reader: "blender", "transforms", "multiscale", "builtin".
         downscale: the factor by which images and cameras were reduced.
+        scales: the number of sizes that every view was made to have when the scene was read, each half of the one
+            before.
         cameras: by split ("train", "val", "test"); "train" is always there.
         bounds: where the scene is, in scene units.
         background: the policy behind transparent pixels.
@@ -65,6 +69,7 @@ class SceneInfo:
     splits: SplitOptions = field(default_factory=SplitOptions)
     refined: bool = False
     forward: ForwardFrame | None = None
+    scales: int = 1
 
     @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
@@ -78,6 +83,7 @@ class SceneInfo:
             "source": self.source,
             "format": self.format,
             "downscale": self.downscale,
+            "scales": self.scales,
             "background": self.background,
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
@@ -104,6 +110,7 @@ class SceneInfo:
                 source=str(data["source"]),
                 format=str(data["format"]),
                 downscale=int(data["downscale"]),
+                scales=int(data.get("scales", 1)),
                 cameras={
                     str(split): Cameras.from_json(part, place) for split, part in data["cameras"].items()
                 },
@@ -156,6 +163,8 @@ class Views:
         load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
         memory: what the decoded images, masks and depth maps may keep; by default a budget of their own. What is
             beyond it is decoded anew each time, with a warning.
+        pixel_areas: [N], where the images are of several scales: the area of a pixel of each, in pixels of the finest
+            image of its view. It is what the pixel counts in a loss, and tells the scale.
     """
 
     def __init__(
@@ -168,10 +177,12 @@ class Views:
         load_mask: Callable[[int], np.ndarray | None] | None = None,
         load_depth: Callable[[int], np.ndarray | None] | None = None,
         memory: MemoryBudget | None = None,
+        pixel_areas: Float[Tensor, " N"] | None = None,
     ):
         if len(names) != len(cameras):
             raise ValueError(f"{len(names)} names for {len(cameras)} cameras")
         self.cameras = cameras
+        self.pixel_areas = pixel_areas
         self.names = list(names)
         self.has_alpha = has_alpha
         self.has_masks = load_mask is not None
@@ -223,10 +234,52 @@ class Views:
         part = copy.copy(self)
         part.cameras = self.cameras[torch.tensor(chosen, dtype=torch.int64)]
         part.names = [self.names[index] for index in chosen]
+        part.pixel_areas = None if self.pixel_areas is None else self.pixel_areas[list(chosen)]
         part._images = _Part(self._images, chosen)
         part._masks = None if self._masks is None else _Part(self._masks, chosen)
         part._depths = None if self._depths is None else _Part(self._depths, chosen)
         return part
+
+    def with_scales(self, count: int, memory: MemoryBudget | None = None) -> "Views":
+        """Each view at `count` sizes, each half of the one before, made by averaging blocks of premultiplied colour
+        (Mip-NeRF's multi-scale data): sizes of a view follow each other, the finest first. Those of this object's size
+        stay where they are.
+
+        Raises:
+            LumigraphError: an image is too small.
+        """
+        whole = copy.copy(self)
+        sized = [self.cameras.downscale(2**level) for level in range(count)]
+        order = torch.arange(len(self) * count).reshape(count, len(self)).T.flatten()
+        whole.cameras = concatenate(sized)[order]
+        paths = [PurePosixPath(name) for name in self.names]
+        whole.names = [
+            str(path.with_name(f"{path.stem}_d{level}{path.suffix}"))
+            for path in paths
+            for level in range(count)
+        ]
+        whole.pixel_areas = (4.0 ** torch.arange(count)).repeat(len(self))
+        sizes = [(int(width), int(height)) for width, height in whole.cameras.size.tolist()]
+        memory = memory or MemoryBudget()
+
+        def levels(
+            arrays: _Arrays, reduce: Callable[[np.ndarray, int], np.ndarray], channels: int, dtype: Any
+        ) -> _Levels:
+            def load(index: int) -> np.ndarray:
+                place, level = divmod(index, count - 1)
+                return reduce(arrays.item(place), 2 ** (level + 1))
+
+            smaller = [index for index in range(len(sizes)) if index % count]
+            names = [whole.names[index] for index in smaller]
+            made = _Store(load, [sizes[index] for index in smaller], channels, dtype, memory, names)
+            return _Levels(arrays, made, count)
+
+        whole._images = levels(self._images, mean_of_blocks, 4 if self.has_alpha else 3, np.uint8)
+        if self._masks is not None:
+            whole._masks = levels(self._masks, _each(reduce_mask), 1, np.bool_)
+        if self._depths is not None:
+            whole._depths = levels(self._depths, _each(reduce_depth), 1, np.float32)
+        return whole
 
     def load(self) -> None:
         """Decodes every image now, with several threads. `pixels` does so by itself when first called."""
@@ -312,6 +365,11 @@ def _filled(
     return filled
 
 
+def _each(reduce: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[np.ndarray, int], np.ndarray]:
+    """What reduces [H, W], for [H, W, 1]."""
+    return lambda values, factor: reduce(values[..., 0], factor)[..., None]
+
+
 @runtime_checkable
 class _Arrays(Protocol):
     """Arrays [H_i, W_i, C] by number, and pixels of them."""
@@ -353,6 +411,46 @@ class _Part:
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Shaped[Tensor, "B C"]:
         return self._whole.gather(self._chosen[index.cpu()], x, y)
+
+
+class _Levels:
+    """Arrays of another, each followed by the smaller ones that are made of it."""
+
+    def __init__(self, whole: _Arrays, smaller: _Arrays, count: int) -> None:
+        """`smaller` holds the `count` - 1 of the first array of `whole`, then those of the second, and so on."""
+        self._whole = whole
+        self._smaller = smaller
+        self._count = count
+        self.nbytes = whole.nbytes + smaller.nbytes
+
+    def _place(self, index: Any) -> tuple[Any, Any, Any]:
+        """Of numbers in the whole: whether they are of full size, their place there, and among the smaller ones."""
+        place, level = index // self._count, index % self._count
+        return level == 0, place, place * (self._count - 1) + level - 1
+
+    def nbytes_of(self, index: int) -> int:
+        full, place, smaller = self._place(index)
+        return self._whole.nbytes_of(place) if full else self._smaller.nbytes_of(smaller)
+
+    def item(self, index: int) -> np.ndarray:
+        full, place, smaller = self._place(index)
+        return self._whole.item(place) if full else self._smaller.item(smaller)
+
+    def load_all(self) -> None:
+        self._whole.load_all()
+        self._smaller.load_all()
+
+    def gather(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]:
+        self.load_all()
+        index, x, y = index.cpu(), x.cpu(), y.cpu()
+        full, place, smaller = self._place(index)
+        large = self._whole.gather(place[full], x[full], y[full])
+        small = self._smaller.gather(smaller[~full], x[~full], y[~full])
+        values = large.new_empty((len(index), large.shape[1]))
+        values[full], values[~full] = large, small
+        return values
 
 
 class _Store:

@@ -115,6 +115,8 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
         problem = f"background {before.background}, now {now.background}"
     elif before.downscale != now.downscale:
         problem = f"--downscale {before.downscale}, now {now.downscale}"
+    elif before.scales != now.scales:
+        problem = f"--scales {before.scales}, now {now.scales}"
     elif not _same_cameras(before.cameras["train"], now.cameras["train"]):
         problem = "other training views"
     else:

@@ -187,7 +187,13 @@ class PhotoSource(RaySource):
         rgba = self.views.pixels(index, x, y).to(device, non_blocking=True)
         drawn = self.cameras.rays(index.to(device), x.to(device), y.to(device))
         depth = self._depth(index, x, y) if self.depths else None
-        return Batch(rays=drawn, rgba=rgba, depth=None if depth is None else depth.to(device))
+        areas = self.views.pixel_areas
+        return Batch(
+            rays=drawn,
+            rgba=rgba,
+            depth=None if depth is None else depth.to(device),
+            weight=None if areas is None else areas[index].to(device),
+        )
 
     def _depth(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_depths(index, x, y)

@@ -210,6 +210,7 @@ class RayTask(LightningModule):
         if batch.rgba.device != self.device:
             batch.rays, batch.rgba = batch.rays.to(self.device), batch.rgba.to(self.device)
             batch.depth = None if batch.depth is None else batch.depth.to(self.device)
+            batch.weight = None if batch.weight is None else batch.weight.to(self.device)
         return batch
 
 

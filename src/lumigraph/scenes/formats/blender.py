@@ -64,7 +64,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     warn_of_missing(missing, len(missing) + len(everything), folder)
     check_enough(len(frames[files[0].path]), len(files[0].missing), files[0].path)
     check_downscale(everything, downscale)
-    near, far, bounds = _extents(files[0], everything)
+    near, far, bounds = extents(files[0].common, everything)
     parts, first = [], 0
     for file in files:
         if frames[file.path]:
@@ -120,9 +120,9 @@ def _chosen(
     return divide(names, splits, listed, str(folder))
 
 
-def _extents(file: FrameFile, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:
+def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:
     """near, far and bounds in file units: as the file says, as NeRF-synthetic has them, or as the cameras tell."""
-    box = read_box(file.common)
+    box = read_box(common)
     distances = np.linalg.norm([frame.pose[:, 3] for frame in frames], axis=1)
     if _CAMERA_DISTANCES[0] <= distances.min() and distances.max() <= _CAMERA_DISTANCES[1]:
         corner = torch.full((3,), HALF_EXTENT)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image, image_size, inside, io_errors, read_json
@@ -75,11 +76,9 @@ def read_frame_file(path: Path) -> FrameFile:
     fields = [Fields.of(entry, f"{path}, frame {number}") for number, entry in enumerate(entries)]
     names = [frame.text("file_path") for frame in fields]
     folders: dict[Path, frozenset[str]] = {}
-    found = [
-        _find_image(frame, path.parent, name, folders) for frame, name in zip(fields, names, strict=True)
-    ]
+    found = [find_image(frame, path.parent, name, folders) for frame, name in zip(fields, names, strict=True)]
     there = [number for number, image in enumerate(found) if image is not None]
-    _check_duplicates([(fields[number], found[number]) for number in there])
+    check_duplicates([(fields[number], found[number]) for number in there])
     with ThreadPoolExecutor(threads()) as pool:
         headers = dict(zip(there, pool.map(image_size, [found[number] for number in there]), strict=True))
     frames = [
@@ -92,7 +91,7 @@ def read_frame_file(path: Path) -> FrameFile:
     )
 
 
-def _find_image(frame: Fields, folder: Path, name: str, folders: dict[Path, frozenset[str]]) -> Path | None:
+def find_image(frame: Fields, folder: Path, name: str, folders: dict[Path, frozenset[str]]) -> Path | None:
     """The image file that `name` means, with or without its extension, or None where there is none."""
     try:
         path = inside(folder, name)
@@ -117,7 +116,7 @@ def listing(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _check_duplicates(images: Sequence[tuple[Fields, Path | None]]) -> None:
+def check_duplicates(images: Sequence[tuple[Fields, Path | None]]) -> None:
     seen: dict[Path | None, Fields] = {}
     for frame, path in images:
         if path in seen:
@@ -303,6 +302,7 @@ def make_views(
     downscale: int,
     maps: Mapping[str, Any],
     memory: MemoryBudget,
+    pixel_areas: Tensor | None = None,
 ) -> Views:
     """Views over the files of `frames`; `maps` holds the loaders of masks and depths that `Views` takes, `memory` is
     what all splits of the scene share."""
@@ -313,4 +313,5 @@ def make_views(
         return read_image(paths[index], sizes[index], alpha, downscale)
 
     names = [frame.name for frame in frames]
-    return Views(cameras.downscale(downscale), names, alpha, load_image, memory=memory, **maps)
+    reduced = cameras.downscale(downscale)
+    return Views(reduced, names, alpha, load_image, memory=memory, pixel_areas=pixel_areas, **maps)

@@ -18,11 +18,27 @@ def premultiplied(image: UInt8[np.ndarray, "H W C"], factor: int = 1) -> UInt8[n
     Rows and columns beyond a multiple of `factor` are cut off. Three channels are only averaged.
     """
     if image.shape[2] == 3:
-        return image if factor == 1 else _rounded(_block_sums(image, factor), factor**2)
+        return image if factor == 1 else mean_of_blocks(image, factor)
     alpha = image[..., 3:]
     products = image[..., :3] * alpha.astype(np.uint16)
     colours = _rounded(_block_sums(products, factor), 255 * factor**2)
     return np.concatenate([colours, _rounded(_block_sums(alpha, factor), factor**2)], axis=2)
+
+
+def mean_of_blocks(image: UInt8[np.ndarray, "H W C"], factor: int) -> UInt8[np.ndarray, "h w C"]:
+    """Channels averaged over blocks of `factor` x `factor` pixels, rounded once. Where there is alpha, colours have to
+    be premultiplied. Rows and columns beyond a multiple of `factor` are cut off."""
+    return _rounded(_block_sums(image, factor), factor**2)
+
+
+def straight(image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    """Premultiplied to straight alpha. Multiplying and rounding gives the premultiplied bytes back exactly, since
+    colour never exceeds alpha."""
+    if image.shape[2] == 3:
+        return image
+    alpha = image[..., 3:].astype(np.uint32)
+    colour = (255 * image[..., :3].astype(np.uint32) + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([colour.clip(0, 255).astype(np.uint8), image[..., 3:]], -1)
 
 
 def _block_sums(values: np.ndarray, factor: int) -> np.ndarray:
@@ -82,6 +98,11 @@ def read_mask(path: Path, size: tuple[int, int], factor: int) -> Bool[np.ndarray
             where=path,
             todo="Save the mask at the size of the image",
         )
+    return reduce_mask(mask, factor)
+
+
+def reduce_mask(mask: Bool[np.ndarray, "H W"], factor: int) -> Bool[np.ndarray, "h w"]:
+    """True where all of a block is."""
     return np.logical_and.reduce(_blocks(mask, factor), axis=-1)
 
 

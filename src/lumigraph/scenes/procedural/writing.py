@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from lumigraph.files import new_folder, write_json
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import angle_from_focal, homogeneous, opencv_to_opengl
+from lumigraph.scenes.formats.pictures import straight
 from lumigraph.scenes.procedural.builtin import ProceduralViews
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
@@ -53,7 +53,7 @@ def _common(info: SceneInfo, cameras: Cameras) -> dict[str, Any]:
 
 def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str, Any]:
     stem, cameras = Path(name).name, views.cameras
-    Image.fromarray(_straight(views.image(index).numpy())).save(folder / f"{stem}.png")
+    Image.fromarray(straight(views.image(index).numpy())).save(folder / f"{stem}.png")
     depth = views.depth(index)
     if depth is not None:
         np.save(folder / f"{stem}_depth.npy", depth.numpy())
@@ -73,13 +73,3 @@ def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str,
     if cameras.attributes is not None:
         frame["attributes"] = cameras.attributes[index].tolist()
     return frame
-
-
-def _straight(image: UInt8[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
-    """Premultiplied to straight alpha. Multiplying and rounding gives the premultiplied bytes back exactly, since
-    colour never exceeds alpha."""
-    if image.shape[2] == 3:
-        return image
-    alpha = image[..., 3:].astype(np.uint32)
-    colour = (255 * image[..., :3].astype(np.uint32) + alpha // 2) // np.maximum(alpha, 1)
-    return np.concatenate([colour.clip(0, 255).astype(np.uint8), image[..., 3:]], -1)

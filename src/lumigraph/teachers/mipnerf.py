@@ -1,0 +1,435 @@
+"""Mip-NeRF (Barron et al., ICCV 2021, arXiv 2103.13415): what a pixel sees is a cone, and a field is asked about pieces
+of it.
+
+One field answers at both levels: intervals spread evenly, then intervals drawn from what these have seen. Each interval
+of a cone (a cylinder, in normalised device coordinates) is described by a Gaussian, whose encoding leaves out what is
+finer than itself; so pictures of any scale that was trained on come out without aliasing.
+
+The field is the published MLP, in scene units, or a hash grid in core coordinates, in which the scene's box is
+[-1, 1]^3. Letters: B rays, K intervals of a level between K + 1 edges of t.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lumigraph.configs.mipnerf import MipNeRFConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.activations import truncated_exp
+from lumigraph.fields.cone_fields import ConeField, GaussianGrid, GaussianMLP, Gaussians
+from lumigraph.fields.conical import conical_moments, cylindrical_moments
+from lumigraph.fields.hashgrid import GridLayout
+from lumigraph.fields.optimisers import TableAdam
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.accumulation import accumulated
+from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.volume.histogram import (
+    blurred,
+    distortion,
+    drawn_from,
+    jittered,
+    median_depth,
+    spaced,
+    stratified,
+    visible_weights,
+)
+
+_EMPTY = 1e-3
+"""Rays of less opacity show nothing that could have a depth."""
+_FIELD_CHUNK = 1 << 16
+"""Gaussians that go through the field together in rendering."""
+_KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 19}
+"""Samples of a training step whose activations are kept at a time (mlp)."""
+_STREAM = 0xD6E8FEB86659FD93
+"""Odd 64-bit constant that keeps what different seeds draw apart."""
+
+
+@dataclass
+class _Seen:
+    """What one level saw: edges [B, K + 1] of t and weights [B, K] of the intervals; rgb [B, 3], premultiplied; opacity
+    [B]."""
+
+    edges: Tensor
+    weights: Tensor
+    rgb: Tensor
+    opacity: Tensor
+
+
+@dataclass
+class _Sampled:
+    """Rays as they are sampled: in core coordinates [B, 3] (t is that of the ray, or NDC), from near to far, with unit
+    vectors along the rays of the scene."""
+
+    origins: Tensor
+    directions: Tensor
+    radii: Tensor
+    near: Tensor
+    far: Tensor
+    view_directions: Tensor
+
+
+@dataclass
+class _Draws:
+    """The random numbers of a training step: where intervals begin [B, K + 1], at both levels, and what is added to
+    their densities [B, K], if anything."""
+
+    coarse: Tensor
+    fine: Tensor
+    coarse_noise: Tensor | None
+    fine_noise: Tensor | None
+
+    def part(self, rays: slice) -> "_Draws":
+        return _Draws(*(None if values is None else values[rays] for values in vars(self).values()))
+
+
+class MipNeRF(Renderer):
+    """The teacher: cones -> intervals -> Gaussians -> field -> composited colours."""
+
+    centre: Float[Tensor, "3"]
+
+    def __init__(
+        self,
+        config: MipNeRFConfig,
+        bounds: Bounds,
+        background: Background,
+        frame: ForwardFrame | None = None,
+    ) -> None:
+        """`frame`: in whose normalised device coordinates rays are sampled."""
+        super().__init__()
+        self.config = config
+        self.background = background
+        self.frame = frame
+        self.on_grid = config.backbone == "grid"
+        self.sees_cones = config.integrate
+        self.knows_bfloat16 = not self.on_grid
+        self.unbounded = bounds.unbounded and frame is None
+        self.disparity = self.unbounded if config.disparity is None else config.disparity
+        core = self.on_grid and frame is None
+        self.half_side = float(bounds.half_extent.max()) if core else 1.0
+        self.register_buffer("centre", bounds.centre.clone() if core else torch.zeros(3), persistent=False)
+        self.field = _field(config, self.unbounded)
+        self.chunk = max(256, _FIELD_CHUNK // max(config.coarse_samples, config.fine_samples))
+
+    @classmethod
+    def from_scene(cls, config: MipNeRFConfig, info: Any) -> "MipNeRF":
+        """Raises LumigraphError where the config and the scene's rays do not fit together."""
+        frame = None if config.ndc == "off" else info.forward
+        if config.ndc == "on" and frame is None:
+            raise LumigraphError(
+                "normalised device coordinates need a forward-facing capture, and this is none",
+                where=info.source,
+                todo="Leave --ndc out",
+            )
+        renderer = cls(config, info.bounds, info.background, frame)
+        cameras: Cameras = info.cameras["train"]
+        if renderer.disparity and (frame is not None or bool((cameras.near <= 0).any())):
+            what = "in normalised device coordinates" if frame is not None else "from a near plane at 0"
+            raise LumigraphError(
+                f"intervals even in inverse depth are impossible {what}",
+                where=info.source,
+                todo="Pass --disparity False" + (", or --ndc off" if frame is not None else ""),
+            )
+        return renderer
+
+    # ------------------------------------------------------------------ the field
+
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Density per unit of scene length, at points (without extent) in scene units."""
+        parts = self._core_points(points).split(_FIELD_CHUNK)
+        raw = [self.field.raw_density(Gaussians.of_points(part), self.compute_dtype)[:, 0] for part in parts]
+        return self._activated(torch.cat(raw)) / self.half_side
+
+    def query(
+        self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        """Density per unit of scene length and colour, at points (without extent) in scene units seen along unit
+        vectors."""
+        where = Gaussians.of_points(self._core_points(points))
+        raw, rgb = self.field(where, view_directions, self.compute_dtype)
+        return self._activated(raw[:, 0]) / self.half_side, self._padded(rgb[:, 0]).clamp(0, 1)
+
+    def _core_points(self, points: Tensor) -> Tensor:
+        if self.frame is not None:
+            raise LumigraphError(
+                "a density per unit of length is not known of a field in normalised device coordinates",
+                todo="Train it with --ndc off",
+            )
+        return (points - self.centre) / self.half_side
+
+    def _activated(self, raw: Tensor) -> Tensor:
+        """Density per unit of core length."""
+        return truncated_exp(raw) if self.on_grid else softplus(raw + self.config.density_bias)
+
+    def _padded(self, rgb: Tensor) -> Tensor:
+        padding = self.config.rgb_padding
+        return rgb * (1 + 2 * padding) - padding
+
+    # ------------------------------------------------------------------ along rays
+
+    def _sampled(self, rays: Rays) -> _Sampled:
+        view_directions = rays.view_directions
+        if self.frame is not None:
+            rays = self.frame.rays(rays)
+        sampled = _Sampled(
+            origins=(rays.origins - self.centre) / self.half_side,
+            directions=rays.directions / self.half_side,
+            radii=rays.radii / self.half_side,
+            near=rays.near,
+            far=rays.far,
+            view_directions=view_directions,
+        )
+        return self._within_box(sampled) if self.on_grid and not self.unbounded else sampled
+
+    @staticmethod
+    def _within_box(rays: _Sampled) -> _Sampled:
+        """The rays from where they enter the box that the grid fills to where they leave it. A ray that misses it gets
+        intervals without length."""
+        d = torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
+        one, other = (-1 - rays.origins) / d, (1 - rays.origins) / d
+        enters = torch.minimum(one, other).amax(1)
+        leaves = torch.maximum(one, other).amin(1)
+        near = torch.maximum(rays.near, torch.minimum(enters, rays.far))
+        return replace(rays, near=near, far=torch.maximum(near, torch.minimum(leaves, rays.far)))
+
+    def _drawn(self, rays: int, generator: torch.Generator) -> _Draws:
+        config, device = self.config, self.device
+
+        def noise(samples: int) -> Tensor | None:
+            if config.density_noise == 0:
+                return None
+            return config.density_noise * torch.randn(rays, samples, generator=generator, device=device)
+
+        return _Draws(
+            coarse=torch.rand(rays, config.coarse_samples + 1, generator=generator, device=device),
+            fine=stratified(rays, config.fine_samples + 1, generator, device),
+            coarse_noise=noise(config.coarse_samples),
+            fine_noise=noise(config.fine_samples),
+        )
+
+    def _trace(self, rays: Rays, draws: _Draws | None) -> tuple[_Seen | None, _Seen]:
+        """(what the coarse level saw, where its colours count; what the fine level saw). With `draws` intervals are
+        random, as in training."""
+        config, sampled = self.config, self._sampled(rays)
+        edges = spaced(sampled.near, sampled.far, config.coarse_samples + 1, self.disparity)
+        if draws is not None:
+            edges = jittered(edges, draws.coarse)
+        noise = None if draws is None else draws.coarse_noise
+        coarse = None
+        if draws is not None and config.coarse_weight:
+            coarse = self._look(sampled, edges, noise)
+            weights = coarse.weights
+        else:
+            with torch.no_grad():
+                weights = self._weights(self._coarse_density(sampled, edges, noise), sampled, edges)
+        uniform = draws.fine if draws else stratified(len(edges), config.fine_samples + 1, None, edges.device)
+        drawn = drawn_from(edges, blurred(weights.detach(), config.resample_padding), uniform)
+        return coarse, self._look(sampled, drawn, None if draws is None else draws.fine_noise)
+
+    def _gaussians(self, rays: _Sampled, edges: Tensor) -> Gaussians:
+        moments = (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
+        gaussians = Gaussians.along_rays(moments, rays.origins, rays.directions)
+        return gaussians if self.config.integrate else gaussians.without_extent()
+
+    def _coarse_density(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> Tensor:
+        raw = self.field.raw_density(self._gaussians(rays, edges), self.compute_dtype)
+        return self._activated(raw if noise is None else raw + noise)
+
+    def _weights(self, density: Tensor, rays: _Sampled, edges: Tensor) -> Tensor:
+        lengths = (edges[:, 1:] - edges[:, :-1]) * rays.directions.norm(dim=-1, keepdim=True)
+        return visible_weights(density, lengths)
+
+    def _look(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
+        """What the field shows between `edges`; `noise` is added to its raw densities."""
+        raw, rgb = self.field(self._gaussians(rays, edges), rays.view_directions, self.compute_dtype)
+        weights = self._weights(self._activated(raw if noise is None else raw + noise), rays, edges)
+        return _Seen(edges, weights, (weights[..., None] * self._padded(rgb)).sum(1), weights.sum(1))
+
+    @torch.no_grad()
+    def render(self, rays: Rays) -> Rendering:
+        """Extras: `depth_median`, in front of which half of the light arises; `depth_raw`, the sum of w t that the
+        published code stores, in the coordinates that are sampled in."""
+        flat = rays.flatten()
+        _, seen = self._trace(flat, None)
+        rgb = over(seen.rgb, seen.opacity, background_rgb(self.background, self.device)).clamp(0, 1)
+        raw = (seen.weights * 0.5 * (seen.edges[:, 1:] + seen.edges[:, :-1])).sum(1)
+        expected = raw / seen.opacity.clamp(min=_EMPTY)
+        expected = torch.minimum(torch.maximum(expected, seen.edges[:, 0]), seen.edges[:, -1])
+        empty = seen.opacity < _EMPTY
+
+        def in_scene(t: Tensor) -> Tensor:
+            depth = t if self.frame is None else self.frame.depth(t, flat)
+            return torch.where(empty, flat.far, depth)
+
+        return Rendering(
+            rgb=rgb,
+            depth=in_scene(expected),
+            opacity=seen.opacity,
+            extras={"depth_median": in_scene(median_depth(seen.edges, seen.weights)), "depth_raw": raw},
+        ).reshape(*rays.shape)
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def rays_per_step(self) -> int:
+        return self.config.rays
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        """Errors of the fine and (weighted) the coarse colours, each sum(weight |error|^2) / sum(weight) over rays
+        (Mip-NeRF, section 3.1), and where asked for the distortion loss; `squared_error` is the fine one's."""
+        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        count = len(batch.rays)
+        draws = self._drawn(count, generator)
+        target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
+        background = background.expand(count, 3)
+        weight = batch.weight if self.config.area_loss else None
+        share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
+        squared_error = torch.empty_like(share)
+
+        def terms(first: int, end: int) -> dict[str, Tensor]:
+            part = slice(first, end)
+            rays = batch.rays[part]
+            coarse, fine = self._trace(rays, draws.part(part))
+            seen = {"rgb": fine} if coarse is None else {"rgb": fine, "coarse": coarse}
+            errors = {
+                name: (over(level.rgb, level.opacity, background[part]) - target[part]).square().sum(1)
+                for name, level in seen.items()
+            }
+            squared_error[part] = errors["rgb"].detach() / 3
+            values = {name: (share[part] * error).sum() for name, error in errors.items()}
+            if coarse is not None:
+                values["coarse"] = self.config.coarse_weight * values["coarse"]
+            if self.config.distortion_weight:
+                spread = torch.stack([self._distortion(level, rays) for level in seen.values()]).sum()
+                values["distortion"] = self.config.distortion_weight / count * spread
+            return values
+
+        return Losses(terms(0, count) if self.on_grid else self._accumulated(terms, count), squared_error)
+
+    def _accumulated(self, terms: Callable[[int, int], dict[str, Tensor]], rays: int) -> dict[str, Tensor]:
+        """The sums of the terms over all rays, of which only so many are looked at together as fit into the caches. All
+        gradients come with the first term, since the network has part in each."""
+        sums: dict[str, Tensor] = {}
+
+        def total(first: int, end: int) -> tuple[Tensor]:
+            values = terms(first, end)
+            for name, value in values.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+            return (torch.stack(list(values.values())).sum(),)
+
+        (loss,) = accumulated(total, rays, self._chunk_in_training, [list(self.field.parameters())])
+        sums["rgb"] = loss - torch.stack(list(sums.values())).sum() + sums["rgb"]
+        return sums
+
+    @property
+    def _chunk_in_training(self) -> int:
+        """Rays whose activations are kept at a time, where gradients are accumulated."""
+        samples = _KEPT_SAMPLES["cpu" if self.device.type == "cpu" else "accelerator"]
+        return max(16, samples // (self.config.coarse_samples + self.config.fine_samples))
+
+    def _distortion(self, seen: _Seen, rays: Rays) -> Tensor:
+        """The sum over rays, in depths normalised to [0, 1] as intervals are spread."""
+        near, far = (rays.near, rays.far) if self.frame is None else (0 * rays.near, 0 * rays.far + 1)
+        near, far, t = near[:, None], far[:, None], seen.edges
+        if self.disparity:
+            near, far, t = 1 / near, 1 / far, 1 / t.clamp(min=_EMPTY)
+        return distortion(seen.weights, (t - near) / (far - near)).sum()
+
+    def optimisers(self) -> list[ParameterGroup]:
+        config = self.config
+        if not isinstance(self.field, GaussianGrid):
+            return [ParameterGroup("networks", list(self.field.parameters()), config.lr)]
+        adam = {"betas": (0.9, 0.99), "eps": 1e-15}
+        networks = [*self.field.geometry.parameters(), *self.field.colour.parameters()]
+        return [
+            ParameterGroup("grid", [self.field.grid.table], config.grid_lr, **adam),
+            ParameterGroup("networks", networks, config.lr, **adam),
+        ]
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        if not self.on_grid:
+            return super().make_optimiser()
+        return TableAdam(
+            [
+                {
+                    "name": group.name,
+                    "params": group.parameters,
+                    "lr": group.lr,
+                    "betas": group.betas,
+                    "eps": group.eps,
+                    "table": group.name == "grid",
+                }
+                for group in self.optimisers()
+            ]
+        )
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """Falls evenly in its logarithm, after a delay at the start: d + (1 - d) sin(pi / 2 step / delay)."""
+        config = self.config
+        fallen = (config.final_lr / config.lr) ** progress
+        if step >= config.lr_delay_steps:
+            return fallen
+        rise = math.sin(0.5 * math.pi * step / config.lr_delay_steps)
+        return fallen * (config.lr_delay_factor + (1 - config.lr_delay_factor) * rise)
+
+    def memory_estimate(self, rays: int) -> int:
+        """Weights, gradients and moments; the activations that a step keeps, and those of a picture's chunk."""
+        config = self.config
+        kept = (config.depth + 3) * config.width + 18 * config.octaves + 2 * config.view_width
+        if self.on_grid:
+            grid = config.levels * (2 * config.features + 3)
+            kept = 3 * grid + (2 + 2 * config.colour_layers) * config.hidden + 100
+        levels = config.fine_samples + (config.coarse_samples if config.coarse_weight else 0)
+        together = rays if self.on_grid else min(rays, self._chunk_in_training)
+        step = 4 * kept * levels * together
+        return super().memory_estimate(rays) + max(step, 4 * kept * _FIELD_CHUNK)
+
+    def warm_up(self, batch: Batch, seed: int) -> None:
+        """Also compiles the kernels of the optimiser."""
+        super().warm_up(batch, seed)
+        if self.on_grid:
+            rows = nn.Parameter(torch.zeros(8, self.config.features, device=self.device))
+            rows.grad = torch.ones_like(rows)
+            TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
+
+    def recover(self, seed: int) -> bool:
+        """Starts over with other random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.field.reset()
+        return True
+
+
+def _field(config: MipNeRFConfig, unbounded: bool) -> ConeField:
+    if config.backbone == "mlp":
+        return GaussianMLP(
+            config.octaves,
+            config.view_octaves,
+            depth=config.depth,
+            width=config.width,
+            skip=config.skip,
+            view_width=config.view_width,
+        )
+    layout = GridLayout(
+        config.levels,
+        config.features,
+        config.log2_entries,
+        config.base_resolution,
+        config.finest_resolution,
+    )
+    return GaussianGrid(
+        layout,
+        unbounded,
+        hidden=config.hidden,
+        geometry_features=config.geometry_features,
+        colour_layers=config.colour_layers,
+    )
