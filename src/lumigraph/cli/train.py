@@ -33,7 +33,9 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     import torch
 
+    from lumigraph.configs.depth import depth_loss_of
     from lumigraph.rendering.machine import set_threads
+    from lumigraph.scenes.depth import check_depths
     from lumigraph.scenes.load import load_scene
     from lumigraph.training.fit import begin, fit
     from lumigraph.training.sources import PhotoSource
@@ -46,11 +48,16 @@ def main(argv: list[str]) -> None:
         splits=arguments.splits,
         background=arguments.background,
     )
+    depth = depth_loss_of(config)
+    if depth.needs_depth:
+        check_depths(scene)
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     result = fit(
         run.new_renderer(),
-        PhotoSource(scene.split("train"), options.seed),
+        PhotoSource(
+            scene.split("train"), options.seed, depths=depth.needs_depth, keep_depth=depth.keep_depth
+        ),
         run,
         options,
         validation=scene.views.get("val") or scene.views["train"],

@@ -43,6 +43,8 @@ class DepthLoss:
     """Whether swb's bound holds to the end of the ray; else to three epsilons behind the surface."""
     depth_at_middles: bool = False
     """Compare swb's bounds in the middle of intervals, as published, where even a perfect surface costs something."""
+    keep_depth: float = 1.0
+    """The part of the pixels of known depth, chosen by the seed, whose depth training is told."""
     depth_sky_weight: float = 0.0
     """Weight of the squared weights of rays at which the photo is transparent: nothing is there."""
 
@@ -50,6 +52,8 @@ class DepthLoss:
         """Raises ValueError for numbers that mean nothing."""
         if not self.depth_epsilon > 0:
             raise ValueError(f"depth_epsilon must be positive, not {self.depth_epsilon}")
+        if not 0 < self.keep_depth <= 1:
+            raise ValueError(f"keep_depth must lie in 0..1, above 0, and is {self.keep_depth}")
         if self.depth_anneal is not None and not self.depth_anneal >= 1:
             raise ValueError(f"depth_anneal must be at least 1, not {self.depth_anneal}")
         for name in _NOT_NEGATIVE:
@@ -81,7 +85,7 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
-def needs_depth(config: Any) -> bool:
-    """Whether a method's config asks for batches with depth."""
+def depth_loss_of(config: Any) -> DepthLoss:
+    """How a method's config uses depth; of one that does not know depth, the default, which is not at all."""
     depth = getattr(config, "depth", None)
-    return isinstance(depth, DepthLoss) and depth.needs_depth
+    return depth if isinstance(depth, DepthLoss) else DepthLoss()
