@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.depth import DepthSource, depth_loss_of
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Arguments:
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    depth_from: FlatOptions[DepthSource] = field(default_factory=DepthSource)
     options: FlatOptions[TrainOptions]
 
 
@@ -33,9 +35,8 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     import torch
 
-    from lumigraph.configs.depth import depth_loss_of
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.scenes.depth import check_depths
+    from lumigraph.scenes.depth import check_depths, with_depth_source
     from lumigraph.scenes.load import load_scene
     from lumigraph.training.fit import begin, fit
     from lumigraph.training.sources import PhotoSource
@@ -50,6 +51,7 @@ def main(argv: list[str]) -> None:
     )
     depth = depth_loss_of(config)
     if depth.needs_depth:
+        scene = with_depth_source(scene, arguments.depth_from)
         check_depths(scene)
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
