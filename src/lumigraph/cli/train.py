@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of
+from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -53,6 +54,17 @@ def main(argv: list[str]) -> None:
     if depth.needs_depth:
         scene = with_depth_source(scene, arguments.depth_from)
         check_depths(scene)
+    elif arguments.depth_from != DepthSource():
+        raise LumigraphError(
+            "options say where depth comes from, and training does not use it",
+            todo="Add --depth-loss, of a method that knows it, or leave these options out",
+        )
+    if depth.depth_sky_weight and scene.info.background == "opaque":
+        raise LumigraphError(
+            "--depth-sky-weight has no effect: the photos are opaque",
+            where=scene.info.source,
+            todo="Leave it out",
+        )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     result = fit(

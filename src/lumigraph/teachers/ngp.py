@@ -200,29 +200,40 @@ class NGP(Renderer):
             terms["opacity"] = self.config.opacity_weight * entropy.mean()
         if self.distortion_weight:
             terms["distortion"] = self.distortion_weight * distortion.mean()
-        terms |= self._depth_terms(batch, core, samples, density)
+        if self.config.depth.needs_depth or self.config.depth.depth_sky_weight:
+            terms |= self._depth_terms(batch, core, samples, index, density)
         self._adapt_rays(len(core.near), len(samples.t))
         return Losses(terms=terms, squared_error=error.detach().mean(1))
 
     def _depth_terms(
-        self, batch: Batch, rays: CoreRays, samples: Samples, density: Tensor
+        self, batch: Batch, rays: CoreRays, samples: Samples, index: Tensor, density: Tensor
     ) -> dict[str, Tensor]:
-        """What the known depths of a batch say of its weights."""
+        """What the known depths of a batch say of its weights. Rays without samples cannot learn and are left out."""
         config = self.config.depth
-        sky = batch.rgba[:, 3] == 0 if config.depth_sky_weight else None
-        if sky is None and not (config.needs_depth and batch.depth is not None):
+        depth = torch.full_like(rays.far, torch.nan)
+        if config.needs_depth and batch.depth is not None:
+            depth = batch.depth
+        sky = (
+            (batch.rgba[:, 3] == 0) if config.depth_sky_weight else torch.zeros_like(depth, dtype=torch.bool)
+        )
+        counts = samples.offsets[1:] - samples.offsets[:-1]
+        chosen = (torch.isfinite(depth) | sky) & (counts > 0)
+        if not bool(chosen.any()):
             return {}
-        edges, weights = reference.histogram(density, samples.t, samples.dt, samples.offsets, rays.far)
-        depth = torch.full_like(rays.far, torch.nan) if batch.depth is None else batch.depth
-        # Core lengths as depth along the camera's axis.
+        kept = chosen[index]
+        offsets = torch.cat([counts.new_zeros(1), counts[chosen].cumsum(0)])
+        edges, weights = reference.histogram(
+            density[kept], samples.t[kept], samples.dt[kept], offsets, rays.far[chosen].detach()
+        )
         return depth_terms(
             config,
-            edges / rays.speed.detach()[:, None],
+            # Core lengths as depth along the camera's axis.
+            edges / rays.speed[chosen].detach()[:, None],
             weights,
-            depth,
-            sigma=batch.depth_sigma,
+            depth[chosen],
+            sigma=None if batch.depth_sigma is None else batch.depth_sigma[chosen],
             progress=self.progress,
-            sky=sky,
+            sky=sky[chosen],
         )
 
     def _training_rule(self, step: int) -> StepRule:
