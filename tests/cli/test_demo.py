@@ -9,7 +9,7 @@ from lumigraph.cli.main import main as lumigraph
 
 def test_the_plan_is_the_whole_path() -> None:
     steps = list(demo.plan(demo.Arguments(), demo.Paths(Path("x"))))
-    assert {step.argv[0] for step in steps} == set(VERBS) - {"demo", "inspect", "doctor"}
+    assert {step.argv[0] for step in steps} == set(VERBS) - {"demo", "depth", "inspect", "doctor"}
     assert [step.trains.name for step in steps if step.trains] == ["teacher", "student", "fine-tuned"]
     assert sum(demo.SHARES.values()) == pytest.approx(1)
 
@@ -21,6 +21,7 @@ def test_overwrite_and_downscale_reach_the_verbs() -> None:
     assert not any("--overwrite" in argv or "--downscale" in argv for argv in plain)
     assert {argv[0] for argv in steps if "--overwrite" in argv} == set(VERBS) - {
         "demo",
+        "depth",
         "inspect",
         "doctor",
         "eval",

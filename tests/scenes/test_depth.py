@@ -32,7 +32,7 @@ def test_which_few_views_train() -> None:
     assert few(line, 1, "uniform", "s") == [0]
     assert few(line, 2, "farthest", "s") == [0, 4]
     assert few(line, 3, "farthest", "s") == [0, 2, 4]
-    assert few([[0.0, 0, 0]] * 3, 3, "farthest", "s") == [0, 1, 2]
+    assert few([[0.0, 0.0, 0.0]] * 3, 3, "farthest", "s") == [0, 1, 2]
     with pytest.raises(LumigraphError, match="more than the 5 training views"):
         few(line, 6, "first", "s")
 

@@ -15,6 +15,7 @@ from lumigraph.errors import LumigraphError
 VERBS = {
     "demo": "The whole path on a built-in scene, ending in a report page",
     "inspect": "What was read from a scene: cameras, bounds, splits, a picture of them",
+    "depth": "Monocular depth of photos, by a network, to train with",
     "train": "A teacher from photos",
     "bake": "Pseudo views from a teacher",
     "distill": "A student from a teacher, live or through pseudo views",
