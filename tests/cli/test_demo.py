@@ -6,7 +6,7 @@ from lumigraph.cli import demo
 from lumigraph.cli.main import VERBS
 from lumigraph.cli.main import main as lumigraph
 
-BESIDE = {"demo", "inspect", "doctor", "pack", "import", "multiscale"}
+BESIDE = {"demo", "depth", "inspect", "doctor", "pack", "import", "multiscale"}
 """Verbs that are no step of the path."""
 
 

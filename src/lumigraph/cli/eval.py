@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.evaluation.metrics import find_lpips
     from lumigraph.evaluation.pictures import Gallery
     from lumigraph.files import write_json
+    from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads
 
     set_threads()
@@ -66,7 +67,15 @@ def main(argv: list[str]) -> None:
             gallery.add(index, truth, image)
             advance()
 
-        result = evaluate(renderer, views, cameras=cameras, lpips=lpips, lpips_reason=reason, watch=watch)
+        result = evaluate(
+            renderer,
+            views,
+            cameras=cameras,
+            lpips=lpips,
+            lpips_reason=reason,
+            watch=watch,
+            depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
+        )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
     if arguments.json is not None:
@@ -160,6 +169,11 @@ def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -
         f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
     )
     lines += _table(result)
+    if result.depth is not None:
+        lines.append(
+            f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error "
+            "(units of the capture)"
+        )
     lines.append(f"  time   {1000 * result.seconds_per_view:.0f} ms per view")
     if picture is not None:
         lines.append(f"  picture: {picture}")
