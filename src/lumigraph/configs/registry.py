@@ -45,6 +45,13 @@ METHODS: dict[str, MethodEntry] = {
             summary="Instant-NGP: a multi-resolution hash grid with an occupancy grid; trains on a CPU in minutes",
         ),
         MethodEntry(
+            name="mipnerf360",
+            kind="teacher",
+            config="lumigraph.configs.mipnerf360:MipNeRF360Config",
+            renderer="lumigraph.teachers.mipnerf360:MipNeRF360",
+            summary="mip-NeRF 360: proposal networks, contraction of unbounded scenes, codes of cameras",
+        ),
+        MethodEntry(
             name="r2l",
             kind="student",
             config="lumigraph.configs.r2l:R2LConfig",

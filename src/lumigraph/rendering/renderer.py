@@ -6,7 +6,8 @@ viewers are written once. A bundle does not train; it implements `render` only.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -99,7 +101,8 @@ class Losses:
 @dataclass
 class ParameterGroup:
     """Parameters that share optimiser settings; `lr` is the initial rate that `Renderer.lr_scale`
-    multiplies."""
+    multiplies. Where `clip_norm` is given, a step scales their gradient down to that norm, taken over the whole
+    group."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -108,6 +111,26 @@ class ParameterGroup:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    clip_norm: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The group as torch's optimisers take it."""
+        return {
+            "name": self.name,
+            "params": self.parameters,
+            "lr": self.lr,
+            "betas": self.betas,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "clip_norm": self.clip_norm,
+        }
+
+
+def _no_codes() -> LumigraphError:
+    return LumigraphError(
+        "this renderer has learnt no codes of cameras",
+        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4",
+    )
 
 
 def _count_as_changed(optimiser: torch.optim.Optimizer, *_: Any) -> None:
@@ -185,6 +208,25 @@ class Renderer(nn.Module):
         that learns poses moves rays of photos in `losses` only."""
         return cameras
 
+    def choose_codes(self, choice: CodeChoice) -> None:
+        """What everything is drawn with from now on, where the method learns codes of cameras.
+
+        Raises:
+            LumigraphError: it does not.
+        """
+        raise _no_codes()
+
+    @contextmanager
+    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> Iterator[None]:
+        """Within it everything is drawn with the code that suits the colours `rgba` of `rays` best: some pixels of a
+        photo that was not trained on, of which the others are then asked for.
+
+        Raises:
+            LumigraphError: the method learns no codes of cameras.
+        """
+        raise _no_codes()
+        yield
+
     # ------------------------------------------------------------------ training
 
     @property
@@ -213,20 +255,7 @@ class Renderer(nn.Module):
             raise NotImplementedError(
                 f"{type(self).__name__} asks for the optimisers {unknown} and must build them itself"
             )
-        optimiser = torch.optim.Adam(
-            [
-                {
-                    "name": group.name,
-                    "params": group.parameters,
-                    "lr": group.lr,
-                    "betas": group.betas,
-                    "eps": group.eps,
-                    "weight_decay": group.weight_decay,
-                }
-                for group in groups
-            ],
-            fused=True,
-        )
+        optimiser = torch.optim.Adam([group.settings() for group in groups], fused=True)
         optimiser.register_step_post_hook(_count_as_changed)
         return optimiser
 
