@@ -1,7 +1,9 @@
 """Options of the Instant-NGP teacher. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from lumigraph.configs.depth import DepthLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class NGPConfig:
     """Learn a small correction to each camera's pose."""
     camera_lr: float = 0.0001
     """Learning rate of the corrections (radians, and units of the scene's half box)."""
+    depth: DepthLoss = field(default_factory=DepthLoss)
+    """Depth supervision."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""

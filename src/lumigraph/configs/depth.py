@@ -1,0 +1,87 @@
+"""Options of depth supervision, shared by the methods that know it. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+WEIGHTS = {"none": 0.0, "l2": 0.02, "urf": 0.1, "dsnerf": 0.1, "swb": 1.0}
+"""Weight of each loss where none is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthLoss:
+    """How the known depths of photos enter the loss of a teacher (`rendering/depth_losses.py`).
+
+    A method's config holds it as `depth: DepthLoss = field(default_factory=DepthLoss)`; on the command line its options
+    have no prefix, hence their names.
+    """
+
+    depth_loss: Literal["none", "l2", "urf", "dsnerf", "swb"] = "none"
+    """What is asked of a ray of known depth. l2: its rendered depth; urf: its weights (Urban Radiance Fields); dsnerf:
+    the divergence of its weights from a Gaussian (DS-NeRF); swb: bounds on its opacity before and behind the surface
+    (statistical weight bounds)."""
+    depth_weight: float | None = None
+    """Weight of the depth loss (None: 0.02 of l2, 0.1 of urf and dsnerf, 1 of swb)."""
+    depth_epsilon: float = 0.03
+    """Half width of a surface, scene units: at the end of training, and at least the depth's own uncertainty."""
+    depth_relative: bool = False
+    """Take --depth-epsilon, and the error of l2, as parts of the depth."""
+    depth_anneal: float | None = None
+    """How many times wider surfaces are at the start of training (None: 10 for urf, 1 for the others)."""
+    depth_penalty: Literal["squared", "absolute", "huber"] = "squared"
+    """How l2 and urf judge the error of the rendered depth; huber is linear beyond --depth-epsilon."""
+    depth_statistic: Literal["expected", "median"] = "expected"
+    """Which depth of a ray l2 judges; the expected one is the sum of weight times depth."""
+    depth_expected_weight: float = 1.0
+    """Weight within urf of the error of the rendered depth."""
+    depth_empty_weight: float = 1.0
+    """Weight within swb and urf of what lies in front of the surface."""
+    depth_bound_weight: float = 0.1
+    """Weight within swb of the bounds near the surface and behind it."""
+    depth_beta: float = 0.0
+    """Slack of swb's bounds before and behind the surface, in epsilons: 0 for exact depth, 2 for a sensor's."""
+    depth_open_far: bool = True
+    """Whether swb's bound holds to the end of the ray; else to three epsilons behind the surface."""
+    depth_at_middles: bool = False
+    """Compare swb's bounds in the middle of intervals, as published, where even a perfect surface costs something."""
+    depth_sky_weight: float = 0.0
+    """Weight of the squared weights of rays at which the photo is transparent: nothing is there."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that mean nothing."""
+        if not self.depth_epsilon > 0:
+            raise ValueError(f"depth_epsilon must be positive, not {self.depth_epsilon}")
+        if self.depth_anneal is not None and not self.depth_anneal >= 1:
+            raise ValueError(f"depth_anneal must be at least 1, not {self.depth_anneal}")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must not be negative, and is {value}")
+
+    @property
+    def weight(self) -> float:
+        """Weight of the loss."""
+        return WEIGHTS[self.depth_loss] if self.depth_weight is None else self.depth_weight
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether batches must carry depth."""
+        return self.depth_loss != "none" and self.weight > 0
+
+    @property
+    def anneal(self) -> float:
+        """How many times wider surfaces are at the start."""
+        if self.depth_anneal is None:
+            return 10.0 if self.depth_loss == "urf" else 1.0
+        return self.depth_anneal
+
+
+_NOT_NEGATIVE = (
+    "depth_weight", "depth_expected_weight", "depth_empty_weight", "depth_bound_weight", "depth_beta",
+    "depth_sky_weight",
+)  # fmt: skip
+
+
+def needs_depth(config: Any) -> bool:
+    """Whether a method's config asks for batches with depth."""
+    depth = getattr(config, "depth", None)
+    return isinstance(depth, DepthLoss) and depth.needs_depth
