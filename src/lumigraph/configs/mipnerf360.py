@@ -1,7 +1,10 @@
 """Options of the mip-NeRF 360 teacher. Imports no torch."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
+
+from lumigraph.configs.depth import DepthLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +54,11 @@ class MipNeRF360Config:
     depth_guided_spread: float = 0.0498
     """Standard deviation of these draws, scene units."""
 
-    depth: int = 1
+    layers: int = 1
     """Hidden layers of the network that gives density."""
     width: int = 64
     """Their width."""
-    proposal_depth: int = 1
+    proposal_layers: int = 1
     """Hidden layers of the proposal network, which all proposal levels share."""
     proposal_width: int = 16
     """Their width."""
@@ -110,6 +113,11 @@ class MipNeRF360Config:
     """Also give normals of the density where the renderer is asked."""
     orientation_weight: float = 0.0
     """Weight of the loss on visible normals that look away from the camera (Ref-NeRF); needs "mlp"."""
+
+    depth: DepthLoss = dataclasses.field(default_factory=DepthLoss)
+    """Depth supervision."""
+    proposal_depth_weight: float = 0.1
+    """Share of the depth loss that each proposal level gets as well, so that samples soon reach the surface."""
 
     codes: int = 0
     """Numbers of the code that is learnt for each camera (0: none)."""
@@ -168,11 +176,12 @@ class MipNeRF360Config:
 _POSITIVE = (
     "training_steps", "rays", "width", "proposal_width", "bottleneck", "view_layers", "view_width", "subdivisions",
     "proposal_interval", "charbonnier", "lr", "final_lr", "adam_eps", "clip_norm", "near_plane", "far_plane",
-    "depth_guided_spread", "depth", "proposal_depth",
+    "depth_guided_spread", "layers", "proposal_layers",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
-    "density_noise", "orientation_weight", "codes", "code_weight", "warmup_steps", "view_octaves",
+    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "warmup_steps",
+    "view_octaves",
 )  # fmt: skip
 _RANGES = {
     "octaves": (1, 30),
@@ -196,9 +205,9 @@ _PAPER = MipNeRF360Config(
     resampler="dilate",
     proposal_interval=1,
     proposal_warmup=0,
-    depth=8,
+    layers=8,
     width=256,
-    proposal_depth=4,
+    proposal_layers=4,
     proposal_width=256,
     bottleneck=256,
     view_layers=1,
@@ -218,7 +227,13 @@ def _changed(config: MipNeRF360Config, **options: object) -> MipNeRF360Config:
 
 
 _SWB = _changed(
-    _PAPER, rays=8192, resampler="blur", anneal_slope=0.0, spacing="linear", opaque_background=False
+    _PAPER,
+    rays=8192,
+    resampler="blur",
+    anneal_slope=0.0,
+    spacing="linear",
+    opaque_background=False,
+    adam_eps=1e-8,
 )
 
 PRESETS = {
@@ -235,6 +250,15 @@ PRESETS = {
         far_plane=1e6,
         opaque_background=True,
     ),
-    "swb-lego": _changed(_SWB, training_steps=50_000, lr=3e-3, distortion_weight=0.0),
-    "swb-room": _changed(_SWB, training_steps=150_000, distortion_weight=1e-4, codes=4, view_octaves=0),
+    "swb-lego": _changed(
+        _SWB, training_steps=50_000, lr=3e-3, distortion_weight=0.0, depth=DepthLoss(depth_loss="swb")
+    ),
+    "swb-room": _changed(
+        _SWB,
+        training_steps=150_000,
+        distortion_weight=1e-4,
+        codes=4,
+        view_octaves=0,
+        depth=DepthLoss(depth_loss="swb", depth_beta=2.0),
+    ),
 }

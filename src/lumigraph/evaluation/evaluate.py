@@ -159,7 +159,9 @@ def _fitted(
     places = torch.nonzero((left if mask is None else left & mask).flatten())[:, 0]
     places = places[:: max(1, len(places) // FIT_PIXELS)]
     rays = camera.to(renderer.device).view_rays(0).flatten()
-    return renderer.fitted_to(rays[places.to(renderer.device)], rgba.flatten(0, 1)[places].to(renderer.device))
+    return renderer.fitted_to(
+        rays[places.to(renderer.device)], rgba.flatten(0, 1)[places].to(renderer.device)
+    )
 
 
 @torch.no_grad()

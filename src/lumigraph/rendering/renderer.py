@@ -6,8 +6,8 @@ viewers are written once. A bundle does not train; it implements `render` only.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,8 +216,7 @@ class Renderer(nn.Module):
         """
         raise _no_codes()
 
-    @contextmanager
-    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> Iterator[None]:
+    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> AbstractContextManager[None]:
         """Within it everything is drawn with the code that suits the colours `rgba` of `rays` best: some pixels of a
         photo that was not trained on, of which the others are then asked for.
 
@@ -225,7 +224,6 @@ class Renderer(nn.Module):
             LumigraphError: the method learns no codes of cameras.
         """
         raise _no_codes()
-        yield
 
     # ------------------------------------------------------------------ training
 

@@ -2,8 +2,8 @@
 where to look.
 
 One proposal network, which knows density only, is asked at every proposal level; each level is drawn from what the one
-before has seen, and the last is coloured by the large field. Proposals learn to cover what the final level sees, and
-from nothing else. Unbounded space is contracted, and rays are divided evenly in inverse depth; each photo may have a
+before has seen, and the last is coloured by the large field. Proposals learn to cover what the final level sees, not
+from colours. Unbounded space is contracted, and rays are divided evenly in inverse depth; each photo may have a
 code, from which the field knows its exposure.
 
 Space is in core coordinates: the scene's box is [-1, 1]^3, and lengths and densities are in units of half its side.
@@ -11,8 +11,7 @@ Depths t stay in scene units. B rays, K intervals of a level.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.depth_losses import depth_terms
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume.histogram import (
     blurred,
@@ -90,12 +90,12 @@ class MipNeRF360(Renderer):
         self.progress = 0.0
         self.codes = CameraCodes(cameras, config.codes, config.code_choice) if config.codes else None
         self.proposal = DensityField(
-            self._encoder(proposal=True), config.proposal_depth, config.proposal_width
+            self._encoder(proposal=True), config.proposal_layers, config.proposal_width
         )
         self.proposal.reset()
         self.field = RadianceField(
             self._encoder(proposal=False),
-            config.depth,
+            config.layers,
             config.width,
             bottleneck=config.bottleneck,
             view_layers=config.view_layers,
@@ -332,12 +332,9 @@ class MipNeRF360(Renderer):
         else:
             self.codes.choice = choice
 
-    @contextmanager
-    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> Iterator[None]:
+    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> AbstractContextManager[None]:
         if self.codes is None:
-            with super().fitted_to(rays, rgba):
-                yield
-            return
+            return super().fitted_to(rays, rgba)
         # Only the layers that colour know of codes: what is seen along the rays stays.
         with torch.no_grad():
             parts = [self._see(part) for part in rays.split(self.chunk)]
@@ -351,8 +348,7 @@ class MipNeRF360(Renderer):
             rgb = self._shade(weights, hidden, directions, codes.shown(origins))
             return (over(rgb, opacity, shown) - target).square().mean()
 
-        with codes.fitted(error, self.config.code_weight):
-            yield
+        return codes.fitted(error, self.config.code_weight)
 
     # ------------------------------------------------------------------ training
 
@@ -390,6 +386,8 @@ class MipNeRF360(Renderer):
             for level in seen.levels[:-1]
         ]
         terms["proposals"] = config.proposal_weight * torch.stack(proposals).sum()
+        if batch.depth is not None:
+            terms |= self._depth_terms(seen.levels, batch, batch.depth)
         if config.distortion_weight:
             terms["distortion"] = config.distortion_weight * distortion(final.weights, final.s).mean()
         if codes is not None:
@@ -397,6 +395,20 @@ class MipNeRF360(Renderer):
         if seen.normals is not None:
             terms["orientation"] = config.orientation_weight * self._orientation(rays, final, seen.normals)
         return Losses(terms=terms, squared_error=error.detach().mean(1))
+
+    def _depth_terms(self, levels: list[Histogram], batch: Batch, depth: Tensor) -> dict[str, Tensor]:
+        """The depth losses of the final level, and a share of those of the proposal levels."""
+        config = self.config
+        sky = None if self.background == "opaque" else batch.rgba[:, 3] == 0
+        terms: dict[str, Tensor] = {}
+        shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
+        for level, share in zip(levels, shares, strict=True):
+            if share:
+                found = depth_terms(
+                    config.depth, level.edges, level.weights, depth, progress=self.progress, sky=sky
+                )
+                terms = {name: terms.get(name, 0) + share * value for name, value in found.items()}
+        return terms
 
     def _learnt_codes(self, rays: Rays) -> Tensor | None:
         if self.codes is None:
@@ -443,8 +455,8 @@ class MipNeRF360(Renderer):
         """Weights, gradients and moments; what each sample of each level keeps for the way back."""
         config = self.config
         encoded = self.field.encoder.width
-        final = 3 * encoded + (config.depth + 2) * config.width + 2 * config.view_layers * config.view_width
-        proposed = 3 * self.proposal.encoder.width + (config.proposal_depth + 1) * config.proposal_width
+        final = 3 * encoded + (config.layers + 2) * config.width + 2 * config.view_layers * config.view_width
+        proposed = 3 * self.proposal.encoder.width + (config.proposal_layers + 1) * config.proposal_width
         numbers = config.samples * (final + 60) + sum(config.proposal_samples) * (proposed + 60)
         return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 4) * numbers
 
