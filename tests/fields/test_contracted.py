@@ -83,4 +83,4 @@ def test_encoding_is_the_mean_over_the_gaussian() -> None:
     draws = torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0))
     points = mean + draws @ torch.linalg.cholesky(covariance[0]).T
     wanted = encoding(points, torch.zeros(len(points), 3, 3)).mean(0)
-    torch.testing.assert_close(encoding(mean, covariance)[0], wanted, atol=5e-3, rtol=0)
+    torch.testing.assert_close(encoding(mean, covariance)[0], wanted, atol=8e-3, rtol=0)

@@ -79,11 +79,10 @@ def test_intervals_of_an_even_density_are_even() -> None:
     torch.testing.assert_close(drawn, torch.linspace(0, 1, 9)[None], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("single", [False, True])
-def test_intervals_follow_the_density(single: bool) -> None:
+def test_intervals_follow_the_density() -> None:
     """The part of many middles that lies in an interval of the density is its weight."""
     s, weights = random_histogram(3, 5, 6)
-    uniform = jitters(3, 20_000, torch.Generator().manual_seed(0), single=single)
+    uniform = jitters(3, 20_000, torch.Generator().manual_seed(0))
     assert ((uniform >= 0) & (uniform < 1)).all()
     drawn = intervals(s, weights, uniform)
     assert ((drawn >= 0) & (drawn <= 1)).all()

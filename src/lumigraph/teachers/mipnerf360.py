@@ -399,7 +399,7 @@ class MipNeRF360(Renderer):
     def _depth_terms(self, levels: list[Histogram], batch: Batch, depth: Tensor) -> dict[str, Tensor]:
         """The depth losses of the final level, and a share of those of the proposal levels."""
         config = self.config
-        sky = None if self.background == "opaque" else batch.rgba[:, 3] == 0
+        sky = batch.rgba[:, 3] == 0 if config.depth.depth_sky_weight else None
         terms: dict[str, Tensor] = {}
         shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
         for level, share in zip(levels, shares, strict=True):

@@ -83,20 +83,16 @@ def _largest_between(values: Float[Tensor, "B K"], first: Tensor, last: Tensor) 
 
 
 def jitters(
-    rays: int,
-    count: int,
-    generator: torch.Generator | None,
-    device: torch.device | str = "cpu",
-    single: bool = True,
+    rays: int, count: int, generator: torch.Generator | None, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "rays count"]:
-    """Numbers in [0, 1), evenly spread, for `intervals`: shifted together by one random number for each ray (`single`)
-    or each by its own; in the middles of `count` equal parts without a generator."""
+    """Numbers in [0, 1), evenly spread, for `intervals`: those of a ray shifted together by one random number, or in
+    the middles of `count` equal parts without a generator."""
     if generator is None:
         half = 1 / (2 * count)
         return torch.linspace(half, 1 - half - _EPS, count, device=device).expand(rays, count)
     largest = _EPS + (1 - _EPS) / count
-    shift = torch.rand(rays, 1 if single else count, generator=generator, device=device)
-    room = (1 - largest) / max(count - 1, 1) - _EPS if count > 1 else 1 - _EPS
+    room = (1 - largest) / (count - 1) - _EPS
+    shift = torch.rand(rays, 1, generator=generator, device=device)
     return torch.linspace(0, 1 - largest, count, device=device) + shift * room
 
 
