@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.configs.depth import DepthLoss, needs_depth
+from lumigraph.configs.depth import DepthLoss, depth_loss_of
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.rendering.depth_losses import (
     depth_terms,
@@ -262,9 +262,9 @@ def test_off_is_nothing() -> None:
     edges, weights, depth = random_rays(2, 3)
     assert depth_terms(DepthLoss(), edges, weights, depth) == {}
     assert not DepthLoss(depth_loss="swb", depth_weight=0.0).needs_depth
-    assert needs_depth(NGPConfig(depth=DepthLoss(depth_loss="swb")))
-    assert not needs_depth(NGPConfig())
-    assert not needs_depth(object())
+    assert depth_loss_of(NGPConfig(depth=DepthLoss(depth_loss="swb"))).needs_depth
+    assert not depth_loss_of(NGPConfig()).needs_depth
+    assert not depth_loss_of(object()).needs_depth
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,12 @@ def test_normals_are_unit_vectors_down_the_density(scene: Scene, config: MipNeRF
     renderer = made(replace(config, normals=True), scene.info)
     if config.field == "grid":
         torch.nn.init.normal_(renderer.field.encoder.grid.table)  # pyright: ignore
-    normals = renderer.render(a_batch(scene).rays).extras["normals"]
-    torch.testing.assert_close(normals.norm(dim=1), torch.ones(64), atol=1e-4, rtol=0)
+    rendering = renderer.render(a_batch(scene).rays)
+    normals = rendering.extras["normals"]
+    assert rendering.opacity is not None
+    seen = (rendering.opacity > 0).float()
+    assert seen.sum() > 32
+    torch.testing.assert_close(normals.norm(dim=1), seen, atol=1e-4, rtol=0)
     assert not normals.requires_grad
 
 

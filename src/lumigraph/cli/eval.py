@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.evaluation.metrics import find_lpips
     from lumigraph.evaluation.pictures import Gallery
     from lumigraph.files import write_json
+    from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads
 
     set_threads()
@@ -77,6 +78,7 @@ def main(argv: list[str]) -> None:
             lpips_reason=reason,
             watch=watch,
             fit_half=arguments.codes == "fit-half",
+            depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
         )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
@@ -158,6 +160,11 @@ def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -
     lines.append(
         f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
     )
+    if result.depth is not None:
+        lines.append(
+            f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error "
+            "(units of the capture)"
+        )
     lines.append(f"  time   {1000 * result.seconds_per_view:.0f} ms per view")
     if picture is not None:
         lines.append(f"  picture: {picture}")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.depth import DepthSource, depth_loss_of
+from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Arguments:
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    depth_from: FlatOptions[DepthSource] = field(default_factory=DepthSource)
     options: FlatOptions[TrainOptions]
 
 
@@ -34,6 +37,7 @@ def main(argv: list[str]) -> None:
     import torch
 
     from lumigraph.rendering.machine import set_threads
+    from lumigraph.scenes.depth import check_depths, with_depth_source
     from lumigraph.scenes.load import load_scene
     from lumigraph.training.fit import begin, fit
     from lumigraph.training.sources import PhotoSource
@@ -46,11 +50,28 @@ def main(argv: list[str]) -> None:
         splits=arguments.splits,
         background=arguments.background,
     )
+    depth = depth_loss_of(config)
+    if depth.needs_depth:
+        scene = with_depth_source(scene, arguments.depth_from)
+        check_depths(scene)
+    elif arguments.depth_from != DepthSource():
+        raise LumigraphError(
+            "options say where depth comes from, and training does not use it",
+            todo="Add --depth-loss, of a method that knows it, or leave these options out",
+        )
+    if depth.depth_sky_weight and scene.info.background == "opaque":
+        raise LumigraphError(
+            "--depth-sky-weight has no effect: the photos are opaque",
+            where=scene.info.source,
+            todo="Leave it out",
+        )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     result = fit(
         run.new_renderer(),
-        PhotoSource(scene.split("train"), options.seed),
+        PhotoSource(
+            scene.split("train"), options.seed, depths=depth.needs_depth, keep_depth=depth.keep_depth
+        ),
         run,
         options,
         validation=scene.views.get("val") or scene.views["train"],

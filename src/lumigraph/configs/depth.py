@@ -1,6 +1,7 @@
 """Options of depth supervision, shared by the methods that know it. Imports no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 WEIGHTS = {"none": 0.0, "l2": 0.02, "urf": 0.1, "dsnerf": 0.1, "swb": 1.0}
@@ -43,6 +44,8 @@ class DepthLoss:
     """Whether swb's bound holds to the end of the ray; else to three epsilons behind the surface."""
     depth_at_middles: bool = False
     """Compare swb's bounds in the middle of intervals, as published, where even a perfect surface costs something."""
+    keep_depth: float = 1.0
+    """The part of the pixels of known depth, chosen by the seed, whose depth training is told."""
     depth_sky_weight: float = 0.0
     """Weight of the squared weights of rays at which the photo is transparent: nothing is there."""
 
@@ -50,6 +53,8 @@ class DepthLoss:
         """Raises ValueError for numbers that mean nothing."""
         if not self.depth_epsilon > 0:
             raise ValueError(f"depth_epsilon must be positive, not {self.depth_epsilon}")
+        if not 0 < self.keep_depth <= 1:
+            raise ValueError(f"keep_depth must lie in 0..1, above 0, and is {self.keep_depth}")
         if self.depth_anneal is not None and not self.depth_anneal >= 1:
             raise ValueError(f"depth_anneal must be at least 1, not {self.depth_anneal}")
         for name in _NOT_NEGATIVE:
@@ -81,7 +86,37 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
-def needs_depth(config: Any) -> bool:
-    """Whether a method's config asks for batches with depth."""
+def depth_loss_of(config: Any) -> DepthLoss:
+    """How a method's config uses depth; of one that does not know depth, the default, which is not at all."""
     depth = getattr(config, "depth", None)
-    return isinstance(depth, DepthLoss) and depth.needs_depth
+    return depth if isinstance(depth, DepthLoss) else DepthLoss()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthSource:
+    """Which depth a teacher is trained with, where there is more than the scene's own."""
+
+    depth_source: Literal["sensor", "mono", "composite"] = "sensor"
+    """sensor: the scene's depth maps; mono: the maps of --mono-depth; composite: the scene's where they know depth,
+    those of --mono-depth elsewhere."""
+    mono_depth: Path | None = None
+    """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene."""
+    mono_inverse: bool = False
+    """The maps of --mono-depth hold the inverse of depth."""
+    depth_align: Literal["none", "sensor", "colmap"] = "sensor"
+    """What the scale and shift of each map of --mono-depth are found from: the scene's depth maps, the key points of
+    --colmap, or nothing, for maps in units of the capture."""
+    colmap: Path | None = None
+    """Folder of the COLMAP model that the poses are from, for --depth-align colmap."""
+    depth_sigma: float | None = None
+    """Least standard deviation of depth, units of the capture; a sensor's is at least 1 percent of the depth, and that
+    of aligned maps at least their spread (None: a sensor's depth counts as exact)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for options that do not go together."""
+        if self.depth_sigma is not None and not self.depth_sigma >= 0:
+            raise ValueError(f"depth_sigma must not be negative, and is {self.depth_sigma}")
+        if (self.depth_source == "sensor") != (self.mono_depth is None):
+            raise ValueError("--mono-depth belongs to --depth-source mono or composite, which need it")
+        if (self.colmap is not None) != (self.depth_align == "colmap"):
+            raise ValueError("--colmap belongs to --depth-align colmap, which needs it")

@@ -154,6 +154,8 @@ class MipNeRF360Config:
         near, far = self.near_plane, self.far_plane
         if near is not None and far is not None and near >= far:
             raise ValueError(f"near_plane {near} is not in front of far_plane {far}")
+        if self.depth_guided and not self.depth.needs_depth:
+            raise ValueError("depth_guided needs photos with depth, which depth_loss asks for")
         if self.orientation_weight and self.field == "grid":
             raise ValueError("orientation_weight needs second derivatives, which only field mlp has")
 

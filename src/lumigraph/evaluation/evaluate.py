@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,21 @@ class ViewResult:
     lpips: float | None
     seconds: float
     mse: float
+    depth: "DepthError | None" = None
+
+
+@dataclass(frozen=True)
+class DepthError:
+    """Of one view, over the pixels whose depth is known, in units of the capture: the mean and the median of the
+    absolute error, the root of its mean square, and the number of pixels."""
+
+    mean: float
+    median: float
+    rms: float
+    pixels: int
+
+    def to_json(self) -> dict[str, float]:
+        return {"mean": self.mean, "median": self.median, "rms": self.rms, "pixels": self.pixels}
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,18 @@ class EvalResult:
         return _mean([view.lpips for view in self.per_view])
 
     @property
+    def depth(self) -> dict[str, float] | None:
+        """Means over the views of their depth errors; None where no view has known depth, or the renderer none."""
+        known = [view.depth for view in self.per_view if view.depth is not None]
+        if not known:
+            return None
+        means = {
+            name: float(np.mean([getattr(error, name) for error in known]))
+            for name in ("mean", "median", "rms")
+        }
+        return {**means, "views": len(known)}
+
+    @property
     def seconds_per_view(self) -> float:
         return float(np.mean([view.seconds for view in self.per_view]))
 
@@ -87,10 +114,18 @@ class EvalResult:
             "psnr_pooled": self.psnr_pooled,
             "views": len(self.per_view),
             "seconds_per_view": self.seconds_per_view,
+            "depth_error": self.depth,
             **self.about,
             "definitions": DEFINITIONS,
             "per_view": [
-                {"name": v.name, "psnr": v.psnr, "ssim": v.ssim, "lpips": v.lpips, "seconds": v.seconds}
+                {
+                    "name": v.name,
+                    "psnr": v.psnr,
+                    "ssim": v.ssim,
+                    "lpips": v.lpips,
+                    "seconds": v.seconds,
+                    "depth_error": None if v.depth is None else v.depth.to_json(),
+                }
                 for v in self.per_view
             ],
         }
@@ -105,6 +140,7 @@ def evaluate(
     lpips_reason: str | None = None,
     watch: Watch | None = None,
     fit_half: bool = False,
+    depth_units: tuple[float, float] = (1.0, 1.0),
 ) -> EvalResult:
     """Renders every view and compares it with its image.
 
@@ -113,8 +149,9 @@ def evaluate(
         views: the images, and their cameras unless `cameras` gives others for the same images.
         lpips: the perceptual metric; None leaves it out, `lpips_reason` says why.
         watch: sees every picture.
-        fit_half: the renderer's code of each view is fitted to the left half of its image, and only the right half is
-            compared, and seen by `watch` (NeRF in the Wild, section 5).
+        fit_half: the renderer's code of each view is fitted to the left half of its image, and only the colours
+            of the right half are compared, and seen by `watch` (NeRF in the Wild, section 5).
+        depth_units: what a unit of the renderer's depth and one of the views' depth maps are in units of the capture.
 
     Raises:
         LumigraphError: there are no views, a rendering is not finite, or `fit_half` is asked of a renderer without
@@ -132,14 +169,16 @@ def evaluate(
         kept = slice(truth.shape[1] // 2, None) if fit_half else slice(None)
         with _fitted(renderer, cameras[index], rgba, views.mask(index)) if fit_half else nullcontext():
             start = time.perf_counter()
-            image = _render(renderer, cameras[index])
+            image, depth = _render(renderer, cameras[index])
             seconds = time.perf_counter() - start
         image, truth = image[:, kept], truth[:, kept]
         if not bool(torch.isfinite(image).all()):
             raise LumigraphError(
                 "the rendering of this view is not finite", where=views.names[index], todo="Train again"
             )
-        results.append(_compare(views, index, image, truth, lpips, seconds, kept))
+        error = None if depth is None else _depth_error(depth, views.depth(index), depth_units)
+        result = _compare(views, index, image, truth, lpips, seconds, kept)
+        results.append(replace(result, depth=error))
         if watch is not None:
             watch(index, truth, image)
     least = cameras.size.amin(0) // torch.tensor([2 if fit_half else 1, 1], device=cameras.device)
@@ -165,9 +204,23 @@ def _fitted(
 
 
 @torch.no_grad()
-def _render(renderer: Renderer, camera: Cameras) -> Tensor:
-    """One view [H, W, 3] on the CPU, which also waits for a device to finish."""
-    return renderer.view(camera).rgb.float().clamp(0, 1).cpu()
+def _render(renderer: Renderer, camera: Cameras) -> tuple[Tensor, Tensor | None]:
+    """One view [H, W, 3] and its depth [H, W], if any, on the CPU, which also waits for a device to finish."""
+    view = renderer.view(camera)
+    return view.rgb.float().clamp(0, 1).cpu(), None if view.depth is None else view.depth.float().cpu()
+
+
+def _depth_error(depth: Tensor, truth: Tensor | None, units: tuple[float, float]) -> DepthError | None:
+    known = None if truth is None else torch.isfinite(truth)
+    if truth is None or known is None or not bool(known.any()):
+        return None
+    error = (depth[known].double() * units[0] - truth[known].double() * units[1]).abs()
+    return DepthError(
+        mean=float(error.mean()),
+        median=float(error.median()),
+        rms=float(error.square().mean().sqrt()),
+        pixels=len(error),
+    )
 
 
 @torch.no_grad()

@@ -32,6 +32,9 @@ DEFINITIONS = {
     "ssim": "mean over views; Gaussian window 11x11, sigma 1.5, k1 0.01, k2 0.03, data range 1, population covariance, "
     "per channel, without padding",
     "lpips": "mean over views; LPIPS v0.1, SqueezeNet 1.1 with linear heads, inputs scaled to [-1, 1]",
+    "depth_error": "of the rendered depth along the camera's axis over the pixels of known depth, in units of the "
+    "capture: mean and median absolute error, root of the mean square, each a mean over views; where a renderer sees "
+    "nothing, its depth is that of the far plane",
     "seconds_per_view": "mean time to render one view, after a warm-up, without reading or comparing",
     "pictures": "truth and rendering on the display background of the scene (white for white and random, else black); "
     "where a view has a mask, PSNR and SSIM count its pixels only and LPIPS sees the truth elsewhere",

@@ -79,14 +79,15 @@ class Batch:
     """Rays [B] with what should be seen along them.
 
     `rgba` [B, 4] is premultiplied, in [0, 1] (alpha 1 where the photo has none); `depth` [B] is t or NaN
-    where unknown. `fresh` says how many of the first rays are newly drawn, the rest being repeats from a pool
-    of hard rays; None means all.
+    where unknown, and `depth_sigma` [B] its standard deviation, None where nothing tells it. `fresh` says how
+    many of the first rays are newly drawn, the rest being repeats from a pool of hard rays; None means all.
     """
 
     rays: Rays
     rgba: Float[Tensor, "B 4"]
     depth: Tensor | None = None
     fresh: int | None = None
+    depth_sigma: Tensor | None = None
 
 
 @dataclass

@@ -8,9 +8,9 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
-from lumigraph.scenes.formats import blender, transforms
+from lumigraph.scenes.formats import blender, rgbd, transforms
 from lumigraph.scenes.scene import Background, Scene, SceneInfo
-from lumigraph.scenes.splits import SplitOptions
+from lumigraph.scenes.splits import SplitOptions, few
 
 BUILTIN = "builtin:"
 _PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}
@@ -27,7 +27,7 @@ def load_scene(
 
     Args:
         source: a folder with `transforms_train.json` (Blender) or `transforms.json` (instant-ngp, nerfstudio), or
-            that file itself, or `builtin:NAME` for a scene made of formulas.
+            that file itself, or a folder of RGB-D frames, or `builtin:NAME` for a scene made of formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
@@ -52,6 +52,22 @@ def load_scene(
 def _read(
     source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
 ) -> Scene:
+    scene = _read_all(source, downscale, splits, background)
+    return scene if splits.views is None else _with_few(scene, splits, splits.views)
+
+
+def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
+    """The scene with `count` of its training views."""
+    train = scene.views["train"]
+    chosen = few(train.cameras.positions.tolist(), count, splits.select, scene.info.source)
+    views = {**scene.views, "train": train.subset(chosen)}
+    cameras = {split: part.cameras for split, part in views.items()}
+    return replace(scene, info=replace(scene.info, cameras=cameras, splits=splits), views=views)
+
+
+def _read_all(
+    source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
+) -> Scene:
     splits.check()
     name = os.fspath(source)
     if name.startswith(BUILTIN):
@@ -70,6 +86,8 @@ def _read(
         return blender.read(folder, downscale, splits, background)
     if transforms.is_transforms(folder):
         return transforms.read(folder, downscale, splits, background)
+    if rgbd.is_rgbd(folder):
+        return rgbd.read(folder, downscale, splits, background)
     raise _unknown(folder)
 
 
@@ -133,5 +151,6 @@ def _unknown(folder: Path) -> LumigraphError:
     return LumigraphError(
         "this folder is not a scene of a known format",
         where=folder,
-        todo="A scene has a transforms_train.json (Blender) or a transforms.json (instant-ngp, nerfstudio)",
+        todo="A scene has a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio), or frames "
+        "NAME.color.png with NAME.pose.txt (RGB-D)",
     )

@@ -42,7 +42,7 @@ class SceneInfo:
     Attributes:
         name: a short name, for tables and file names.
         source: where it was read from: a folder, or `builtin:NAME`.
-        format: the reader: "blender", "transforms", "builtin".
+        format: the reader: "blender", "transforms", "rgbd", "builtin".
         downscale: the factor by which images and cameras were reduced.
         cameras: by split ("train", "val", "test"); "train" is always there.
         bounds: where the scene is, in scene units.
@@ -154,6 +154,7 @@ class Views:
         load_image: gives image i as uint8 [H, W, C]. Called from several threads.
         load_mask: gives bool [H, W] for image i, true where a pixel may be used, or None where i has no mask.
         load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
+        load_depth_sigma: gives the standard deviation of those depths alike, zero where it is not known.
         memory: what the decoded images, masks and depth maps may keep; by default a budget of their own. What is
             beyond it is decoded anew each time, with a warning.
     """
@@ -167,6 +168,7 @@ class Views:
         *,
         load_mask: Callable[[int], np.ndarray | None] | None = None,
         load_depth: Callable[[int], np.ndarray | None] | None = None,
+        load_depth_sigma: Callable[[int], np.ndarray | None] | None = None,
         memory: MemoryBudget | None = None,
     ):
         if len(names) != len(cameras):
@@ -185,10 +187,13 @@ class Views:
         self._images: _Arrays = store(load_image, 4 if has_alpha else 3, np.uint8)
         self._masks: _Arrays | None = None
         self._depths: _Arrays | None = None
+        self._depth_sigmas: _Arrays | None = None
         if load_mask is not None:
             self._masks = store(_filled(load_mask, sizes, True, np.bool_), 1, np.bool_)
         if load_depth is not None:
             self._depths = store(_filled(load_depth, sizes, np.nan, np.float32), 1, np.float32)
+        if load_depth_sigma is not None:
+            self._depth_sigmas = store(_filled(load_depth_sigma, sizes, 0.0, np.float32), 1, np.float32)
 
     @classmethod
     def from_arrays(
@@ -226,11 +231,12 @@ class Views:
         part._images = _Part(self._images, chosen)
         part._masks = None if self._masks is None else _Part(self._masks, chosen)
         part._depths = None if self._depths is None else _Part(self._depths, chosen)
+        part._depth_sigmas = None if self._depth_sigmas is None else _Part(self._depth_sigmas, chosen)
         return part
 
     def load(self) -> None:
         """Decodes every image now, with several threads. `pixels` does so by itself when first called."""
-        self._images.load_all()
+        self._images.load()
 
     def image(self, index: int) -> UInt8[Tensor, "H W C"]:
         """Image `index`: premultiplied RGBA when `has_alpha`, else RGB. Not to be written to."""
@@ -248,7 +254,7 @@ class Views:
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, "B 4"]:
         """Premultiplied RGBA in [0, 1] of pixels (x, y) of images `index`, on the CPU; alpha is 1 when opaque."""
-        values = self._images.gather(index, x, y).float().div_(255.0)
+        values = _loaded(self._images).gather(index, x, y).float().div_(255.0)
         if not self.has_alpha:
             values = torch.nn.functional.pad(values, (0, 1), value=1.0)
         return values
@@ -257,13 +263,41 @@ class Views:
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Bool[Tensor, " B"] | None:
         """True where these pixels may be used; None when the scene has no masks."""
-        return None if self._masks is None else self._masks.gather(index, x, y)[:, 0]
+        return None if self._masks is None else _loaded(self._masks).gather(index, x, y)[:, 0]
 
     def pixel_depths(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"] | None:
         """The z-depth of these pixels, NaN where unknown; None when the scene has no depth maps."""
-        return None if self._depths is None else self._depths.gather(index, x, y)[:, 0]
+        return None if self._depths is None else _loaded(self._depths).gather(index, x, y)[:, 0]
+
+    def pixel_depth_sigmas(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Float[Tensor, " B"] | None:
+        """The standard deviation of those depths, zero where it is not known; None when nothing tells it."""
+        if self._depth_sigmas is None:
+            return None
+        return _loaded(self._depth_sigmas).gather(index, x, y)[:, 0]
+
+    def with_depths(
+        self,
+        depths: Sequence[np.ndarray | None],
+        sigmas: Sequence[np.ndarray | None] | None = None,
+    ) -> "Views":
+        """The same views with other depth maps, which are in memory already: float32 [H, W], z-depth in scene units,
+        NaN where unknown, and the standard deviation of each depth."""
+        maps = Views(
+            self.cameras,
+            self.names,
+            self.has_alpha,
+            self._images.item,
+            load_depth=lambda index: depths[index],
+            load_depth_sigma=None if sigmas is None else lambda index: sigmas[index],
+        )
+        part = copy.copy(self)
+        part.has_depths = True
+        part._depths, part._depth_sigmas = maps._depths, maps._depth_sigmas
+        return part
 
 
 @dataclass
@@ -325,11 +359,20 @@ class _Arrays(Protocol):
 
     def item(self, index: int) -> np.ndarray: ...
 
-    def load_all(self) -> None: ...
+    def load(self, numbers: Sequence[int] | None = None) -> None:
+        """Loads those of these numbers, or all, that are not there."""
+        ...
 
     def gather(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
-    ) -> Shaped[Tensor, "B C"]: ...
+    ) -> Shaped[Tensor, "B C"]:
+        """Pixels; what they lie in must be loaded."""
+        ...
+
+
+def _loaded(arrays: _Arrays) -> _Arrays:
+    arrays.load()
+    return arrays
 
 
 class _Part:
@@ -346,8 +389,9 @@ class _Part:
     def item(self, index: int) -> np.ndarray:
         return self._whole.item(int(self._chosen[index]))
 
-    def load_all(self) -> None:
-        self._whole.load_all()
+    def load(self, numbers: Sequence[int] | None = None) -> None:
+        chosen = self._chosen if numbers is None else self._chosen[torch.tensor(numbers)]
+        self._whole.load(chosen.tolist())
 
     def gather(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
@@ -435,9 +479,12 @@ class _Store:
             self._loaded[index] = True
         return view
 
-    def load_all(self) -> None:
+    def load(self, numbers: Sequence[int] | None = None) -> None:
         self._memory()
-        wanted = np.flatnonzero(~self._loaded[: self._kept_images]).tolist()
+        missing = ~self._loaded
+        missing[self._kept_images :] = False
+        places = np.arange(len(missing)) if numbers is None else np.array(numbers)
+        wanted = places[missing[places]].tolist()
         if not wanted:
             return
         with ThreadPoolExecutor(threads()) as pool:
@@ -450,7 +497,6 @@ class _Store:
     def gather(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Shaped[Tensor, "B C"]:
-        self.load_all()
         index, x, y = index.cpu(), x.cpu(), y.cpu()
         if self._kept_images == len(self._sizes):
             # index_select, not [...]: an order of magnitude faster on a CPU.

@@ -8,6 +8,7 @@ from typing import Literal
 from lumigraph.errors import LumigraphError
 
 Rule = Literal["auto", "files", "every", "fraction", "all"]
+Select = Literal["first", "uniform", "farthest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,10 @@ class SplitOptions:
     """The k of every k-th."""
     fraction: float = 0.9
     """The part of the views that trains, for --split fraction."""
+    views: int | None = None
+    """Train on so few of the training views; the held-out ones stay as they are (None: all)."""
+    select: Select = "first"
+    """Which ones: the first by name, uniformly spread in that order, or those farthest apart in space."""
 
     def check(self) -> None:
         """Raises LumigraphError when a value is out of its range."""
@@ -30,6 +35,8 @@ class SplitOptions:
             raise LumigraphError(
                 f"--fraction {self.fraction} is not between 0 and 1", todo="Choose for example 0.9"
             )
+        if self.views is not None and self.views < 1:
+            raise LumigraphError(f"--views {self.views} leaves nothing to train on", todo="Choose 1 or more")
 
 
 def divide(
@@ -78,3 +85,34 @@ def divide(
             f"no training view is left of {count}", where=where, todo="Add images, or choose another --split"
         )
     return result
+
+
+def few(positions: Sequence[Sequence[float]], count: int, select: Select, where: str) -> list[int]:
+    """`count` of the views at `positions`, in ascending order.
+
+    "first" takes the first; "uniform" spreads them evenly over the order, both ends included; "farthest" begins with
+    the first and goes on with the one that is farthest from all taken so far.
+
+    Raises:
+        LumigraphError: there are fewer views.
+    """
+    there = len(positions)
+    if count > there:
+        raise LumigraphError(
+            f"--views {count} is more than the {there} training views of this scene",
+            where=where,
+            todo=f"Choose at most {there}, or leave --views out",
+        )
+    if select == "first":
+        return list(range(count))
+    if select == "uniform":
+        return sorted({round(i * (there - 1) / max(count - 1, 1)) for i in range(count)})
+    taken, away = [0], [math.dist(place, positions[0]) for place in positions]
+    while len(taken) < count:
+        farthest = max((i for i in range(there) if i not in taken), key=lambda i: away[i])
+        taken.append(farthest)
+        away = [
+            min(old, math.dist(place, positions[farthest]))
+            for old, place in zip(away, positions, strict=True)
+        ]
+    return sorted(taken)

@@ -386,8 +386,7 @@ class MipNeRF360(Renderer):
             for level in seen.levels[:-1]
         ]
         terms["proposals"] = config.proposal_weight * torch.stack(proposals).sum()
-        if batch.depth is not None:
-            terms |= self._depth_terms(seen.levels, batch, batch.depth)
+        terms |= self._depth_terms(seen.levels, batch)
         if config.distortion_weight:
             terms["distortion"] = config.distortion_weight * distortion(final.weights, final.s).mean()
         if codes is not None:
@@ -396,16 +395,26 @@ class MipNeRF360(Renderer):
             terms["orientation"] = config.orientation_weight * self._orientation(rays, final, seen.normals)
         return Losses(terms=terms, squared_error=error.detach().mean(1))
 
-    def _depth_terms(self, levels: list[Histogram], batch: Batch, depth: Tensor) -> dict[str, Tensor]:
-        """The depth losses of the final level, and a share of those of the proposal levels."""
+    def _depth_terms(self, levels: list[Histogram], batch: Batch) -> dict[str, Tensor]:
+        """What the known depths of a batch say of the final level's weights, and a share of what they say of those of
+        the proposal levels."""
         config = self.config
         sky = batch.rgba[:, 3] == 0 if config.depth.depth_sky_weight else None
+        if sky is None and not (config.depth.needs_depth and batch.depth is not None):
+            return {}
+        depth = torch.full_like(batch.rays.far, torch.nan) if batch.depth is None else batch.depth
         terms: dict[str, Tensor] = {}
         shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
         for level, share in zip(levels, shares, strict=True):
             if share:
                 found = depth_terms(
-                    config.depth, level.edges, level.weights, depth, progress=self.progress, sky=sky
+                    config.depth,
+                    level.edges,
+                    level.weights,
+                    depth,
+                    sigma=batch.depth_sigma,
+                    progress=self.progress,
+                    sky=sky,
                 )
                 terms = {name: terms.get(name, 0) + share * value for name, value in found.items()}
         return terms

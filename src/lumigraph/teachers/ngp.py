@@ -26,6 +26,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.depth_losses import depth_terms
 from lumigraph.rendering.occupancy import OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
@@ -84,6 +85,8 @@ class NGP(Renderer):
         )
         self.pose_corrections = nn.Parameter(torch.zeros(cameras, 6)) if config.refine_cameras else None
         self.register_buffer("ray_count", torch.tensor(config.first_rays))
+        self.progress = 0.0
+        """How far training has come; told before every step."""
 
     @classmethod
     def from_scene(cls, config: NGPConfig, info: Any) -> "NGP":
@@ -147,17 +150,18 @@ class NGP(Renderer):
     def _integrate(
         self, rays: CoreRays, samples: Samples, points: Tensor, index: Tensor
     ) -> tuple[Tensor, ...]:
-        """Premultiplied rgb, opacity, sum of w t (core lengths), and distortion of each ray."""
+        """Premultiplied rgb, opacity, sum of w t (core lengths), and distortion of each ray; density of each sample."""
         density, code = self._geometry(self.grid(points))
         harmonics = spherical_harmonics(rays.directions, DIRECTION_DEGREE).index_select(0, index)
-        return composite(density, self._colour(code, harmonics), samples.t, samples.dt, samples.offsets)
+        seen = composite(density, self._colour(code, harmonics), samples.t, samples.dt, samples.offsets)
+        return *seen, density
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
         core = self._core_rays(flat)
         samples, index = self._visible_samples(core, self.rule, torch.full_like(core.near, 0.5))
-        rgb, opacity, reach, _ = self._integrate(core, samples, samples.points, index)
+        rgb, opacity, reach, _, _ = self._integrate(core, samples, samples.points, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         # Where there is nothing to see, depth is that of the far plane.
         depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3) / core.speed, flat.far)
@@ -170,6 +174,7 @@ class NGP(Renderer):
         return int(self.ray_count)
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
+        self.progress = progress
         if step == 0 or step % self.config.occupancy_interval:
             return
         share = 1.0 if step <= self.config.occupancy_warmup else self.config.occupancy_share
@@ -177,7 +182,8 @@ class NGP(Renderer):
         self.occupancy.update(self._core_density, share, generator)
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
-        """Squared error of the colours, and where asked for the entropy of opacity and the distortion loss."""
+        """Squared error of the colours, and where asked for the entropy of opacity, the distortion loss, and what is
+        known of depth."""
         rays = self._refined(batch.rays)
         core = self._core_rays(rays)
         generator = _generator(_JITTER_STREAM, seed, step, self.device)
@@ -185,7 +191,7 @@ class NGP(Renderer):
         with torch.no_grad():
             samples, index = self._visible_samples(core, self._training_rule(step), jitter)
         points = self._points(core, samples, index)
-        rgb, opacity, _, distortion = self._integrate(core, samples, points, index)
+        rgb, opacity, _, distortion, density = self._integrate(core, samples, points, index)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
         terms = {"rgb": error.mean()}
@@ -194,8 +200,41 @@ class NGP(Renderer):
             terms["opacity"] = self.config.opacity_weight * entropy.mean()
         if self.distortion_weight:
             terms["distortion"] = self.distortion_weight * distortion.mean()
+        if self.config.depth.needs_depth or self.config.depth.depth_sky_weight:
+            terms |= self._depth_terms(batch, core, samples, index, density)
         self._adapt_rays(len(core.near), len(samples.t))
         return Losses(terms=terms, squared_error=error.detach().mean(1))
+
+    def _depth_terms(
+        self, batch: Batch, rays: CoreRays, samples: Samples, index: Tensor, density: Tensor
+    ) -> dict[str, Tensor]:
+        """What the known depths of a batch say of its weights. Rays without samples cannot learn and are left out."""
+        config = self.config.depth
+        depth = torch.full_like(rays.far, torch.nan)
+        if config.needs_depth and batch.depth is not None:
+            depth = batch.depth
+        sky = (
+            (batch.rgba[:, 3] == 0) if config.depth_sky_weight else torch.zeros_like(depth, dtype=torch.bool)
+        )
+        counts = samples.offsets[1:] - samples.offsets[:-1]
+        chosen = (torch.isfinite(depth) | sky) & (counts > 0)
+        if not bool(chosen.any()):
+            return {}
+        kept = chosen[index]
+        offsets = torch.cat([counts.new_zeros(1), counts[chosen].cumsum(0)])
+        edges, weights = reference.histogram(
+            density[kept], samples.t[kept], samples.dt[kept], offsets, rays.far[chosen].detach()
+        )
+        return depth_terms(
+            config,
+            # Core lengths as depth along the camera's axis.
+            edges / rays.speed[chosen].detach()[:, None],
+            weights,
+            depth[chosen],
+            sigma=None if batch.depth_sigma is None else batch.depth_sigma[chosen],
+            progress=self.progress,
+            sky=sky[chosen],
+        )
 
     def _training_rule(self, step: int) -> StepRule:
         """Longer steps at first: while all is fog, many rays teach more than fine sampling of a few."""

@@ -54,10 +54,12 @@ class PhotoSource(RaySource):
     keyed by both, so no state has to be saved.
     """
 
-    def __init__(self, views: Views, seed: int, depths: bool = False):
-        """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none."""
+    def __init__(self, views: Views, seed: int, depths: bool = False, keep_depth: float = 1.0):
+        """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none. `keep_depth`:
+        the part of the pixels, chosen once by the seed, whose depth is told."""
         self.views = views
         self.depths = depths
+        self.keep_depth = keep_depth
         self.seed = seed
         self.cameras = views.cameras
         sizes = views.cameras.size.cpu().numpy().astype(np.int64)
@@ -113,9 +115,28 @@ class PhotoSource(RaySource):
         device = self.cameras.camera_to_world.device
         rgba = self.views.pixels(index, x, y).to(device, non_blocking=True)
         drawn = self.cameras.rays(index.to(device), x.to(device), y.to(device))
-        depth = self._depth(index, x, y) if self.depths else None
-        return Batch(rays=drawn, rgba=rgba, depth=None if depth is None else depth.to(device))
+        batch = Batch(rays=drawn, rgba=rgba)
+        if self.depths:
+            batch.depth = self._depth(index, x, y).to(device)
+            sigma = self.views.pixel_depth_sigmas(index, x, y)
+            batch.depth_sigma = None if sigma is None else sigma.to(device)
+        return batch
 
     def _depth(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_depths(index, x, y)
-        return torch.full(index.shape, torch.nan) if known is None else known
+        if known is None:
+            return torch.full(index.shape, torch.nan)
+        if self.keep_depth >= 1:
+            return known
+        pixel = self._first[index.numpy()] + y.numpy() * self._widths[index.numpy()] + x.numpy()
+        return torch.where(torch.from_numpy(_kept(pixel, self.seed, self.keep_depth)), known, torch.nan)
+
+
+def _kept(numbers: np.ndarray, seed: int, part: float) -> np.ndarray:
+    """Whether each number is one of a random part of all numbers: a function of number and seed alone (the finaliser of
+    SplitMix64, Steele et al. 2014)."""
+    bits = numbers.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    bits ^= bits >> np.uint64(31)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < part

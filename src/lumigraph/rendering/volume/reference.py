@@ -12,6 +12,8 @@ STEEPEST = 1e12
 FARTHEST = 1e30
 RESOLUTION = 2.0**-22
 """Distances that differ by a smaller share are the same to float32."""
+TOUCHING = 0.05
+"""A gap between two samples that is a smaller part of the first is none."""
 
 
 def padded(
@@ -24,6 +26,33 @@ def padded(
     rows = values.new_zeros((len(counts), most, *values.shape[1:]))
     rows[inside] = values
     return rows
+
+
+def histogram(
+    density: Float[Tensor, " samples"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
+    far: Float[Tensor, " rays"],
+) -> tuple[Float[Tensor, "rays edges"], Float[Tensor, "rays intervals"]]:
+    """Packed samples as dense histograms: edges [rays, 2 K + 1] and weights [rays, 2 K], differentiable by density.
+
+    Each sample is an interval of length dt about its t, and behind it is the gap, without weight, to the next sample,
+    behind the last one to `far`. Where samples touch, the gap has no length; a ray with fewer samples than the longest
+    is filled up with intervals without length.
+    """
+    counts = offsets[1:] - offsets[:-1]
+    optical, middle, length = padded(density * dt, offsets), padded(t, offsets), padded(dt, offsets)
+    inside = torch.arange(optical.shape[1], device=t.device)[None] < counts[:, None]
+    end = torch.maximum(far, (middle + 0.5 * length).amax(1))[:, None]
+    first = torch.where(inside, middle - 0.5 * length, end)
+    last = torch.where(inside, middle + 0.5 * length, end)
+    following = torch.cat([first[:, 1:], end], 1)
+    # Steps grow with distance and are rounded, so that neighbours overlap or miss each other by a little.
+    last = torch.where(following - last < TOUCHING * length, following, last)
+    edges = torch.cat([torch.stack([first, last], 2).flatten(1), end], 1)
+    weights = torch.exp(optical - torch.cumsum(optical, 1)) * (1 - torch.exp(-optical))
+    return edges, torch.stack([weights, torch.zeros_like(weights)], 2).flatten(1)
 
 
 def composite(

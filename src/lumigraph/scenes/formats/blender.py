@@ -5,6 +5,7 @@ Each file has `camera_angle_x` and frames with `file_path` (often without extens
 of `transforms.json`, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ from lumigraph.scenes.formats.pictures import read_depth, reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
 from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
+
+log = logging.getLogger("lumigraph")
 
 # The layout of NeRF-synthetic: cameras about 4 from the origin, the object within 1.5, so that it lies in [2, 6].
 NEAR, FAR, HALF_EXTENT = 2.0, 6.0, 1.5
@@ -140,11 +143,26 @@ def _depth_maps(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> di
             match = re.fullmatch(r"(.+)_depth(?:_\d+\.png|\.npy)", name)
             if match:
                 found.setdefault(folder / match[1], name)
+    if not found:
+        _warn_of_exr(frames)
     paths = [
         frame.path.with_name(found[key]) if (key := frame.path.with_suffix("")) in found else None
         for frame in frames
     ]
     return {"load_depth": _depth_loader(frames, cameras, paths, downscale)} if any(paths) else {}
+
+
+def _warn_of_exr(frames: Sequence[Frame]) -> None:
+    """Depth maps as Blender writes them, for which a reader would be one more dependency."""
+    for folder in {frame.path.parent for frame in frames}:
+        for name in listing(folder):
+            if re.fullmatch(r".+_depth(?:_\d+)?\.exr", name, re.IGNORECASE):
+                log.warning(
+                    "depth maps in EXR are not read, such as %s: save each as NAME_depth.npy (float32, depth along the "
+                    "camera's axis, NaN where unknown) beside NAME.png",
+                    folder / name,
+                )
+                return
 
 
 def _depth_loader(

@@ -90,7 +90,20 @@ def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarr
 
     A depth map of another size but the same shape as the image is resampled to the nearest neighbour.
     """
-    values = decode_values(path)
+    values = resampled(decode_values(path), size, path)
+    missing = ~np.isfinite(values) | (values <= 0)
+    if path.suffix.lower() != ".npy":
+        missing |= values == 65535
+    return np.where(missing, np.float32(np.nan), values * np.float32(unit))
+
+
+def resampled(
+    values: Float[np.ndarray, "h w"], size: tuple[int, int], path: Path
+) -> Float[np.ndarray, "H W"]:
+    """A map of another size (width, height) but the same shape as its image, resampled to the nearest neighbour.
+
+    Raises LumigraphError for a map of another shape; `path` names it.
+    """
     height, width = values.shape
     if abs(width * size[1] - height * size[0]) > max(*size, width, height):
         raise LumigraphError(
@@ -102,10 +115,7 @@ def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarr
         rows = (np.arange(size[1]) + 0.5) * height / size[1]
         columns = (np.arange(size[0]) + 0.5) * width / size[0]
         values = values[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
-    missing = ~np.isfinite(values) | (values <= 0)
-    if path.suffix.lower() != ".npy":
-        missing |= values == 65535
-    return np.where(missing, np.float32(np.nan), values * np.float32(unit))
+    return values
 
 
 def reduce_depth(depth: Float[np.ndarray, "H W"], factor: int) -> Float[np.ndarray, "h w"]:

@@ -91,8 +91,9 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept = [frames[i] for i in places]
-        maps = _maps(kept, file.common, folder, downscale, capture_scale)
-        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, downscale, maps, memory)
+        lenses = cameras[torch.tensor(places)]
+        maps = _maps(kept, lenses, file.common, folder, downscale, capture_scale)
+        views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
         source=str(folder),
@@ -209,14 +210,23 @@ def _plain(name: str) -> str:
 
 
 def _maps(
-    frames: Sequence[Frame], common: Fields, folder: Path, downscale: int, scene_scale: float
+    frames: Sequence[Frame],
+    cameras: Cameras,
+    common: Fields,
+    folder: Path,
+    downscale: int,
+    scene_scale: float,
 ) -> dict[str, Any]:
-    """The loaders of masks and depth maps that `Views` takes, for those the frames name."""
+    """The loaders of masks and depth maps that `Views` takes, for those the frames name.
+
+    Depth is measured along the camera's axis, or where the file says `depth_kind` "euclidean", along the ray.
+    """
     sizes = [frame.intrinsics.size for frame in frames]
     masks = [_named_file(frame, folder, ("mask_path",)) for frame in frames]
     depths = [_named_file(frame, folder, ("depth_file_path", "depth_path")) for frame in frames]
     unit = common.optional("integer_depth_scale", _DEPTH_UNIT, positive=True)
     unit = common.optional("depth_unit_scale_factor", unit, positive=True) * scene_scale
+    along_rays = _along_rays(common)
 
     def load_mask(index: int) -> Bool[np.ndarray, "h w"] | None:
         path = masks[index]
@@ -224,10 +234,22 @@ def _maps(
 
     def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
         path = depths[index]
-        return None if path is None else reduce_depth(read_depth(path, sizes[index], unit), downscale)
+        if path is None:
+            return None
+        depth = read_depth(path, sizes[index], unit)
+        if along_rays:
+            depth /= cameras.view_rays(index).directions.norm(dim=-1).numpy()
+        return reduce_depth(depth, downscale)
 
     loaders: dict[str, Any] = {"load_mask": load_mask} if any(masks) else {}
     return loaders | ({"load_depth": load_depth} if any(depths) else {})
+
+
+def _along_rays(common: Fields) -> bool:
+    kind = common.text("depth_kind") if "depth_kind" in common else "z"
+    if kind not in ("z", "euclidean"):
+        raise common.wrong("depth_kind", '"z" (along the camera\'s axis) or "euclidean" (along the ray)')
+    return kind == "euclidean"
 
 
 def _named_file(frame: Frame, folder: Path, keys: Sequence[str]) -> Path | None:

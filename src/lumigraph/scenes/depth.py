@@ -1,0 +1,211 @@
+"""The depth a teacher is trained with: whether a scene's own will do, and monocular depth beside it or in its place.
+
+Monocular depth is aligned to what is known of each picture (`geometry/depth_alignment.py`).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lumigraph.configs.depth import DepthSource
+from lumigraph.errors import LumigraphError
+from lumigraph.files import decode_values, inside
+from lumigraph.geometry.conventions import split_similarity
+from lumigraph.geometry.depth_alignment import (
+    ScaleShift,
+    composite_depth,
+    fit_scale_shift,
+    keypoint_weights,
+)
+from lumigraph.scenes.formats.pictures import resampled
+from lumigraph.scenes.keypoints import KeyPoints, capture_scale, read_keypoints
+from lumigraph.scenes.scene import Scene, Views
+
+log = logging.getLogger("lumigraph")
+
+_SENSOR_ERROR = 0.01
+"""Standard deviation of a sensor's depth, as a part of it."""
+_LOOKED_AT = 4
+_SUSPICIOUS = 10.0
+"""Ratio of the depths to the distance of the scene's middle from which a wrong unit is likelier than an odd scene."""
+
+
+def check_depths(scene: Scene) -> None:
+    """Warns where the unit of the depth maps seems wrong: their median is ten times off the distance from the cameras
+    to the middle of the scene.
+
+    Raises:
+        LumigraphError: the training views have no depth maps, or none of the maps knows any depth.
+    """
+    views = scene.split("train")
+    if not views.has_depths:
+        raise LumigraphError(
+            "training with depth is asked for (--depth-loss), and the training views of this scene have no depth maps",
+            where=scene.info.source,
+            todo="Leave --depth-loss out, or add depth maps: 16-bit PNG named by 'depth_file_path' in transforms.json, "
+            "NAME_depth.npy beside NAME.png in Blender's format, or NAME.depth.png in a folder of RGB-D frames",
+        )
+    if not any(_known(views, index) for index in range(len(views))):
+        raise LumigraphError(
+            "none of the depth maps of the training views knows any depth: all pixels are zero, 65535 or not finite",
+            where=scene.info.source,
+            todo="Check how they were written, or leave --depth-loss out",
+        )
+    seen, expected = _medians(scene, views)
+    if seen is not None and not 1 / _SUSPICIOUS <= seen / expected <= _SUSPICIOUS:
+        scale, _, _ = split_similarity(scene.info.to_capture)
+        log.warning(
+            "the depth maps have a median of %.3g and the scene lies about %.3g away from its cameras, in units of the "
+            "capture: is the unit of the depth maps right? (in %s)",
+            seen * scale,
+            expected * scale,
+            scene.info.source,
+        )
+
+
+def _known(views: Views, index: int) -> bool:
+    depth = views.depth(index)
+    return depth is not None and bool(torch.isfinite(depth).any())
+
+
+def _medians(scene: Scene, views: Views) -> tuple[float | None, float]:
+    """The median depth of a few maps, None where they know none, and the distance from the cameras to the middle of the
+    scene; scene units."""
+    step = max(1, len(views) // _LOOKED_AT)
+    maps = [views.depth(index) for index in range(0, len(views), step)[:_LOOKED_AT]]
+    known = torch.cat([depth[torch.isfinite(depth)] for depth in maps if depth is not None])
+    away = (views.cameras.positions - scene.info.bounds.centre).norm(dim=1).median()
+    return (float(known.median()) if len(known) else None), max(float(away), 1e-9)
+
+
+# ------------------------------------------------------------------ depth from elsewhere
+
+
+def with_depth_source(scene: Scene, options: DepthSource) -> Scene:
+    """The scene with the depth that `options` asks for in its training views.
+
+    Raises:
+        LumigraphError: a map is missing, of another shape than its photo, or cannot be aligned.
+    """
+    if options.depth_source == "sensor" and options.depth_sigma is None:
+        return scene
+    views = scene.split("train")
+    unit, _, _ = split_similarity(scene.info.world_transform)
+    anchors = _anchors(scene, views, options)
+    pairs = [_depth_of(views, index, options, anchors, unit) for index in range(len(views))]
+    changed = views.with_depths([depth for depth, _ in pairs], [sigma for _, sigma in pairs])
+    return replace(scene, views={**scene.views, "train": changed})
+
+
+_Anchor = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Row and column of pixels of known depth, the depths in units of the capture, and the trust in them."""
+
+
+def _anchors(scene: Scene, views: Views, options: DepthSource) -> list[_Anchor | None]:
+    """What the monocular depth of each view is aligned to; None where there is nothing."""
+    if options.depth_source == "sensor" or options.depth_align == "none":
+        return [None] * len(views)
+    unit, _, _ = split_similarity(scene.info.world_transform)
+    if options.depth_align == "sensor":
+        return [_sensor_anchor(views, index, unit) for index in range(len(views))]
+    assert options.colmap is not None
+    keypoints = read_keypoints(options.colmap)
+    by_name = {Path(name).name: points for name, points in keypoints.items()}
+    names = [Path(name).name for name in views.names]
+    positions = views.cameras.transformed(scene.info.to_capture).positions.double().numpy()
+    scale = capture_scale(by_name, names, positions)
+    factor = scene.info.downscale
+    return [
+        None if name not in by_name else _keypoint_anchor(by_name[name], views, index, scale, factor)
+        for index, name in enumerate(names)
+    ]
+
+
+def _sensor_anchor(views: Views, index: int, unit: float) -> _Anchor | None:
+    depth = views.depth(index)
+    if depth is None:
+        return None
+    known = depth.numpy() / unit
+    rows, columns = np.nonzero(np.isfinite(known))
+    return rows, columns, known[rows, columns], np.ones(len(rows))
+
+
+def _keypoint_anchor(points: KeyPoints, views: Views, index: int, scale: float, factor: int) -> _Anchor:
+    width, height = views.cameras.size[index].tolist()
+    columns, rows = (points.places / factor).astype(np.int64).T
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    weights = keypoint_weights(points.errors)
+    return rows[inside], columns[inside], scale * points.depths[inside], weights[inside]
+
+
+def _depth_of(
+    views: Views, index: int, options: DepthSource, anchors: Sequence[_Anchor | None], unit: float
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Depth and its standard deviation of one view, scene units."""
+    least, known = options.depth_sigma or 0.0, views.depth(index)
+    sensor = None if known is None else known.numpy() / unit
+    sensor_sigma = None if sensor is None else np.maximum(least, _SENSOR_ERROR * sensor)
+    if options.depth_source == "sensor":
+        return _in_scene_units(sensor, sensor_sigma, unit)
+    monocular, residual = _aligned(views, index, options, anchors[index])
+    sigma = np.full_like(monocular, max(least, residual))
+    if options.depth_source == "mono" or sensor is None or sensor_sigma is None:
+        return _in_scene_units(monocular, sigma, unit)
+    depth, filled = composite_depth(sensor, monocular)
+    return _in_scene_units(depth, np.where(filled, sigma, sensor_sigma), unit)
+
+
+def _in_scene_units(
+    depth: np.ndarray | None, sigma: np.ndarray | None, unit: float
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if depth is None or sigma is None:
+        return None, None
+    return (unit * depth).astype(np.float32), np.nan_to_num(unit * sigma).astype(np.float32)
+
+
+def _aligned(
+    views: Views, index: int, options: DepthSource, anchor: _Anchor | None
+) -> tuple[np.ndarray, float]:
+    """The monocular depth of a view in units of the capture, and its spread about what it was aligned to."""
+    monocular, path = _monocular(views, index, options)
+    if options.depth_align == "none":
+        plain = ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
+        return plain(monocular), 0.0
+    if anchor is None:
+        raise LumigraphError(
+            f"nothing is known that the monocular depth of {views.names[index]} could be aligned to",
+            where=path,
+            todo="Choose another --depth-align, or leave the view out",
+        )
+    rows, columns, depth, weights = anchor
+    try:
+        fit = fit_scale_shift(monocular[rows, columns], depth, weights, inverse=options.mono_inverse)
+    except LumigraphError as error:
+        raise LumigraphError(error.what, where=path, todo=error.todo) from error
+    log.info(
+        "%s: monocular depth times %.4g plus %.4g; %.0f %% of the known depths agree, spread %.4g",
+        views.names[index],
+        fit.scale,
+        fit.shift,
+        100 * fit.inliers,
+        fit.residual,
+    )
+    return fit(monocular), fit.residual
+
+
+def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarray, Path]:
+    """What the network says of a view, at the size of its picture; NaN where nothing."""
+    assert options.mono_depth is not None
+    path = inside(options.mono_depth, str(Path(views.names[index]).with_suffix(".npy").as_posix()))
+    if not path.is_file():
+        raise LumigraphError(
+            f"there is no monocular depth of {views.names[index]}",
+            where=path,
+            todo="Write it with numpy.save, or choose --depth-source sensor",
+        )
+    width, height = views.cameras.size[index].tolist()
+    return resampled(decode_values(path), (width, height), path).astype(np.float64), path

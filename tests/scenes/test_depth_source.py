@@ -1,0 +1,236 @@
+"""Monocular depth: aligned to a sensor or to key points, alone or where the sensor knows nothing."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.configs.depth import DepthSource
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.conventions import similarity
+from lumigraph.scenes.depth import with_depth_source
+from lumigraph.scenes.keypoints import capture_scale, read_keypoints
+from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.scene import Scene
+
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return make_scene("still", views_train=3, views_val=0, views_test=1, size=SIZE)
+
+
+def truth(scene: Scene, index: int) -> np.ndarray:
+    depth = scene.split("train").depth(index)
+    assert depth is not None
+    return depth.numpy()
+
+
+def write_monocular(scene: Scene, folder: Path, inverse: bool = False) -> Path:
+    """Per picture another scale and shift; where there is nothing, some depth all the same."""
+    for index, name in enumerate(scene.split("train").names):
+        depth = np.nan_to_num(truth(scene, index), nan=5.5)
+        path = (folder / name).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, ((1 / depth if inverse else depth) - 0.2 * index) / (index + 1.5))
+    return folder
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_monocular_depth_is_aligned_to_the_sensor(tmp_path: Path, scene: Scene, inverse: bool) -> None:
+    options = DepthSource(
+        depth_source="mono", mono_depth=write_monocular(scene, tmp_path, inverse), mono_inverse=inverse
+    )
+    views = with_depth_source(scene, options).split("train")
+    for index in range(3):
+        depth, known = views.depth(index), truth(scene, index)
+        assert depth is not None
+        assert bool(torch.isfinite(depth).all())
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-4)
+
+
+def test_a_composite_has_the_sensors_depth_and_its_own_uncertainty(tmp_path: Path, scene: Scene) -> None:
+    options = DepthSource(
+        depth_source="composite", mono_depth=write_monocular(scene, tmp_path), depth_sigma=0.07
+    )
+    views = with_depth_source(scene, options).split("train")
+    index = torch.zeros(SIZE * SIZE, dtype=torch.long)
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    sigma = views.pixel_depth_sigmas(index, x.flatten(), y.flatten())
+    assert sigma is not None
+    known = np.isfinite(truth(scene, 0)).flatten()
+    expected = np.where(known, np.maximum(0.07, 0.01 * truth(scene, 0).flatten()), 0.07)
+    np.testing.assert_allclose(sigma.numpy(), expected, rtol=1e-4)
+    depth = views.depth(0)
+    assert depth is not None
+    np.testing.assert_allclose(depth.numpy().flatten()[known], truth(scene, 0).flatten()[known], rtol=1e-6)
+    np.testing.assert_allclose(depth.numpy().flatten()[~known], 5.5, rtol=1e-3)
+
+
+def test_a_sensor_is_exact_unless_told_otherwise(scene: Scene) -> None:
+    assert with_depth_source(scene, DepthSource()) is scene
+    views = with_depth_source(scene, DepthSource(depth_sigma=0.0)).split("train")
+    zero = torch.tensor([0])
+    y, x = (int(place[0]) for place in np.nonzero(np.isfinite(truth(scene, 0))))
+    sigma = views.pixel_depth_sigmas(zero, torch.tensor([x]), torch.tensor([y]))
+    assert float(sigma) == pytest.approx(0.01 * truth(scene, 0)[y, x])  # pyright: ignore
+
+
+def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
+    """In a scene that was scaled by a half, sigma and metric maps are still told in units of the capture."""
+    transform = similarity(0.5)
+    cameras = {split: part.transformed(transform) for split, part in scene.info.cameras.items()}
+    half = [0.5 * truth(scene, index) for index in range(3)]
+    train = scene.split("train").with_depths(half)
+    train.cameras = cameras["train"]
+    from dataclasses import replace
+
+    scaled = Scene(replace(scene.info, cameras=cameras, world_transform=transform), {"train": train})
+    for index, name in enumerate(scene.split("train").names):
+        path = (tmp_path / name).with_suffix(".npy")
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, truth(scene, index))
+    options = DepthSource(depth_source="mono", mono_depth=tmp_path, depth_align="none", depth_sigma=0.1)
+    views = with_depth_source(scaled, options).split("train")
+    depth = views.depth(1)
+    assert depth is not None
+    np.testing.assert_allclose(depth.numpy(), half[1], rtol=1e-6)
+    sigma = views.pixel_depth_sigmas(torch.tensor([0]), torch.tensor([3]), torch.tensor([3]))
+    assert float(sigma) == pytest.approx(0.05)  # pyright: ignore
+
+
+# ------------------------------------------------------------------ key points
+
+
+def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0) -> Path:
+    """A COLMAP model of the scene, `scale` times smaller than it and shifted, seen at every known pixel."""
+    views, images, points, number = scene.split("train"), [], [], 1
+    for index, name in enumerate(views.names):
+        rays = views.cameras.view_rays(index)
+        known = np.isfinite(truth(scene, index))
+        places, numbers = [], []
+        for y, x in zip(*np.nonzero(known), strict=True):
+            at = rays.origins[y, x] + float(truth(scene, index)[y, x]) * rays.directions[y, x]
+            points.append((number, (at.double().numpy() + 10) / scale, 0.5 + 0.1 * (number % 3)))
+            places.append((x + 0.5, y + 0.5))
+            numbers.append(number)
+            number += 1
+        places.append((1.0, 1.0))
+        numbers.append(-1)
+        pose = views.cameras.camera_to_world[index].double().numpy()
+        rotation = pose[:, :3].T
+        translation = -rotation @ ((pose[:, 3] + 10) / scale)
+        images.append((index + 1, quaternion(rotation), translation, Path(name).name, places, numbers))
+    folder.mkdir()
+    (write_binary if binary else write_text)(folder, images, points)
+    return folder
+
+
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """w x y z, as the eigenvector of Bar-Itzhack's matrix."""
+    m = rotation
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+            [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+            [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], 0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+        ]
+    )
+    return np.linalg.eigh(k)[1][:, -1][[3, 0, 1, 2]]
+
+
+def write_text(folder: Path, images: list[Any], points: list[Any]) -> None:
+    lines = ["# comment"]
+    for number, q, t, name, places, numbers in images:
+        lines.append(f"{number} {' '.join(map(repr, map(float, (*q, *t))))} 1 {name}")
+        lines.append(" ".join(f"{x} {y} {p}" for (x, y), p in zip(places, numbers, strict=True)))
+    (folder / "images.txt").write_text("\n".join(lines))
+    rows = [f"{n} {' '.join(map(repr, map(float, at)))} 1 2 3 {error} 1 0" for n, at, error in points]
+    (folder / "points3D.txt").write_text("\n".join(["# comment", *rows]))
+
+
+def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
+    data = struct.pack("<Q", len(images))
+    for number, q, t, name, places, numbers in images:
+        data += (
+            struct.pack("<I7dI", number, *q, *t, 1) + name.encode() + b"\0" + struct.pack("<Q", len(places))
+        )
+        data += b"".join(struct.pack("<2dq", x, y, p) for (x, y), p in zip(places, numbers, strict=True))
+    (folder / "images.bin").write_bytes(data)
+    data = struct.pack("<Q", len(points))
+    for number, at, error in points:
+        data += struct.pack("<Q3d3BdQ", number, *at, 1, 2, 3, error, 1) + struct.pack("<II", 1, 0)
+    (folder / "points3D.bin").write_bytes(data)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_monocular_depth_is_aligned_to_keypoints(tmp_path: Path, scene: Scene, binary: bool) -> None:
+    model = write_colmap(scene, tmp_path / "model", binary)
+    views = scene.split("train")
+    keypoints = read_keypoints(model)
+    names = [Path(name).name for name in views.names]
+    assert set(keypoints) == set(names)
+    scale = capture_scale(keypoints, names, views.cameras.positions.double().numpy())
+    assert scale == pytest.approx(3, rel=1e-5)
+    bare = Scene(scene.info, {"train": views.with_depths([None] * 3)})
+    options = DepthSource(
+        depth_source="mono",
+        mono_depth=write_monocular(scene, tmp_path / "mono"),
+        depth_align="colmap",
+        colmap=model,
+    )
+    changed = with_depth_source(bare, options).split("train")
+    for index in range(3):
+        depth, known = changed.depth(index), truth(scene, index)
+        assert depth is not None
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
+
+
+def test_a_damaged_model_is_told(tmp_path: Path, scene: Scene) -> None:
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    whole = (model / "images.bin").read_bytes()
+    for cut in (4, 60, 90, len(whole) - 5):
+        (model / "images.bin").write_bytes(whole[:cut])
+        with pytest.raises(LumigraphError, match="damaged"):
+            read_keypoints(model)
+    (model / "images.bin").unlink()
+    with pytest.raises(LumigraphError, match="no images.bin"):
+        read_keypoints(model)
+
+
+def test_photos_that_the_model_does_not_know_are_told(tmp_path: Path, scene: Scene) -> None:
+    keypoints = read_keypoints(write_colmap(scene, tmp_path / "model", binary=True))
+    with pytest.raises(LumigraphError, match="knows 0 of the 2"):
+        capture_scale(keypoints, ["a.png", "b.png"], np.zeros((2, 3)))
+
+
+def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:
+    options = DepthSource(depth_source="mono", mono_depth=tmp_path)
+    with pytest.raises(LumigraphError, match="there is no monocular depth of train/r_000.png"):
+        with_depth_source(scene, options)
+    write_monocular(scene, tmp_path)
+    np.save(tmp_path / "train" / "r_001.npy", np.ones((4, 9)))
+    with pytest.raises(LumigraphError, match="9x4"):
+        with_depth_source(scene, options)
+    bare = Scene(scene.info, {"train": scene.split("train").with_depths([None] * 3)})
+    with pytest.raises(LumigraphError, match="0 pixels of known depth"):
+        with_depth_source(bare, options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth_source": "mono"},
+        {"mono_depth": Path("x")},
+        {"depth_align": "colmap"},
+        {"depth_sigma": -1.0},
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="depth|colmap"):
+        DepthSource(**wrong)
