@@ -265,7 +265,13 @@ def test_depth_is_a_term_of_every_level(scene: Scene, share: float) -> None:
 @pytest.mark.parametrize("spacing", ["linear", "disparity"])
 def test_guided_samples_are_near_the_depth(scene: Scene, spacing) -> None:
     config = replace(
-        SMALL, spacing=spacing, field="mlp", octaves=4, depth_guided=0.5, depth_guided_spread=0.01
+        SMALL,
+        spacing=spacing,
+        field="mlp",
+        octaves=4,
+        depth_guided=0.5,
+        depth_guided_spread=0.01,
+        depth=DepthLoss(depth_loss="swb"),
     )
     renderer = made(config, scene.info)
     batch = a_batch(scene)
@@ -424,6 +430,7 @@ def test_networks_have_the_published_sizes(preset: str, proposal: int, field: in
         {"orientation_weight": 0.1},
         {"finest_resolution": 8},
         {"depth_guided": 1.5},
+        {"depth_guided": 0.25},
         {"levels": 0},
         {"codes": -1},
     ],
