@@ -15,6 +15,7 @@ from PIL import Image
 from lumigraph.cli import main as cli
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.mipnerf import MipNeRFConfig
+from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.files import read_json, write_json
 from lumigraph.scenes.load import load_scene
@@ -237,3 +238,30 @@ def test_train_at_several_scales(tmp_path: Path, capsys) -> None:
     assert Run.open(run).info.scales == 2
     assert cli.main([*argv[:6], "1", *argv[7:], "--resume"]) == 2
     assert "--scales 2, now 1" in capsys.readouterr().err
+
+
+def test_eval_with_codes_of_cameras(tmp_path: Path, capsys) -> None:
+    torch.manual_seed(0)
+    info = load_scene("builtin:still:8", downscale=8).info
+    small = {"levels": 2, "log2_entries": 8, "finest_resolution": 16, "proposal_resolution": 16}
+    config = MipNeRF360Config(codes=2, proposal_samples=(8,), samples=8, **small)
+    path = tmp_path / "run"
+    run = Run.create(path, "mipnerf360", config, info, TrainOptions(run=path))
+    renderer = run.new_renderer()
+    torch.nn.init.normal_(renderer.codes.table)
+    run.save_weights(renderer, 0)
+    out = tmp_path / "result.json"
+    psnr = {}
+    for choice in ("zero", "mean", "nearest", "fit-half"):
+        assert cli.main(["eval", str(path), "--codes", choice, "--json", str(out), "--device", "cpu"]) == 0
+        data = read_json(out)
+        assert data["codes"] == choice
+        psnr[choice] = data["psnr"]
+    assert len(set(psnr.values())) == 4
+    assert set(read_json(path / "results.json")) == {f"test, codes {choice}" for choice in psnr}
+
+
+def test_codes_are_asked_of_a_method_without(run: Path, capsys) -> None:
+    for choice in ("nearest", "fit-half"):
+        assert cli.main(["eval", str(run), "--codes", choice]) == 2
+        assert "no codes of cameras" in capsys.readouterr().err

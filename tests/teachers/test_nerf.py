@@ -176,7 +176,8 @@ def test_error_is_that_of_the_fine_colours() -> None:
 def test_randomness_is_that_of_seed_and_step() -> None:
     renderer = lively(NeRF(replace(TINY, density_noise=0.5), "white"))
     first = [
-        float(renderer.losses(a_batch(), step, seed).terms["rgb"]) for step, seed in ((3, 1), (3, 1), (4, 1), (3, 2))
+        float(renderer.losses(a_batch(), step, seed).terms["rgb"])
+        for step, seed in ((3, 1), (3, 1), (4, 1), (3, 2))
     ]
     assert first[0] == first[1]
     assert len(set(first)) == 3

@@ -33,6 +33,9 @@ class Arguments:
     """Folder for each view's truth, rendering and error."""
     lpips: Path | None = None
     """Folder with the SqueezeNet weights of LPIPS; by default the one that LUMIGRAPH_LPIPS names."""
+    codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
+    """What views are drawn with where a code was learnt for each camera (None: as the method's options say); fit-half
+    fits a code to the left half of each view and measures the right half."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -51,6 +54,8 @@ def main(argv: list[str]) -> None:
 
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
+    if arguments.codes is not None and arguments.codes != "fit-half":
+        renderer.choose_codes(arguments.codes)
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
     cameras = cameras_for(info, scene, arguments.split)
@@ -74,13 +79,17 @@ def main(argv: list[str]) -> None:
             lpips=lpips,
             lpips_reason=reason,
             watch=watch,
+            fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
         )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
+    if arguments.codes is not None:
+        data["codes"] = arguments.codes
     if arguments.json is not None:
         write_json(arguments.json, data)
     section = arguments.split if arguments.scene is None else f"{arguments.split} of {scene.info.source}"
+    section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
     picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
     _report(result, scene.info.name, arguments.split, picture)
 

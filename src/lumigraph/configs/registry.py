@@ -59,6 +59,13 @@ METHODS: dict[str, MethodEntry] = {
             summary="Mip-NeRF: cones instead of rays, for pictures of several scales without aliasing",
         ),
         MethodEntry(
+            name="mipnerf360",
+            kind="teacher",
+            config="lumigraph.configs.mipnerf360:MipNeRF360Config",
+            renderer="lumigraph.teachers.mipnerf360:MipNeRF360",
+            summary="mip-NeRF 360: proposal networks, contraction of unbounded scenes, codes of cameras",
+        ),
+        MethodEntry(
             name="r2l",
             kind="student",
             config="lumigraph.configs.r2l:R2LConfig",

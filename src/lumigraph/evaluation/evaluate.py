@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 WARM_UP_RAYS = 1024
+FIT_PIXELS = 4096
+"""About how many pixels of an image a renderer's code is fitted to."""
 
 Watch = Callable[[int, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
 """Called after each view with its number, the truth and the rendering, both in [0, 1] on the CPU."""
@@ -169,6 +172,7 @@ def evaluate(
     lpips: LPIPS | None = None,
     lpips_reason: str | None = None,
     watch: Watch | None = None,
+    fit_half: bool = False,
     depth_units: tuple[float, float] = (1.0, 1.0),
 ) -> EvalResult:
     """Renders every view and compares it with its image.
@@ -178,10 +182,13 @@ def evaluate(
         views: the images, and their cameras unless `cameras` gives others for the same images.
         lpips: the perceptual metric; None leaves it out, `lpips_reason` says why.
         watch: sees every picture.
+        fit_half: the renderer's code of each view is fitted to the left half of its image, and only the colours
+            of the right half are compared, and seen by `watch` (NeRF in the Wild, section 5).
         depth_units: what a unit of the renderer's depth and one of the views' depth maps are in units of the capture.
 
     Raises:
-        LumigraphError: there are no views, or a rendering is not finite.
+        LumigraphError: there are no views, a rendering is not finite, or `fit_half` is asked of a renderer without
+            codes.
     """
     cameras = views.cameras if cameras is None else cameras
     if not len(views):
@@ -192,24 +199,43 @@ def evaluate(
     scales = [None] * len(views) if areas is None else areas.rsqrt().tolist()
     results = []
     for index in range(len(views)):
-        truth = display_target(as_rgba(views.image(index)), renderer.background)
-        start = time.perf_counter()
-        image, depth = _render(renderer, cameras[index])
-        seconds = time.perf_counter() - start
+        rgba = as_rgba(views.image(index))
+        truth = display_target(rgba, renderer.background)
+        kept = slice(truth.shape[1] // 2, None) if fit_half else slice(None)
+        with _fitted(renderer, cameras[index], rgba, views.mask(index)) if fit_half else nullcontext():
+            start = time.perf_counter()
+            image, depth = _render(renderer, cameras[index])
+            seconds = time.perf_counter() - start
+        image, truth = image[:, kept], truth[:, kept]
         if not bool(torch.isfinite(image).all()):
             raise LumigraphError(
                 "the rendering of this view is not finite", where=views.names[index], todo="Train again"
             )
         error = None if depth is None else _depth_error(depth, views.depth(index), depth_units)
-        compared = _compare(views, index, image, truth, lpips, seconds)
+        compared = _compare(views, index, image, truth, lpips, seconds, kept)
         results.append(replace(compared, scale=scales[index], depth=error))
         if watch is not None:
             watch(index, truth, image)
-    small = int(cameras.size.min()) < LPIPS_SMALLEST
+    least = cameras.size.amin(0) // torch.tensor([2 if fit_half else 1, 1], device=cameras.device)
+    small = int(least.min()) < LPIPS_SMALLEST
     reason = (
         f"pictures are smaller than {LPIPS_SMALLEST} pixels" if lpips is not None and small else lpips_reason
     )
     return EvalResult(results, reason)
+
+
+def _fitted(
+    renderer: Renderer, camera: Cameras, rgba: Float[Tensor, "H W 4"], mask: Tensor | None
+) -> AbstractContextManager[None]:
+    """The renderer with its code fitted to some pixels of the left half of an image, spread evenly over it."""
+    left = torch.zeros(rgba.shape[:2], dtype=torch.bool)
+    left[:, : rgba.shape[1] // 2] = True
+    places = torch.nonzero((left if mask is None else left & mask).flatten())[:, 0]
+    places = places[:: max(1, len(places) // FIT_PIXELS)]
+    rays = camera.to(renderer.device).view_rays(0).flatten()
+    return renderer.fitted_to(
+        rays[places.to(renderer.device)], rgba.flatten(0, 1)[places].to(renderer.device)
+    )
 
 
 @torch.no_grad()
@@ -244,9 +270,16 @@ def _warm_up(renderer: Renderer, cameras: Cameras) -> None:
 
 
 def _compare(
-    views: Views, index: int, image: Tensor, truth: Tensor, lpips: LPIPS | None, seconds: float
+    views: Views,
+    index: int,
+    image: Tensor,
+    truth: Tensor,
+    lpips: LPIPS | None,
+    seconds: float,
+    columns: slice,
 ) -> ViewResult:
     mask = views.mask(index)
+    mask = None if mask is None else mask[:, columns]
     side = min(image.shape[:2])
     similarity = ssim(image, truth, mask) if side >= SSIM_WINDOW else None
     distance = None

@@ -7,6 +7,7 @@ viewers are written once. A bundle does not train; it implements `render` only.
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
@@ -103,7 +105,8 @@ class Losses:
 @dataclass
 class ParameterGroup:
     """Parameters that share optimiser settings; `lr` is the initial rate that `Renderer.lr_scale`
-    multiplies, `optimiser` one of `OPTIMISERS`, `momentum` that of sgd."""
+    multiplies, `optimiser` one of `OPTIMISERS`, `momentum` that of sgd. Where `clip_norm` is given, a step scales
+    their gradient down to that norm, taken over the whole group."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -113,6 +116,27 @@ class ParameterGroup:
     eps: float = 1e-8
     weight_decay: float = 0.0
     momentum: float = 0.9
+    clip_norm: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The group as optimisers take it."""
+        return {
+            "name": self.name,
+            "params": self.parameters,
+            "lr": self.lr,
+            "betas": self.betas,
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "momentum": self.momentum,
+            "clip_norm": self.clip_norm,
+        }
+
+
+def _no_codes() -> LumigraphError:
+    return LumigraphError(
+        "this renderer has learnt no codes of cameras",
+        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4",
+    )
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,23 @@ class Renderer(nn.Module):
         that learns poses moves rays of photos in `losses` only."""
         return cameras
 
+    def choose_codes(self, choice: CodeChoice) -> None:
+        """What everything is drawn with from now on, where the method learns codes of cameras.
+
+        Raises:
+            LumigraphError: it does not.
+        """
+        raise _no_codes()
+
+    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> AbstractContextManager[None]:
+        """Within it everything is drawn with the code that suits the colours `rgba` of `rays` best: some pixels of a
+        photo that was not trained on, of which the others are then asked for.
+
+        Raises:
+            LumigraphError: the method learns no codes of cameras.
+        """
+        raise _no_codes()
+
     # ------------------------------------------------------------------ training
 
     def pixel_sampling(self) -> PixelSampling:
@@ -231,21 +272,7 @@ class Renderer(nn.Module):
         names = {group.optimiser for group in groups}
         if len(names) != 1:
             raise NotImplementedError(f"{type(self).__name__} mixes optimisers and must build them itself")
-        return make_optimiser(
-            names.pop(),
-            [
-                {
-                    "name": group.name,
-                    "params": group.parameters,
-                    "lr": group.lr,
-                    "betas": group.betas,
-                    "eps": group.eps,
-                    "weight_decay": group.weight_decay,
-                    "momentum": group.momentum,
-                }
-                for group in groups
-            ],
-        )
+        return make_optimiser(names.pop(), [group.settings() for group in groups])
 
     def lr_scale(self, step: int, progress: float) -> float:
         """Factor on every group's initial learning rate; `progress` in [0, 1] is the used part of the

@@ -199,6 +199,7 @@ class RayTask(LightningModule):
             group["lr"] = initial * scale
         self.optimiser.zero_grad(set_to_none=True)
         self.manual_backward(total)
+        clip_gradients(self.optimiser)
         self.optimiser.step()
         self.source.observe(drawn, losses.squared_error.detach())
         self.window.add(drawn, losses)
@@ -213,6 +214,13 @@ class RayTask(LightningModule):
                 values = getattr(batch, name)
                 setattr(batch, name, None if values is None else values.to(self.device))
         return batch
+
+
+def clip_gradients(optimiser: torch.optim.Optimizer) -> None:
+    """Scales the gradient of each parameter group that has a `clip_norm` down to that norm."""
+    for group in optimiser.param_groups:
+        if group.get("clip_norm") is not None:
+            torch.nn.utils.clip_grad_norm_(group["params"], group["clip_norm"])
 
 
 def sum_of_terms(terms: dict[str, Tensor], step: int) -> Tensor:

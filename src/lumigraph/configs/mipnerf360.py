@@ -1,0 +1,266 @@
+"""Options of the mip-NeRF 360 teacher. Imports no torch."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from lumigraph.configs.depth import DepthLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MipNeRF360Config:
+    """A radiance field that proposal networks tell where to look, with contraction of unbounded space and codes of
+    cameras (mip-NeRF 360, 2022, and Mip-NeRF with proposals).
+
+    The defaults, a hash grid with small networks, train in minutes on two cores; the presets "paper" and "paper-360"
+    have the published sizes, "swb-lego" and "swb-room" those of depth-supervised Mip-NeRF.
+    """
+
+    training_steps: int = 10_000
+    """Steps over which schedules run, and of training where neither --max-steps nor --max-minutes is given."""
+    rays: int = 1024
+    """Rays of a training step."""
+    field: Literal["grid", "mlp"] = "grid"
+    """What encodes space: a hash grid at points, or integrated encodings of Gaussians with large networks."""
+
+    proposal_samples: tuple[int, ...] = (48, 32)
+    """Intervals of each proposal level."""
+    samples: int = 24
+    """Intervals of the final level, those that are coloured."""
+    resampler: Literal["blur", "dilate"] = "blur"
+    """How a level is drawn from the one before: Mip-NeRF's (blurred weights) or mip-NeRF 360's (dilated intervals)."""
+    blur_padding: float = 0.01
+    """Weight that "blur" gives to every interval, so that none is forgotten."""
+    dilation: float = 0.0025
+    """By how much "dilate" widens each interval, in normalised depth."""
+    dilation_share: float = 0.5
+    """And by this share of the mean interval that all levels before would have together."""
+    anneal_slope: float = 10.0
+    """How quickly proposals are trusted, the b of Schlick's bias, from not at all to fully (0: fully at once)."""
+    proposal_interval: int = 4
+    """Every so many steps proposals learn, once the first `proposal_warmup` steps are over."""
+    proposal_warmup: int = 500
+    """Steps at first in which proposals always learn."""
+    spacing: Literal["linear", "disparity"] | None = None
+    """Normalised depth is even in depth or in its inverse (None: disparity where the scene is unbounded)."""
+    near_plane: float | None = None
+    """Depth at which rays begin (None: the scene's)."""
+    far_plane: float | None = None
+    """Depth at which rays end (None: the scene's)."""
+    opaque_background: bool | None = None
+    """The last interval of a ray hides all behind it (None: where the scene is unbounded and photos have no alpha)."""
+    depth_guided: float = 0.0
+    """Share of the first level's intervals that are drawn around the depth of the photo, where it is known."""
+    depth_guided_spread: float = 0.0498
+    """Standard deviation of these draws, scene units."""
+
+    layers: int = 1
+    """Hidden layers of the network that gives density."""
+    width: int = 64
+    """Their width."""
+    proposal_layers: int = 1
+    """Hidden layers of the proposal network, which all proposal levels share."""
+    proposal_width: int = 16
+    """Their width."""
+    bottleneck: int = 16
+    """Numbers that are handed on to the layers that colour."""
+    view_layers: int = 2
+    """Layers that colour, from these numbers, the view direction and the camera's code."""
+    view_width: int = 64
+    """Their width."""
+    view_octaves: int = 4
+    """Octaves of the encoding of view directions (0: colours look the same from everywhere)."""
+
+    octaves: int = 16
+    """Octaves of the integrated encoding ("mlp")."""
+    solid: Literal["octahedron", "icosahedron"] = "octahedron"
+    """Solid whose corners are the directions along which Gaussians are encoded ("mlp")."""
+    subdivisions: int = 1
+    """Into how many parts its edges are cut; the octahedron in 1 has the three axes ("mlp")."""
+
+    levels: int = 8
+    """Levels of the hash grid ("grid", as all that follows)."""
+    features: int = 4
+    """Numbers per entry of the hash grid."""
+    log2_entries: int = 17
+    """Largest number of entries of a level, as a power of two."""
+    base_resolution: int = 16
+    """Vertices of the coarsest level along the scene's box."""
+    finest_resolution: int = 512
+    """Vertices of the finest level."""
+    proposal_levels: int = 5
+    """Levels of the hash grid of the proposals."""
+    proposal_features: int = 2
+    """Numbers per entry of it."""
+    proposal_log2_entries: int = 16
+    """Largest number of entries of a level of it."""
+    proposal_resolution: int = 128
+    """Vertices of its finest level."""
+    least_weight: float = 1e-4
+    """Final samples that send less light than this are not coloured."""
+
+    charbonnier: float = 0.001
+    """The eps of the colour loss sqrt(error^2 + eps^2)."""
+    charbonnier_squared: bool = True
+    """Whether eps is squared; the published code of depth-supervised Mip-NeRF leaves the square out."""
+    proposal_weight: float = 1.0
+    """Weight of the loss that makes proposals cover what the final level sees, summed over the proposal levels."""
+    distortion_weight: float = 0.01
+    """Weight of the distortion loss, in normalised depth."""
+    density_noise: float = 0.0
+    """Standard deviation of noise on densities before their activation, in training."""
+    normals: bool = False
+    """Also give normals of the density where the renderer is asked."""
+    orientation_weight: float = 0.0
+    """Weight of the loss on visible normals that look away from the camera (Ref-NeRF); needs "mlp"."""
+
+    depth: DepthLoss = dataclasses.field(default_factory=DepthLoss)
+    """Depth supervision."""
+    proposal_depth_weight: float = 0.1
+    """Share of the depth loss that each proposal level gets as well, so that samples soon reach the surface."""
+
+    codes: int = 0
+    """Numbers of the code that is learnt for each camera (0: none)."""
+    code_choice: Literal["zero", "mean", "nearest"] = "mean"
+    """What is drawn with: no code, the mean of all, or that of the nearest training camera."""
+    code_weight: float = 1e-4
+    """Weight of the mean square of the codes."""
+
+    lr: float = 0.01
+    """Learning rate at first."""
+    final_lr: float = 0.0005
+    """Learning rate at the end; it falls evenly in its logarithm."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises to what it should be."""
+    warmup_share: float = 0.01
+    """With what share of it it begins."""
+    beta2: float = 0.99
+    """How slowly Adam's second moment changes."""
+    adam_eps: float = 1e-15
+    """Adam's eps."""
+    clip_norm: float | None = None
+    """Largest norm of a step's gradient, of each network by itself (None: any)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers of which no field can be made."""
+        self._check_ranges()
+        if not self.proposal_samples or min(*self.proposal_samples, self.samples) < 2:
+            raise ValueError(
+                f"there must be a proposal level, and every level needs two intervals: {self.proposal_samples} "
+                f"and {self.samples}"
+            )
+        if min(self.finest_resolution, self.proposal_resolution) < self.base_resolution:
+            raise ValueError(f"a finest resolution is below base_resolution {self.base_resolution}")
+        near, far = self.near_plane, self.far_plane
+        if near is not None and far is not None and near >= far:
+            raise ValueError(f"near_plane {near} is not in front of far_plane {far}")
+        if self.depth_guided and not self.depth.needs_depth:
+            raise ValueError("depth_guided needs photos with depth, which depth_loss asks for")
+        if self.orientation_weight and self.field == "grid":
+            raise ValueError("orientation_weight needs second derivatives, which only field mlp has")
+
+    def _check_ranges(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
+        for name in ("depth_guided", "warmup_share", "dilation_share", "least_weight", "beta2"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in {least}..{most}, not {getattr(self, name)}")
+
+
+_POSITIVE = (
+    "training_steps", "rays", "width", "proposal_width", "bottleneck", "view_layers", "view_width", "subdivisions",
+    "proposal_interval", "charbonnier", "lr", "final_lr", "adam_eps", "clip_norm", "near_plane", "far_plane",
+    "depth_guided_spread", "layers", "proposal_layers",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
+    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "warmup_steps",
+    "view_octaves",
+)  # fmt: skip
+_RANGES = {
+    "octaves": (1, 30),
+    "levels": (1, 64),
+    "features": (1, 16),
+    "log2_entries": (4, 28),
+    "proposal_levels": (1, 64),
+    "proposal_features": (1, 16),
+    "proposal_log2_entries": (4, 28),
+    "base_resolution": (2, 1 << 16),
+    "finest_resolution": (2, 1 << 20),
+    "proposal_resolution": (2, 1 << 20),
+}
+
+_PAPER = MipNeRF360Config(
+    training_steps=250_000,
+    rays=16384,
+    field="mlp",
+    proposal_samples=(64, 64),
+    samples=32,
+    resampler="dilate",
+    proposal_interval=1,
+    proposal_warmup=0,
+    layers=8,
+    width=256,
+    proposal_layers=4,
+    proposal_width=256,
+    bottleneck=256,
+    view_layers=1,
+    view_width=128,
+    least_weight=0.0,
+    lr=2e-3,
+    final_lr=2e-5,
+    warmup_steps=512,
+    beta2=0.999,
+    adam_eps=1e-6,
+    clip_norm=1e-3,
+)
+
+
+def _changed(config: MipNeRF360Config, **options: object) -> MipNeRF360Config:
+    return MipNeRF360Config(**{**vars(config), **options})
+
+
+_SWB = _changed(
+    _PAPER,
+    rays=8192,
+    resampler="blur",
+    anneal_slope=0.0,
+    spacing="linear",
+    opaque_background=False,
+    adam_eps=1e-8,
+)
+
+PRESETS = {
+    "cpu": MipNeRF360Config(),
+    "paper": _PAPER,
+    "paper-360": _changed(
+        _PAPER,
+        width=1024,
+        octaves=12,
+        solid="icosahedron",
+        subdivisions=2,
+        spacing="disparity",
+        near_plane=0.2,
+        far_plane=1e6,
+        opaque_background=True,
+    ),
+    "swb-lego": _changed(
+        _SWB, training_steps=50_000, lr=3e-3, distortion_weight=0.0, depth=DepthLoss(depth_loss="swb")
+    ),
+    "swb-room": _changed(
+        _SWB,
+        training_steps=150_000,
+        distortion_weight=1e-4,
+        codes=4,
+        view_octaves=0,
+        depth=DepthLoss(depth_loss="swb", depth_beta=2.0),
+    ),
+}

@@ -1,0 +1,494 @@
+"""mip-NeRF 360 (Barron et al., CVPR 2022), and Mip-NeRF with proposal networks: a field that small networks tell
+where to look.
+
+One proposal network, which knows density only, is asked at every proposal level; each level is drawn from what the one
+before has seen, and the last is coloured by the large field. Proposals learn to cover what the final level sees, not
+from colours. Unbounded space is contracted, and rays are divided evenly in inverse depth; each photo may have a
+code, from which the field knows its exposure.
+
+Space is in core coordinates: the scene's box is [-1, 1]^3, and lengths and densities are in units of half its side.
+Depths t stay in scene units. B rays, K intervals of a level.
+"""
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lumigraph.configs.mipnerf360 import MipNeRF360Config
+from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
+from lumigraph.fields.hashgrid import GridLayout
+from lumigraph.fields.optimisers import TableAdam
+from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncoder, GridEncoder, RadianceField
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.depth_losses import depth_terms
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.volume.histogram import (
+    blurred,
+    distortion,
+    drawn_from,
+    interlevel_loss,
+    jittered,
+    median_depth,
+    stratified,
+    visible_weights,
+)
+from lumigraph.rendering.volume.proposals import (
+    Histogram,
+    depth_of,
+    dilated,
+    intervals,
+    jitters,
+    schlick,
+)
+
+FIELD_CHUNK = 1 << 15
+_STREAM = 0x94D049BB133111EB
+"""An odd 64-bit constant that keeps apart what different seeds draw."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What all levels see of B rays: a histogram for each, the final one last; of the final level's samples, B K in a
+    row, what the trunk made of them, where they are, and normals where asked for."""
+
+    levels: list[Histogram]
+    hidden: Float[Tensor, "n W"]
+    normals: Float[Tensor, "n 3"] | None
+
+    @property
+    def final(self) -> Histogram:
+        return self.levels[-1]
+
+
+class MipNeRF360(Renderer):
+    """The teacher: rays -> proposals -> final samples -> composited colours."""
+
+    centre: Float[Tensor, "3"]
+
+    def __init__(
+        self, config: MipNeRF360Config, bounds: Bounds, background: Background, cameras: Cameras
+    ) -> None:
+        """`cameras`: those trained on, each of which gets a code where the config asks for them."""
+        super().__init__()
+        self.config = config
+        self.background = background
+        self.unbounded = bounds.unbounded
+        self.half_side = float(bounds.half_extent.max())
+        self.register_buffer("centre", bounds.centre.clone(), persistent=False)
+        self.disparity = bounds.unbounded if config.spacing is None else config.spacing == "disparity"
+        self.opaque_background = config.opaque_background
+        if self.opaque_background is None:
+            self.opaque_background = bounds.unbounded and background == "opaque"
+        self.progress = 0.0
+        self.codes = CameraCodes(cameras, config.codes, config.code_choice) if config.codes else None
+        self.proposal = DensityField(
+            self._encoder(proposal=True), config.proposal_layers, config.proposal_width
+        )
+        self.proposal.reset()
+        self.field = RadianceField(
+            self._encoder(proposal=False),
+            config.layers,
+            config.width,
+            bottleneck=config.bottleneck,
+            view_layers=config.view_layers,
+            view_width=config.view_width,
+            view_octaves=config.view_octaves,
+            codes=config.codes,
+        )
+        self.chunk = 1 << (14 if config.field == "grid" else 12)
+
+    @classmethod
+    def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
+        """The scene's bounds are the core box."""
+        return cls(config, info.bounds, info.background, info.cameras["train"])
+
+    def _encoder(self, proposal: bool) -> nn.Module:
+        config = self.config
+        if config.field == "mlp":
+            return GaussianEncoder(self.unbounded, config.solid, config.subdivisions, config.octaves)
+        layout = (
+            (config.proposal_levels, config.proposal_features, config.proposal_log2_entries)
+            if proposal
+            else (config.levels, config.features, config.log2_entries)
+        )
+        finest = config.proposal_resolution if proposal else config.finest_resolution
+        return GridEncoder(self.unbounded, GridLayout(*layout, config.base_resolution, finest))
+
+    # ------------------------------------------------------------------ the field
+
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Density per unit of scene length, at points in scene units."""
+        core = (points - self.centre) / self.half_side
+        parts = [self.field.density_of(self.field.hidden(part, None)) for part in core.split(FIELD_CHUNK)]
+        return torch.cat(parts) / self.half_side
+
+    def query(
+        self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        """Density per unit of scene length and colour, at points in scene units seen along unit vectors. The nearest
+        camera to a point is that to the point itself."""
+        hidden = self.field.hidden((points - self.centre) / self.half_side, None)
+        codes = None if self.codes is None else self.codes.shown(points)
+        rgb = self.field.colours(self.field.bottleneck(hidden), self.field.rays_part(view_directions, codes))
+        return self.field.density_of(hidden) / self.half_side, rgb.clamp(0, 1)
+
+    # ------------------------------------------------------------------ along rays
+
+    def _cones(self, rays: Rays) -> Cones:
+        return Cones(
+            origins=(rays.origins - self.centre) / self.half_side,
+            directions=rays.directions / self.half_side,
+            radii=rays.radii / self.half_side,
+        )
+
+    def _span(self, rays: Rays, cones: Cones) -> tuple[Tensor, Tensor]:
+        """Near and far of each ray. A grid knows nothing outside the box of a bounded scene, so rays end with it; those
+        that miss it have no length."""
+        config = self.config
+        near = rays.near if config.near_plane is None else torch.full_like(rays.near, config.near_plane)
+        far = rays.far if config.far_plane is None else torch.full_like(rays.far, config.far_plane)
+        if self.disparity:  # the inverse of 0 is no depth
+            near = near.clamp(min=1e-4 * self.half_side)
+        far = torch.maximum(near, far)
+        if config.field == "mlp" or self.unbounded:
+            return near, far
+        tiny = torch.finfo(near.dtype).tiny ** 0.5
+        inverse = 1 / torch.where(cones.directions.abs() < tiny, tiny, cones.directions)
+        one, other = (-1 - cones.origins) * inverse, (1 - cones.origins) * inverse
+        near = torch.maximum(near, torch.minimum(one, other).amax(1))
+        far = torch.minimum(far, torch.maximum(one, other).amin(1))
+        missed = far <= near
+        return torch.where(missed, rays.near, near), torch.where(missed, rays.near, far)
+
+    def _first_edges(
+        self,
+        count: int,
+        near: Tensor,
+        far: Tensor,
+        depth: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Float[Tensor, "B K1"]:
+        """The first level, as normalised depths: evenly over all of the ray; in training some of them around the
+        photo's depth, where that is wanted and known."""
+        whole = torch.tensor([0.0, 1.0], device=near.device).expand(len(near), 2)
+        if self.config.resampler == "dilate":
+            uniform = jitters(len(near), count, generator, near.device)
+            s = intervals(whole, torch.ones_like(whole[:, :1]), uniform)
+        else:
+            s = torch.linspace(0, 1, count + 1, device=near.device).expand(len(near), count + 1)
+            if generator is not None:
+                s = jittered(s, torch.rand(s.shape, generator=generator, device=near.device))
+        guided = round(self.config.depth_guided * count)
+        if guided and depth is not None and generator is not None:
+            s = self._guided(s, guided, near, far, depth, generator)
+        return s
+
+    def _guided(
+        self, s: Tensor, guided: int, near: Tensor, far: Tensor, depth: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Replaces `guided` of the edges of rays with known depth, evenly chosen between the ends, by draws around
+        it."""
+        noise = torch.randn(len(s), guided, generator=generator, device=s.device)
+        t = depth[:, None] + self.config.depth_guided_spread * noise
+        ends = near[:, None], far[:, None]
+        t = t.clamp(*ends)
+        if self.disparity:
+            around = (1 / ends[0] - 1 / t) / (1 / ends[0] - 1 / ends[1])
+        else:
+            around = (t - ends[0]) / (ends[1] - ends[0])
+        kept = torch.linspace(0, s.shape[1] - 1, s.shape[1] - guided, device=s.device).round().long()
+        replaced = torch.cat([s[:, kept], around.clamp(0, 1)], 1).sort(1).values
+        usable = torch.isfinite(depth) & (far > near)
+        return torch.where(usable[:, None], replaced, s)
+
+    def _next_edges(
+        self,
+        s: Tensor,
+        weights: Tensor,
+        count: int,
+        drawn: int,
+        exponent: float,
+        generator: torch.Generator | None,
+    ) -> Float[Tensor, "B K1"]:
+        """The edges of the next level, drawn from what this one sees; `drawn` is the product of the numbers of
+        intervals of all levels so far."""
+        config = self.config
+        if config.resampler == "dilate":
+            s, weights = dilated(s, weights, config.dilation + config.dilation_share / drawn)
+            s, weights = s[:, 1:-1].contiguous(), weights[:, 1:-1]
+            return intervals(s, weights**exponent, jitters(len(s), count, generator, s.device))
+        softened = blurred(weights.detach() ** exponent, config.blur_padding)
+        return drawn_from(s, softened, stratified(len(s), count + 1, generator, s.device)).sort(1).values
+
+    def _see(
+        self,
+        rays: Rays,
+        *,
+        generator: torch.Generator | None = None,
+        exponent: float = 1.0,
+        proposals_learn: bool = False,
+        depth: Tensor | None = None,
+        normals: bool = False,
+    ) -> _Seen:
+        """All levels along flat rays. With a generator samples are jittered, and densities may be noisy."""
+        cones = self._cones(rays)
+        near, far = self._span(rays, cones)
+        speed = cones.directions.norm(dim=1, keepdim=True)
+        counts = (*self.config.proposal_samples, self.config.samples)
+        s = self._first_edges(counts[0], near, far, depth, generator)
+        levels: list[Histogram] = []
+        drawn = 1
+        for level, count in enumerate(counts):
+            if level:
+                drawn *= counts[level - 1]
+                before = levels[-1]
+                s = self._next_edges(before.s, before.weights, count, drawn, exponent, generator)
+            edges = depth_of(s, near, far, self.disparity)
+            last = level == len(counts) - 1
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (last or proposals_learn)):
+                network = self.field if last else self.proposal
+                hidden, density, slope = self._density(network, cones, edges, generator, last and normals)
+                lengths = (edges[:, 1:] - edges[:, :-1]) * speed
+                weights = visible_weights(density.reshape(lengths.shape), lengths)
+                if self.opaque_background:
+                    rest = (1 - weights[:, :-1].sum(1, keepdim=True)).clamp(min=0)
+                    weights = torch.cat([weights[:, :-1], rest], 1)
+            levels.append(Histogram(edges, s, weights))
+        return _Seen(levels, hidden, slope)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def _density(
+        self,
+        network: DensityField,
+        cones: Cones,
+        edges: Tensor,
+        generator: torch.Generator | None,
+        normals: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the trunk makes of each interval, its density, and the unit normals of the density."""
+        points, covariances = network.encoder.along(cones, edges)
+        noise: Tensor | float = 0.0
+        if generator is not None and self.config.density_noise:
+            noise = self.config.density_noise * torch.randn(
+                len(points), generator=generator, device=points.device
+            )
+        if not normals:
+            hidden = network.hidden(points, covariances)
+            return hidden, network.density_of(hidden, noise), None
+        learning = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            hidden = network.hidden(points, covariances)
+            density = network.density_of(hidden, noise)
+            (slope,) = torch.autograd.grad(density.sum(), [points], create_graph=learning)
+        slope = -torch.nn.functional.normalize(slope, dim=1, eps=1e-6)
+        return (hidden, density, slope) if learning else (hidden.detach(), density.detach(), slope)
+
+    def _shade(
+        self, weights: Float[Tensor, "B K"], hidden: Tensor, view_directions: Tensor, codes: Tensor | None
+    ) -> Float[Tensor, "B 3"]:
+        """Premultiplied colours of rays. Samples that send hardly any light are left out."""
+        common = self.field.rays_part(view_directions, codes)
+        shown = weights.detach().flatten() > self.config.least_weight
+        if self.config.least_weight == 0:
+            shown = torch.ones_like(shown)
+        place = torch.nonzero(shown)[:, 0]
+        ray = place // weights.shape[1]
+        bottleneck = self.field.bottleneck(hidden.index_select(0, place))
+        rgb = self.field.colours(bottleneck, None if common is None else common.index_select(0, ray))
+        light = weights.flatten().index_select(0, place)[:, None] * rgb
+        return torch.zeros_like(view_directions).index_add(0, ray, light)
+
+    @torch.no_grad()
+    def render(self, rays: Rays) -> Rendering:
+        flat = rays.flatten()
+        seen = self._see(flat, normals=self.config.normals)
+        weights, edges = seen.final.weights, seen.final.edges
+        codes = None if self.codes is None else self.codes.shown(flat.origins)
+        rgb = self._shade(weights, seen.hidden, flat.view_directions, codes)
+        opacity = weights.sum(1).clamp(max=1)
+        rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
+        reach = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1)
+        # Where there is nothing to see, depth is that of the far plane.
+        depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3), flat.far)
+        extras = {"raw_depth": reach, "median_depth": median_depth(edges, weights)}
+        if seen.normals is not None:
+            per_ray = (weights[..., None] * seen.normals.reshape(*weights.shape, 3)).sum(1)
+            extras["normals"] = torch.nn.functional.normalize(per_ray, dim=1, eps=1e-6)
+        return Rendering(rgb=rgb, depth=depth, opacity=opacity, extras=extras).reshape(*rays.shape)
+
+    # ------------------------------------------------------------------ codes of cameras
+
+    def choose_codes(self, choice: CodeChoice) -> None:
+        if self.codes is None:
+            super().choose_codes(choice)
+        else:
+            self.codes.choice = choice
+
+    def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> AbstractContextManager[None]:
+        if self.codes is None:
+            return super().fitted_to(rays, rgba)
+        # Only the layers that colour know of codes: what is seen along the rays stays.
+        with torch.no_grad():
+            parts = [self._see(part) for part in rays.split(self.chunk)]
+        weights = torch.cat([part.final.weights for part in parts])
+        hidden = torch.cat([part.hidden for part in parts])
+        shown = background_rgb(self.background, weights.device)
+        target, opacity = over(rgba[:, :3], rgba[:, 3], shown), weights.sum(1)
+        codes, origins, directions = self.codes, rays.origins, rays.view_directions
+
+        def error() -> Tensor:
+            rgb = self._shade(weights, hidden, directions, codes.shown(origins))
+            return (over(rgb, opacity, shown) - target).square().mean()
+
+        return codes.fitted(error, self.config.code_weight)
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def rays_per_step(self) -> int:
+        return self.config.rays
+
+    def begin_step(self, step: int, progress: float, seed: int) -> None:
+        self.progress = progress
+
+    def _trust(self) -> float:
+        """The exponent on proposals' weights at this point of training."""
+        return schlick(self.progress, self.config.anneal_slope) if self.config.anneal_slope else 1.0
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        """Charbonnier loss of the colours, the proposals' loss, distortion, and what else has a weight."""
+        config, rays = self.config, batch.rays
+        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        seen = self._see(
+            rays,
+            generator=generator,
+            exponent=self._trust(),
+            proposals_learn=step < config.proposal_warmup or step % config.proposal_interval == 0,
+            depth=batch.depth,
+            normals=config.orientation_weight > 0,
+        )
+        final = seen.final
+        codes = self._learnt_codes(rays)
+        rgb = self._shade(final.weights, seen.hidden, rays.view_directions, codes)
+        target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
+        error = (over(rgb, final.weights.sum(1), background) - target).square()
+        terms = {"rgb": charbonnier(error, config.charbonnier, config.charbonnier_squared)}
+        proposals = [
+            interlevel_loss(final.s, final.weights, level.s, level.weights).mean()
+            for level in seen.levels[:-1]
+        ]
+        terms["proposals"] = config.proposal_weight * torch.stack(proposals).sum()
+        terms |= self._depth_terms(seen.levels, batch)
+        if config.distortion_weight:
+            terms["distortion"] = config.distortion_weight * distortion(final.weights, final.s).mean()
+        if codes is not None:
+            terms["codes"] = config.code_weight * codes.square().mean()
+        if seen.normals is not None:
+            terms["orientation"] = config.orientation_weight * self._orientation(rays, final, seen.normals)
+        return Losses(terms=terms, squared_error=error.detach().mean(1))
+
+    def _depth_terms(self, levels: list[Histogram], batch: Batch) -> dict[str, Tensor]:
+        """What the known depths of a batch say of the final level's weights, and a share of what they say of those of
+        the proposal levels."""
+        config = self.config
+        sky = batch.rgba[:, 3] == 0 if config.depth.depth_sky_weight else None
+        if sky is None and not (config.depth.needs_depth and batch.depth is not None):
+            return {}
+        depth = torch.full_like(batch.rays.far, torch.nan) if batch.depth is None else batch.depth
+        terms: dict[str, Tensor] = {}
+        shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
+        for level, share in zip(levels, shares, strict=True):
+            if share:
+                found = depth_terms(
+                    config.depth,
+                    level.edges,
+                    level.weights,
+                    depth,
+                    sigma=batch.depth_sigma,
+                    progress=self.progress,
+                    sky=sky,
+                )
+                terms = {name: terms.get(name, 0) + share * value for name, value in found.items()}
+        return terms
+
+    def _learnt_codes(self, rays: Rays) -> Tensor | None:
+        if self.codes is None:
+            return None
+        unknown = torch.full(rays.shape, -1, device=rays.device)
+        return self.codes.learnt(unknown if rays.camera_ids is None else rays.camera_ids)
+
+    def _orientation(self, rays: Rays, final: Histogram, normals: Tensor) -> Tensor:
+        """Visible normals that look away from the camera: sum_i w_i max(0, n_i . d)^2 (Ref-NeRF, equation 11)."""
+        away = (normals.reshape(*final.weights.shape, 3) * rays.view_directions[:, None]).sum(-1)
+        return (final.weights.detach() * away.clamp(min=0).square()).sum(1).mean()
+
+    def optimisers(self) -> list[ParameterGroup]:
+        config = self.config
+        settings = {"lr": config.lr, "betas": (0.9, config.beta2), "eps": config.adam_eps}
+        settings["clip_norm"] = config.clip_norm
+        groups = []
+        for name, network in (("proposal", self.proposal), ("field", self.field)):
+            if isinstance(network.encoder, GridEncoder):
+                groups.append(ParameterGroup(f"{name} grid", [network.encoder.grid.table], **settings))
+            layers = [p for key, p in network.named_parameters() if not key.startswith("encoder.")]
+            groups.append(ParameterGroup(name, layers, **settings))
+        if self.codes is not None:
+            groups.append(ParameterGroup("codes", [self.codes.table], **settings))
+        return groups
+
+    def make_optimiser(self) -> torch.optim.Optimizer:
+        if self.config.field == "mlp":
+            return super().make_optimiser()
+        return TableAdam(
+            [{**group.settings(), "table": group.name.endswith("grid")} for group in self.optimisers()]
+        )
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """Falls evenly in its logarithm, after a warm-up along a quarter of a sine."""
+        config = self.config
+        falling = (config.final_lr / config.lr) ** progress
+        if step >= config.warmup_steps:
+            return falling
+        rising = math.sin(0.5 * math.pi * step / config.warmup_steps)
+        return falling * (config.warmup_share + (1 - config.warmup_share) * rising)
+
+    def memory_estimate(self, rays: int) -> int:
+        """Weights, gradients and moments; what each sample of each level keeps for the way back."""
+        config = self.config
+        encoded = self.field.encoder.width
+        final = 3 * encoded + (config.layers + 2) * config.width + 2 * config.view_layers * config.view_width
+        proposed = 3 * self.proposal.encoder.width + (config.proposal_layers + 1) * config.proposal_width
+        numbers = config.samples * (final + 60) + sum(config.proposal_samples) * (proposed + 60)
+        return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 4) * numbers
+
+    def warm_up(self, batch: Batch, seed: int) -> None:
+        """Also compiles the kernel of the optimiser."""
+        super().warm_up(batch, seed)
+        if self.config.field == "grid":
+            for features in {self.config.features, self.config.proposal_features}:
+                rows = nn.Parameter(torch.zeros(8, features, device=self.device))
+                rows.grad = torch.ones_like(rows)
+                TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
+
+    def recover(self, seed: int) -> bool:
+        """Starts over with other random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.proposal.reset()
+            self.field.reset()
+        if self.codes is not None:
+            nn.init.zeros_(self.codes.table)
+        return True
+
+
+def charbonnier(squared_error: Tensor, eps: float, squared: bool) -> Tensor:
+    """Mean of sqrt(error^2 + eps^2) (Charbonnier et al. 1994); with `squared` False eps itself is under the root."""
+    return torch.sqrt(squared_error + (eps**2 if squared else eps)).mean()
