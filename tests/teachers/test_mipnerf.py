@@ -361,3 +361,18 @@ def test_recovery_starts_over() -> None:
     assert renderer.recover(7)
     assert not torch.equal(before, renderer.field.grid.table)  # pyright: ignore
     assert math.isfinite(float(renderer.losses(a_batch(), 0, 0).terms["rgb"]))
+
+
+def test_empty_rays_are_left_out_and_no_others() -> None:
+    """What the fine level shows does not depend on which other rays there are, and learns as if all were looked at."""
+    renderer, rays = made(GRID), some_rays(40)
+    sampled = renderer._sampled(rays)
+    edges = renderer._trace(rays, None)[1].edges
+    there = torch.arange(40) % 3 == 0
+    whole, some = renderer._look(sampled, edges, None), renderer._look_where(there, sampled, edges, None)
+    torch.testing.assert_close(some.rgb[there], whole.rgb[there])
+    torch.testing.assert_close(some.weights[there], whole.weights[there])
+    assert not some.opacity[~there].any()
+    none = renderer._look_where(torch.zeros(40, dtype=torch.bool), sampled, edges, None)
+    (none.rgb.sum() + none.opacity.sum()).backward()
+    assert not none.opacity.any()

@@ -142,7 +142,8 @@ class GaussianGrid(ConeField):
     def _encoded(self, where: Gaussians) -> Float[Tensor, "n width"]:
         points, sizes = self._in_unit_cube(where.means.flatten(0, 1), where.sizes.flatten())
         kept = self.level_weights(sizes)
-        features = self.grid(points.contiguous()).view(len(points), self.grid.layout.levels, -1)
+        layout = self.grid.layout
+        features = self.grid(points.contiguous()).view(len(points), layout.levels, layout.features)
         return torch.cat([(features * kept[..., None]).flatten(1), kept], 1)
 
     def level_weights(self, sizes: Float[Tensor, " n"]) -> Float[Tensor, "n L"]:

@@ -46,6 +46,8 @@ from lumigraph.rendering.volume.histogram import (
 
 _EMPTY = 1e-3
 """Rays of less opacity show nothing that could have a depth."""
+_UNSEEN = 1e-4
+"""Rays on which the coarse intervals of a grid have seen less opacity are taken to be empty."""
 _FIELD_CHUNK = 1 << 16
 """Gaussians that go through the field together in rendering."""
 _KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 19}
@@ -233,7 +235,21 @@ class MipNeRF(Renderer):
                 weights = self._weights(self._coarse_density(sampled, edges, noise), sampled, edges)
         uniform = draws.fine if draws else stratified(len(edges), config.fine_samples + 1, None, edges.device)
         drawn = drawn_from(edges, blurred(weights.detach(), config.resample_padding), uniform)
-        return coarse, self._look(sampled, drawn, None if draws is None else draws.fine_noise)
+        noise = None if draws is None else draws.fine_noise
+        if self.on_grid and coarse is None:
+            return None, self._look_where(weights.sum(1) > _UNSEEN, sampled, drawn, noise)
+        return coarse, self._look(sampled, drawn, noise)
+
+    def _look_where(self, there: Tensor, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
+        """`_look`, at those rays alone on which there is something [B]; most of a picture is often empty."""
+        chosen = there.nonzero()[:, 0]
+        some = _Sampled(**{name: values[chosen] for name, values in vars(rays).items()})
+        seen = self._look(some, edges[chosen], None if noise is None else noise[chosen])
+
+        def spread(values: Tensor) -> Tensor:
+            return values.new_zeros(len(there), *values.shape[1:]).index_copy(0, chosen, values)
+
+        return _Seen(edges, spread(seen.weights), spread(seen.rgb), spread(seen.opacity))
 
     def _gaussians(self, rays: _Sampled, edges: Tensor) -> Gaussians:
         moments = (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
