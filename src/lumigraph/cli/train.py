@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Arguments:
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
     options: FlatOptions[TrainOptions]
 
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
+        facing=arguments.facing,
     )
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)

@@ -8,7 +8,8 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
-from lumigraph.scenes.formats import blender, transforms
+from lumigraph.scenes.facing import FacingOptions
+from lumigraph.scenes.formats import blender, llff, transforms
 from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions
 
@@ -22,16 +23,18 @@ def load_scene(
     downscale: int = 1,
     splits: SplitOptions | None = None,
     background: Background | None = None,
+    facing: FacingOptions | None = None,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
     Args:
-        source: a folder with `transforms_train.json` (Blender) or `transforms.json` (instant-ngp, nerfstudio), or
-            that file itself, or `builtin:NAME` for a scene made of formulas.
+        source: a folder with `transforms_train.json` (Blender), `transforms.json` (instant-ngp, nerfstudio) or
+            `poses_bounds.npy` (LLFF), or that file itself, or `builtin:NAME` for a scene made of formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
             every image is looked at for transparency, instead of a few.
+        facing: how the cameras of a capture in LLFF's format stand; by default as they tell.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
@@ -39,7 +42,7 @@ def load_scene(
     """
     if background == "opaque":
         raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
-    scene = _read(source, downscale, splits or SplitOptions(), background)
+    scene = _read(source, downscale, splits or SplitOptions(), background, facing or FacingOptions())
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
@@ -50,9 +53,14 @@ def load_scene(
 
 
 def _read(
-    source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
+    source: str | os.PathLike[str],
+    downscale: int,
+    splits: SplitOptions,
+    background: Background | None,
+    facing: FacingOptions,
 ) -> Scene:
     splits.check()
+    facing.check()
     name = os.fspath(source)
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
@@ -63,9 +71,12 @@ def _read(
                 where=name,
                 todo="Leave --split out",
             )
-
+        facing.refuse(name)
         return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
     folder = _folder(Path(name))
+    if llff.is_llff(folder) and not (blender.is_blender(folder) or transforms.is_transforms(folder)):
+        return llff.read(folder, downscale, splits, background, facing)
+    facing.refuse(name)
     if blender.is_blender(folder):
         return blender.read(folder, downscale, splits, background)
     if transforms.is_transforms(folder):
@@ -83,7 +94,7 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _read(source, downscale or info.downscale, info.splits, background)
+    scene = _read(source, downscale or info.downscale, info.splits, background, info.facing)
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 
@@ -104,7 +115,8 @@ def _with_refined_cameras(scene: Scene, info: SceneInfo) -> Scene:
 
 def _folder(path: Path) -> Path:
     with io_errors(path):
-        if path.is_file() and path.name.startswith("transforms") and path.suffix == ".json":
+        described = (path.name.startswith("transforms") and path.suffix == ".json") or path.name == llff.NAME
+        if path.is_file() and described:
             path = path.parent
         if not path.exists():
             raise LumigraphError(
@@ -128,10 +140,12 @@ def _unknown(folder: Path) -> LumigraphError:
         return LumigraphError(
             "there are images but no camera poses",
             where=folder,
-            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it",
+            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it, or LLFF's "
+            "poses_bounds.npy",
         )
     return LumigraphError(
         "this folder is not a scene of a known format",
         where=folder,
-        todo="A scene has a transforms_train.json (Blender) or a transforms.json (instant-ngp, nerfstudio)",
+        todo="A scene has a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio) or a "
+        "poses_bounds.npy (LLFF)",
     )
