@@ -417,7 +417,7 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_P
 
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        return _load_array(path, max_pixels)
+        return read_matrix(path, np.float32, most=max_pixels)
     with _open_image(path, max_pixels) as image:
         if image.mode == "P":
             image = image.convert("RGB")
@@ -425,19 +425,38 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_P
         return np.array(values[..., 0] if values.ndim == 3 else values, dtype=np.float32)
 
 
-def _load_array(path: Path, max_pixels: int) -> "numpy.ndarray":
+def _mapped(path: Path) -> Any:
+    """What a `.npy` file holds. Mapped, so that a header that claims a huge shape is checked against its size."""
     import numpy as np
 
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # numpy's words differ by version, and tell to load pickles
+        raise ValueError("it is not a whole .npy file of numbers") from error
+
+
+def read_matrix(
+    path: str | os.PathLike[str], dtype: Any = float, *, most: int = MAX_IMAGE_PIXELS
+) -> "numpy.ndarray":
+    """Reads a `.npy` file of numbers in rows and columns, as `dtype` [rows, columns]; never unpickles.
+
+    Raises:
+        LumigraphError: the file is missing, damaged, not two-dimensional, or has more than `most` numbers.
+    """
+    import numpy as np
+
+    path = Path(path)
     with io_errors(path):
         try:
-            # Mapped, so that a header that claims a huge shape is checked against the file's size first.
-            values = np.load(path, mmap_mode="r")
+            values = _mapped(path)
             if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
                 raise ValueError("it holds no numbers")
             values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-            if values.ndim != 2 or not 0 < values.size <= max_pixels:
-                raise ValueError(f"its shape is {values.shape}, height and width are needed")
-            return np.array(values, dtype=np.float32)
+            if values.ndim != 2 or not 0 < values.size <= most:
+                raise ValueError(f"its shape is {values.shape}, rows and columns are needed")
+            return np.array(values, dtype=dtype)
         except OSError:
             raise
         except Exception as error:

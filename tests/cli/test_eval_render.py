@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 
 from lumigraph.cli import main as cli
+from lumigraph.cli.render import path_cameras
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.mipnerf import MipNeRFConfig
 from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.files import read_json, write_json
+from lumigraph.geometry.trajectories import llff_spiral
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.scenes.scene import SceneInfo
 from lumigraph.scenes.splits import SplitOptions
 from lumigraph.training.runs import Run
 
@@ -161,6 +164,31 @@ def test_render_needs_no_images(run: Path, tmp_path: Path, capsys) -> None:
     assert "exists already" in capsys.readouterr().err
     assert cli.main([*again, "--overwrite"]) == 0
     assert not list(tmp_path.glob(".*tmp*"))
+
+
+def test_every_path_can_be_rendered(run: Path, tmp_path: Path, capsys) -> None:
+    """On an inward scene, and on the same cameras told to face forward."""
+    data = read_json(run / "scene.json")
+    forward = {
+        "camera_to_world": torch.eye(3, 4).tolist(),
+        "tangents": [0.5, 0.5],
+        "near": 1.0,
+    }
+    for name, there in (("inward", None), ("forward", forward)):
+        write_json(run / "scene.json", {**data, "forward": there})
+        for path in ("spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse", "train"):
+            out = tmp_path / f"{name}-{path}.gif"
+            code = cli.main(
+                ["render", str(run), "--path", path, "--frames", "2", "--out", str(out), "--size", "4x4"]
+            )
+            assert code == (2 if (name, path) == ("inward", "spiral-nerf_pl") else 0)
+    assert "is for forward-facing scenes" in capsys.readouterr().err
+    info = SceneInfo.from_json(data)
+    assert torch.equal(path_cameras(info, "train", None).positions, info.cameras["train"].positions)
+    assert len(path_cameras(info, "spiral-flat", None)) == 60
+    forward_info = SceneInfo.from_json({**data, "forward": forward})
+    flat = path_cameras(forward_info, "spiral", 8).camera_to_world
+    assert torch.equal(flat, llff_spiral(info.cameras["train"], 8).camera_to_world)
 
 
 @pytest.mark.parametrize("verb", ["eval", "render"])

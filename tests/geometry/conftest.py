@@ -63,3 +63,13 @@ def forward_facing() -> Cameras:
     eyes = torch.stack((x.flatten(), torch.zeros(9).double(), y.flatten()), -1)
     targets = eyes * 0.5 + torch.tensor([0.0, 10.0, 0.0])
     return build(look_at(eyes, targets, torch.tensor([0.0, 0.0, 1.0]).double()))
+
+
+@pytest.fixture
+def side_by_side() -> Cameras:
+    """Twelve cameras with nearly one viewing direction, in no simple frame."""
+    generator = torch.Generator().manual_seed(3)
+    random = torch.rand(12, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    eyes = torch.tensor([3.0, 1.0, -2.0]).double() + random[:, :3] * torch.tensor([1.0, 0.6, 0.2])
+    targets = torch.tensor([9.0, 2.0, 6.0]).double() + random[:, 3:]
+    return build(look_at(eyes, targets, torch.tensor([0.1, 1.0, 0.2]).double()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.ndc import ForwardFrame, require_ahead
+from lumigraph.geometry.ndc import ForwardFrame, is_ahead, require_ahead
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 
@@ -68,6 +68,13 @@ def test_neighbouring_rays_are_a_pixel_apart_on_the_near_plane() -> None:
     torch.testing.assert_close(ndc.radii[0], apart * 2 / 12**0.5)
 
 
+def test_lines_are_the_rays() -> None:
+    frame, rays = ForwardFrame(IDENTITY, (0.6, 0.4), 1.3), some_rays()
+    origins, directions = frame.lines(rays.origins, rays.directions)
+    assert torch.equal(origins, frame.rays(rays).origins)
+    assert torch.equal(directions, frame.rays(rays).directions)
+
+
 def test_infinity_is_the_far_bound() -> None:
     rays = some_rays(3)
     frame = ForwardFrame(IDENTITY, (0.6, 0.4), 1.0)
@@ -87,6 +94,7 @@ def test_cameras_that_look_back_are_refused() -> None:
     frame = ForwardFrame(torch.eye(3, 4), (0.5, 0.25), 1.0)
     ahead = make_rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
     require_ahead(frame, ahead)
+    assert is_ahead(frame, ahead)
     back = make_rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, -1.0]]))
     beyond = make_rays(torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[0.0, 0.0, 1.0]]))
     for rays in (back, beyond):

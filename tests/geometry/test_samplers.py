@@ -6,7 +6,7 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import opengl_to_opencv
-from lumigraph.geometry.fitting import fit_placement
+from lumigraph.geometry.fitting import average_pose, fit_placement
 from lumigraph.geometry.rotations import look_at
 from lumigraph.geometry.samplers import sample_box, sample_fitted, sample_mobile, sample_r2l
 
@@ -103,6 +103,37 @@ def test_box_samples_stay_in_the_grown_boxes(forward_facing):
     tilt = float(forward_facing.forwards[:, 0].abs().max())
     assert float(sampled.forwards[:, 0].abs().max()) <= 1.12 * tilt
     assert float(sampled.ups[:, 2].min()) > 0.9
+
+
+def test_box_samples_have_the_published_distribution(side_by_side):
+    """R2L and MobileR2L alike: in the frame of the average camera, positions and axes fill the captured boxes grown
+    by a tenth, each evenly and for itself; the image is upright by the mean of the captured upward axes."""
+    pose = average_pose(side_by_side)
+    sampled = sample_box(4000, 0, side_by_side).check()
+    assert torch.equal(sampled.focal, side_by_side.focal[:1].expand(4000, 2))
+
+    def boxes(cameras):
+        local = (cameras.positions.double() - pose[:, 3]) @ pose[:, :3]
+        return local, cameras.forwards.double() @ pose[:, :3]
+
+    captured, found = boxes(side_by_side), boxes(sampled)
+    low, high = captured[0].amin(0), captured[0].amax(0)
+    middle, half = (low + high) / 2, 0.55 * (high - low)
+    scaled = (found[0] - middle) / half
+    assert float(scaled.abs().max()) <= 1 + 1e-5
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(3).double(), atol=0.03, rtol=0)
+    torch.testing.assert_close(scaled.var(0), torch.full((3,), 1 / 3).double(), atol=0.02, rtol=0)
+    low, high = captured[1].amin(0), captured[1].amax(0)
+    middle, half = (low + high) / 2, 0.55 * (high - low)
+    for axis in (0, 1):  # drawn, then normalised: by at most this much
+        reach = (middle.abs() + half)[axis] / (middle - half)[2]
+        assert 0.9 * float(half[axis]) < float((found[1][:, axis] - middle[axis]).abs().max()) < float(reach)
+    joint = torch.cat([scaled, found[1][:, :2]], 1)
+    correlation = torch.corrcoef(joint.T) - torch.eye(5)
+    assert float(correlation.abs().max()) < 0.06
+    up = side_by_side.ups.double().mean(0)
+    assert float((sampled.rights.double() @ up).abs().max()) < 1e-5
+    assert float((sampled.ups.double() @ up).min()) > 0
 
 
 @pytest.mark.parametrize("sample", SAMPLERS)

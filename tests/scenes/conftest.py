@@ -76,3 +76,64 @@ def change() -> Callable[[Path, Callable[[dict[str, Any]], object]], None]:
 def save_image() -> Callable[[Path, np.ndarray], None]:
     """Saves an array as an image file, with the folders it needs."""
     return save
+
+
+def llff_row(pose: np.ndarray, near: float, far: float, size: tuple[int, int] = (24, 16)) -> np.ndarray:
+    """A row of `poses_bounds.npy` from an OpenGL pose [3, 4]; focal length 30."""
+    right, up, back, position = pose.T
+    column = np.array([size[1], size[0], 30.0])
+    return np.concatenate([np.stack([-up, right, back, position, column], 1).ravel(), [near, far]])
+
+
+def look(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """An OpenGL pose [3, 4]."""
+    back = (position - target) / np.linalg.norm(position - target)
+    right = np.cross(up, back) / np.linalg.norm(np.cross(up, back))
+    return np.stack([right, np.cross(back, right), back, position], 1)
+
+
+@pytest.fixture
+def llff_rows() -> np.ndarray:
+    """Nine cameras side by side, up along (0, -1, 0.2), that look nearly along (0.3, 0.1, 1)."""
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(9):
+        position = np.array([5.0, -3.0, 2.0]) + random.uniform(-1, 1, 3) * [4.0, 3.0, 0.5]
+        target = np.array([14.0, 0.0, 32.0]) + random.uniform(-1, 1, 3)
+        near = random.uniform(17.0, 19.0)
+        pose = look(position, target, np.array([0.0, -1.0, 0.2]))
+        rows.append(llff_row(pose, near, random.uniform(60.0, 80.0)))
+    return np.stack(rows)
+
+
+@pytest.fixture
+def inward_llff_rows() -> np.ndarray:
+    """Nine cameras around (1, 2, 3), above it, at distances of 4 to 5."""
+    random = np.random.default_rng(1)
+    focus, rows = np.array([1.0, 2.0, 3.0]), []
+    for angle in np.linspace(0.0, 2.0 * np.pi, 9, endpoint=False):
+        away = np.array([np.cos(angle), random.uniform(0.3, 0.6), np.sin(angle)])
+        position = focus + random.uniform(4.0, 5.0) * away / np.linalg.norm(away)
+        pose = look(position, focus + random.uniform(-0.1, 0.1, 3), np.array([0.0, 1.0, 0.0]))
+        rows.append(llff_row(pose, random.uniform(2.0, 3.0), random.uniform(9.0, 12.0)))
+    return np.stack(rows)
+
+
+def write_llff(folder: Path, rows: np.ndarray) -> Path:
+    for number in range(len(rows)):
+        save(folder / "images" / f"{number}.png", picture(number, 3, 24, 16))
+        save(folder / "images_2" / f"{number}.png", np.full((8, 12, 3), 20 * number, np.uint8))
+    np.save(folder / "poses_bounds.npy", rows)
+    return folder
+
+
+@pytest.fixture
+def llff_scene(tmp_path: Path, llff_rows: np.ndarray) -> Path:
+    """A forward-facing capture of nine photos of 24x16, and copies of half the size of one colour each."""
+    return write_llff(tmp_path / "llff", llff_rows)
+
+
+@pytest.fixture
+def inward_llff_scene(tmp_path: Path, inward_llff_rows: np.ndarray) -> Path:
+    """The same with cameras around an object."""
+    return write_llff(tmp_path / "llff", inward_llff_rows)

@@ -14,6 +14,7 @@ import pytest
 
 from lumigraph.cli.main import main
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.scene import Scene
 
@@ -154,6 +155,91 @@ def test_wrong_files(capture, name):
     assert message_of(capture) == MESSAGES[name]
 
 
+def rows(change: Callable[[np.ndarray], Any]) -> Callable[[Path], object]:
+    """Changes the numbers of `poses_bounds.npy`, in place or to what `change` gives."""
+
+    def apply(folder: Path) -> None:
+        values = np.load(folder / "poses_bounds.npy")
+        changed = change(values)
+        np.save(folder / "poses_bounds.npy", values if changed is None else changed)
+
+    return apply
+
+
+def cell(row: int, column: int, value: float) -> Callable[[Path], object]:
+    return rows(lambda values: values.__setitem__((row, column), value))
+
+
+LLFF: dict[str, Callable[[Path], object]] = {
+    "llff, 16 columns": rows(lambda values: values[:, :16]),
+    "llff, one row": rows(lambda values: values[0]),
+    "llff, no rows": rows(lambda values: values[:0]),
+    "llff, three dimensions": rows(lambda values: values[:, :15].reshape(-1, 3, 5)),
+    "llff, text": rows(lambda values: values.astype("U")),
+    "llff, complex": rows(lambda values: values.astype(complex)),
+    "llff, objects": rows(lambda values: values.astype(object)),
+    "llff, no array": lambda folder: (folder / "poses_bounds.npy").write_text("poses"),
+    "llff, empty file": lambda folder: (folder / "poses_bounds.npy").write_bytes(b""),
+    "llff, cut": lambda folder: cut(folder / "poses_bounds.npy"),
+    "llff, fewer rows": rows(lambda values: values[:8]),
+    "llff, fewer images": lambda folder: (folder / "images" / "3.png").unlink(),
+    "llff, one image": lambda folder: [
+        rows(lambda values: values[:1])(folder),
+        [(folder / "images" / f"{number}.png").unlink() for number in range(1, 9)],
+    ],
+    "llff, no images": lambda folder: [path.unlink() for path in (folder / "images").iterdir()],
+    "llff, no folder of images": lambda folder: [
+        (folder / name).rename(folder / f"photos{name}") for name in ("images", "images_2")
+    ],
+    "llff, reduced images only": lambda folder: (folder / "images").rename(folder / "photos"),
+    "llff, NaN in a pose": cell(3, 6, math.nan),
+    "llff, infinite position": cell(3, 8, math.inf),
+    "llff, NaN bound": cell(3, 16, math.nan),
+    "llff, singular pose": rows(lambda values: values.__setitem__((3, [0, 5, 10]), 0)),
+    "llff, mirrored pose": rows(lambda values: values.__setitem__((3, [0, 5, 10]), -values[3, [0, 5, 10]])),
+    "llff, sheared pose": rows(
+        lambda values: values.__setitem__((3, [0, 5, 10]), values[3, [0, 5, 10]] + values[3, [1, 6, 11]])
+    ),
+    "llff, zero near": cell(3, 15, 0.0),
+    "llff, negative near": cell(3, 15, -1.0),
+    "llff, reversed bounds": cell(3, 16, 1.0),
+    "llff, zero focal length": cell(3, 14, 0.0),
+    "llff, zero height": cell(3, 4, 0.0),
+    "llff, another shape": cell(3, 4, 24.0),
+    "llff, image is text": lambda folder: (folder / "images" / "3.png").write_text("not an image"),
+    "llff, image is cut": lambda folder: cut(folder / "images" / "3.png"),
+}
+
+
+@pytest.mark.parametrize("name", LLFF)
+def test_wrong_llff(llff_scene, name):
+    LLFF[name](llff_scene)
+    assert message_of(llff_scene) == MESSAGES[name]
+
+
+def test_llff_images_for_no_scale(llff_scene):
+    (llff_scene / "images").rename(llff_scene / "photos")
+    with pytest.raises(LumigraphError) as caught:
+        load_scene(llff_scene, downscale=3)
+    assert str(caught.value).replace(str(llff_scene), "SCENE") == MESSAGES["llff, no scale"]
+
+
+def test_llff_cameras_that_do_not_look_ahead(inward_llff_scene):
+    with pytest.raises(LumigraphError) as caught:
+        load_scene(inward_llff_scene, facing=FacingOptions(facing="forward"))
+    assert str(caught.value).replace(str(inward_llff_scene), "SCENE") == MESSAGES["llff, not ahead"]
+
+
+def test_llff_cameras_that_look_at_no_point(llff_scene):
+    values = np.load(llff_scene / "poses_bounds.npy")
+    matrices = values[:, :15].reshape(-1, 3, 5)
+    matrices[:, :, :3] = matrices[0, :, :3]
+    np.save(llff_scene / "poses_bounds.npy", values)
+    with pytest.raises(LumigraphError) as caught:
+        load_scene(llff_scene, facing=FacingOptions(facing="spherify"))
+    assert str(caught.value).replace(str(llff_scene), "SCENE") == MESSAGES["llff, parallel"]
+
+
 def test_mixed_sizes(capture, save_image):
     save_image(capture / "images" / "3.png", np.zeros((16, 24, 3), np.uint8))
     assert message_of(capture) == MESSAGES["mixed sizes"]
@@ -217,4 +303,5 @@ def test_the_command_line_exits_with_two_and_writes_nothing(capture, tmp_path, c
 def test_every_stored_message_is_used():
     others = {"mixed sizes", "mixed sizes, blender", "depth of another size", "time in one split"}
     others |= {"no training file", "no folder", "empty folder", "a file", "too many frames"}
-    assert set(MESSAGES) == set(EDITS) | set(FILES) | others
+    others |= {"llff, no scale", "llff, not ahead", "llff, parallel"}
+    assert set(MESSAGES) == set(EDITS) | set(FILES) | set(LLFF) | others

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.splits import SplitOptions
 from lumigraph.scenes.summary import summarise
@@ -221,6 +222,72 @@ def damaged_image(draw: st.DrawFn) -> bytes:
 def test_damaged_bytes_of_the_json(content):
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), "transforms.json", content)
+        survives(Path(folder))
+
+
+def llff_rows() -> np.ndarray:
+    rows = np.zeros((4, 17))
+    for number, row in enumerate(rows):
+        turn = 0.02 * number
+        right, up = [np.cos(turn), 0.0, np.sin(turn)], [0.0, 1.0, 0.0]
+        back, position = [-np.sin(turn), 0.0, np.cos(turn)], [float(number), number % 2, 0.0]
+        row[:15] = np.stack([np.negative(up), right, back, position, [6.0, 8.0, 9.0]], 1).ravel()
+        row[15:] = 4.0 + number, 20.0
+    return rows
+
+
+def write_llff(folder: Path, rows: np.ndarray | bytes) -> None:
+    (folder / "images").mkdir()
+    for number in range(4):
+        (folder / "images" / f"{number}.png").write_bytes(IMAGES["PNG"])
+    if isinstance(rows, bytes):
+        (folder / "poses_bounds.npy").write_bytes(rows)
+    else:
+        np.save(folder / "poses_bounds.npy", rows)
+
+
+def test_the_llff_seed_is_valid(tmp_path):
+    write_llff(tmp_path, llff_rows())
+    assert load_scene(tmp_path).info.forward is not None
+
+
+@FAST
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(0, 16),
+            st.sampled_from([0.0, -1.0, 1e-300, 1e300, 1e9, np.nan, np.inf, 1e-9]) | st.floats(),
+        ),
+        max_size=4,
+    ),
+    facing=st.sampled_from(["auto", "forward", "inward", "spherify"]),
+    rule=st.sampled_from(["auto", "most_centred", "all"]),
+)
+@example(changes=[(n, 15, 1e-300) for n in range(4)], facing="forward", rule="auto")
+@example(changes=[(n, 15, 1e-30) for n in range(4)], facing="spherify", rule="auto")
+@example(changes=[(0, 3, 1e8)], facing="inward", rule="most_centred")
+def test_damaged_llff_values(changes, facing, rule):
+    rows = llff_rows()
+    for row, column, value in changes:
+        rows[row, column] = value
+    with tempfile.TemporaryDirectory() as folder:
+        write_llff(Path(folder), rows)
+        survives(Path(folder), facing=FacingOptions(facing=facing), splits=SplitOptions(split=rule))
+
+
+@st.composite
+def damaged_array(draw: st.DrawFn) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, llff_rows())
+    return damage(draw, buffer.getvalue())
+
+
+@FAST
+@given(content=damaged_array() | st.binary(max_size=50))
+def test_damaged_bytes_of_the_array(content):
+    with tempfile.TemporaryDirectory() as folder:
+        write_llff(Path(folder), content)
         survives(Path(folder))
 
 

@@ -9,6 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lumigraph.errors import LumigraphError
+from lumigraph.geometry.fitting import fit_focus
+from lumigraph.geometry.ndc import require_ahead
 from lumigraph.scenes.load import load_scene
 
 
@@ -91,3 +94,34 @@ def test_fox(shared_data, caplog):
     assert 0.8 < float(cameras.positions.norm(dim=1).median()) < 1.2
     # What lies right in front of a camera is left out, and nothing of the fox.
     assert 0.2 < float(cameras.near[0]) < 0.3
+
+
+def test_fern(shared_data):
+    folder = shared_data / "nerf_llff_data" / "fern"
+    scene = load_scene(folder, downscale=8)
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 17, "test": 3}
+    assert scene.views["test"].names == [f"images_8/image0{number}.png" for number in ("00", "08", "16")]
+    cameras = scene.info.cameras["train"]
+    assert cameras.size.unique(dim=0).tolist() == [[504, 378]]
+    assert torch.allclose(cameras.focal, torch.tensor(3260.52633 / 8))
+    frame = scene.info.forward
+    assert frame is not None
+    for index in range(len(cameras)):
+        require_ahead(frame, cameras.view_rays(index))
+    assert float(cameras.near.min()) == pytest.approx(0.9 * 4 / 3, rel=0.1)
+    with pytest.raises(LumigraphError, match="--downscale 8"):
+        load_scene(folder)
+
+
+def test_beer_is_an_inward_capture(shared_data):
+    scene = load_scene(shared_data / "beer")
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 62, "test": 9}
+    assert scene.info.forward is None
+    cameras = scene.info.cameras["train"]
+    assert fit_focus(cameras)[1]
+    assert 0.9 < float(cameras.positions.square().sum(1).mean()) < 1.1
+    # The object is near the origin, in front of every camera, and up is z.
+    xy, depth = cameras.project(torch.zeros(62, 3), torch.arange(62))
+    assert (depth > 0.3).all()
+    assert (xy > 0).all() and (xy < cameras.size).all()
+    assert float(cameras.ups.mean(0)[2]) > 0.5

@@ -8,6 +8,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import read_json, write_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.scene import MemoryBudget, Scene, SceneInfo, Views
 from lumigraph.scenes.splits import SplitOptions, divide
 
@@ -167,7 +168,8 @@ def make_info(cameras: Cameras) -> SceneInfo:
         bounds=Bounds(-torch.ones(3), torch.ones(3) * 0.1, unbounded=True),
         background="random",
         world_transform=torch.diag(torch.tensor([0.1, 0.1, 0.1, 1.0], dtype=torch.float64)),
-        splits=SplitOptions(split="every", every=5),
+        splits=SplitOptions(split="names", test_names=("3.png", "5.png")),
+        facing=FacingOptions(facing="inward", far_factor=5.0),
     )
 
 
@@ -177,19 +179,19 @@ def test_description_survives_json_exactly(tmp_path):
     back = SceneInfo.from_json(read_json(tmp_path / "scene.json"))
     assert back.to_json() == info.to_json()
     assert torch.equal(back.world_transform, info.world_transform)
-    assert back.splits == info.splits
+    assert (back.splits, back.facing) == (info.splits, info.facing)
     for name, tensor in info.cameras["train"].tensors().items():
         assert torch.equal(tensor, back.cameras["train"].tensors()[name])
 
 
 @pytest.mark.parametrize(
-    "key", ["name", "cameras", "bounds", "background", "world_transform", "downscale", "splits"]
+    "key", ["name", "cameras", "bounds", "background", "world_transform", "downscale", "splits", "facing"]
 )
 @pytest.mark.parametrize("value", [None, "x", [], {}, 7])
 def test_a_damaged_description_is_one_message(key, value):
     data = make_info(make_cameras([(5, 4)])).to_json()
-    if key == "name" or (key, value) in (("cameras", {}), ("downscale", 7), ("splits", {})):
-        del data["name" if key == "splits" else key]
+    if key == "name" or (key, value) in (("cameras", {}), ("downscale", 7), ("splits", {}), ("facing", {})):
+        del data["name" if key in ("splits", "facing") else key]
     else:
         data[key] = value
     with pytest.raises(LumigraphError):
@@ -235,10 +237,30 @@ class TestDivide:
         assert self.divide(listed, split="files") == {"train": [1, 3], "test": [0]}
         assert "val" not in self.divide(listed, split="every")
 
+    def test_most_centred(self):
+        positions = [[float(i), 0.0, 7.0] for i in range(20)]
+        result = divide(self.names, SplitOptions(split="most_centred"), None, "here", positions)
+        assert result["test"] == [9]  # as near as 10
+        assert result["train"] == [i for i in range(20) if i != 9]
+
+    def test_names(self):
+        names = ["train/3.png", "train/13.png", "val/3.jpg", "val/x.png"]
+        for wanted, place in (("x", 3), ("13", 1), ("13.png", 1), ("train/3.png", 0), ("3.jpg", 2)):
+            options = SplitOptions(split="names", test_names=(wanted,))
+            assert divide(names, options, None, "here")["test"] == [place]
+        for wanted, message in (("3", "several"), ("4.png", "is no view"), ("", "is no view")):
+            options = SplitOptions(split="names", test_names=(wanted,))
+            with pytest.raises(LumigraphError, match=message):
+                divide(names, options, None, "here")
+
     @pytest.mark.parametrize(
         "options",
         [
             {"split": "files"},
+            {"split": "most_centred"},
+            {"split": "names"},
+            {"split": "every", "test_names": ("3.png",)},
+            {"split": "names", "test_names": tuple(f"{i}.png" for i in range(20))},
             {"split": "every", "every": 1},
             {"split": "fraction", "fraction": 1.5},
             {"listed": {"train": [], "test": ["0.png"]}},

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from lumigraph.configs.r2l import PRESETS, R2LConfig
+from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.procedural import make_scene
@@ -70,6 +72,80 @@ def test_where_the_points_lie() -> None:
     # From within the box, the cameras' own near is the limit.
     inside = replace(info, bounds=Bounds(-torch.full((3,), 10.0), torch.full((3,), 10.0)))
     assert R2L.from_scene(TINY, inside).near == 2.0
+
+
+FRAME = ForwardFrame(torch.tensor([[1.0, 0, 0, 0.1], [0, -1, 0, 0.2], [0, 0, -1, 0.3]]), (0.5, 0.4), 1.0)
+
+
+def forward_student(config: R2LConfig = TINY) -> R2L:
+    info = replace(make_scene("still", 2, 0, 0, size=8).info, forward=FRAME)
+    torch.manual_seed(0)
+    return R2L.from_scene(config, info)
+
+
+def forward_rays(count: int = 40) -> Rays:
+    """From about the origin, along -z."""
+    drawn = rays(count)
+    directions = 0.2 * drawn.directions
+    directions[:, 2] = -1
+    return replace(drawn, origins=0.2 * drawn.origins, directions=directions)
+
+
+def test_points_of_forward_facing_scenes_lie_in_normalised_device_coordinates() -> None:
+    model = forward_student()
+    assert (model.near, model.far, model.frame) == (0.0, 1.0, FRAME)
+    ndc = FRAME.rays(forward_rays())
+    t = torch.linspace(0, 1, TINY.points)[:, None]
+    wanted = (ndc.origins + t[..., None] * ndc.directions).permute(0, 2, 1).flatten(0, 1)
+    rows = model._rows(*model._lines(forward_rays().origins, forward_rays().directions), model._depths(None))
+    torch.testing.assert_close(rows, wanted)
+    exported = model.ray_colours(forward_rays().origins, forward_rays().directions).detach()
+    torch.testing.assert_close(model.render(forward_rays()).rgb, exported, atol=1e-5, rtol=1e-5)
+    loss = model.losses(Batch(forward_rays(), batch().rgba, None), 0, 0).terms["rgb"]
+    loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_where_points_lie_can_be_chosen() -> None:
+    assert forward_student(replace(TINY, ray_space="ndc")).frame is FRAME
+    world = forward_student(replace(TINY, ray_space="world"))
+    still = R2L.from_scene(TINY, make_scene("still", 2, 0, 0, size=8).info)
+    assert world.frame is None
+    assert (world.near, world.far) == (still.near, still.far)
+    published = forward_student(replace(PRESETS["paper-llff"], width=16, depth=6))
+    assert (published.frame, published.near, published.far) == (None, 0.0, 1.0)
+    with pytest.raises(LumigraphError, match="normalised device coordinates"):
+        R2L.from_scene(replace(TINY, ray_space="ndc"), make_scene("still", 2, 0, 0, size=8).info)
+
+
+def test_depth_in_normalised_device_coordinates() -> None:
+    """Learnt as the part of the way from the near plane to infinity, told as depth in the scene."""
+    model = forward_student(replace(TINY, learn_depth=True))
+    seen = replace(forward_rays(), far=torch.full((40,), 100.0))
+    with torch.no_grad():
+        model.network.tail.weight.zero_()
+        model.network.tail.bias.zero_()  # sigmoid: one half of the way, twice as deep as the near plane
+    depth = model.render(seen).depth
+    assert depth is not None
+    torch.testing.assert_close(depth, FRAME.depth(torch.full((40,), 0.5), seen))
+    assert float(depth.min()) > 0.5
+    losses = model.losses(Batch(seen, batch().rgba, depth), 0, 0)
+    assert float(losses.terms["depth"]) == pytest.approx(0.0, abs=1e-9)
+    unknown = torch.full((40,), float("nan"))
+    assert float(model.losses(Batch(seen, batch().rgba, unknown), 0, 0).terms["depth"]) == 0
+
+
+def test_the_graph_of_a_forward_facing_scene_is_portable() -> None:
+    pytest.importorskip("onnxruntime")
+    from lumigraph.export.onnx import rays_graph
+    from lumigraph.export.runtime import Session
+
+    model, drawn = forward_student(), forward_rays()
+    graph = rays_graph(model, torch.eye(4, dtype=torch.float64))
+    found = Session(graph.data, "rays.onnx").run(
+        {"origins": drawn.origins.numpy(), "directions": drawn.directions.numpy()}
+    )
+    torch.testing.assert_close(torch.from_numpy(found), model.render(drawn).rgb, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def _plan(arguments: Arguments, run):
         arguments.views,
         arguments.seed,
         info.cameras["train"],
+        forward=info.forward is not None,
         random_focal=arguments.random_focal,
         focal_scale=arguments.focal_scale,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
 
@@ -26,6 +27,7 @@ class Arguments:
     overwrite: bool = False
     """Replace the folder of --write."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +41,9 @@ def main(argv: list[str]) -> None:
     from lumigraph.scenes.procedural.writing import write_blender
     from lumigraph.scenes.summary import summarise
 
-    scene = load_scene(arguments.scene, downscale=arguments.downscale, splits=arguments.splits)
+    scene = load_scene(
+        arguments.scene, downscale=arguments.downscale, splits=arguments.splits, facing=arguments.facing
+    )
     if arguments.write is not None and scene.info.format != "builtin":
         raise LumigraphError(
             "--write is for built-in scenes",
@@ -95,6 +99,7 @@ def scene_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             "cameras look",
             f"{summary['cameras_look']}, at ({', '.join(f'{x:.3g}' for x in summary['focus'])})",
         ),
+        ("images in", ", ".join(summary["folders"])),
         ("missing images", str(summary["missing_images"] or "none")),
         ("memory", f"{summary['bytes'] / 1e6:,.1f} MB when all images are decoded"),
     ]

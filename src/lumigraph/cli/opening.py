@@ -75,4 +75,5 @@ def _advice(folder: Path) -> str:
 
 
 def _is_scene(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("transforms*.json"))
+    named = (*folder.glob("transforms*.json"), folder / "poses_bounds.npy")
+    return any(path.is_file() for path in named)

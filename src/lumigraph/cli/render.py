@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from lumigraph.geometry.cameras import Cameras
     from lumigraph.scenes.scene import SceneInfo
 
-PathName = Literal["orbit", "spiral", "heldout"]
+PathName = Literal[
+    "orbit", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse", "train", "heldout"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +25,13 @@ class Arguments:
     renderer: Positional[Path]
     """Run or bundle."""
     path: PathName = "orbit"
-    """orbit: a turn around the scene; spiral: up and down as well; heldout: through the held-out cameras."""
+    """orbit: a turn around the scene; spiral: up and down as well, or LLFF's where the cameras face one way;
+    spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical: nerf_pl's turn about an inward
+    capture; ellipse: multinerf's; train, heldout: through the training or the held-out cameras."""
     out: Path
     """Movie to write: NAME.mp4 or NAME.gif."""
     frames: int | None = None
-    """Number of frames; by default 120, or one for each held-out camera."""
+    """Number of frames; by default 120, or one for each camera of --path train and heldout."""
     fps: float = 30.0
     """Frames per second."""
     size: str | None = None
@@ -104,16 +108,42 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 def path_cameras(info: "SceneInfo", name: PathName, count: int | None) -> "Cameras":
     """The cameras of a path around the captured ones, with times and attributes where the scene has them. No
     images are needed."""
+    from lumigraph.geometry import trajectories
     from lumigraph.geometry.cameras import finest_of_each
-    from lumigraph.geometry.trajectories import cameras_path, orbit, spiral
     from lumigraph.rendering.movies import with_states
 
-    captured = finest_of_each(info.cameras["train"])
-    if name == "heldout":
-        held = next(
-            info.cameras[split] for split in ("test", "val", "train") if len(info.cameras.get(split, ()))
+    captured, frames = finest_of_each(info.cameras["train"]), count or DEFAULT_FRAMES
+    if name in ("train", "heldout"):
+        splits = ("train",) if name == "train" else ("test", "val", "train")
+        views = finest_of_each(
+            next(info.cameras[split] for split in splits if len(info.cameras.get(split, ())))
         )
-        held = finest_of_each(held)
-        return held if count is None else cameras_path(held, count)
-    path = (orbit if name == "orbit" else spiral)(captured, count or DEFAULT_FRAMES)
+        return views if count is None else trajectories.cameras_path(views, count)
+    if name.startswith("spiral"):
+        path = _spiral(info, captured, name, count)
+    elif name == "orbit":
+        path = trajectories.orbit(captured, frames)
+    else:
+        path = (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(
+            captured, frames
+        )
     return with_states(path, captured)
+
+
+def _spiral(info: "SceneInfo", captured: "Cameras", name: PathName, count: int | None) -> "Cameras":
+    from lumigraph.geometry import trajectories
+
+    frames = count or DEFAULT_FRAMES
+    if name == "spiral":
+        make = trajectories.spiral if info.forward is None else trajectories.llff_spiral
+        return make(captured, frames)
+    if name == "spiral-flat":
+        # As published: one turn, in half the frames.
+        return trajectories.llff_spiral(captured, count or DEFAULT_FRAMES // 2, turns=1, flat=True)
+    if info.forward is None:
+        raise LumigraphError(
+            f"--path {name} is for forward-facing scenes in LLFF's format",
+            where=info.source,
+            todo="Choose --path spiral",
+        )
+    return trajectories.nerf_pl_spiral(captured, info.forward, frames)

@@ -8,6 +8,7 @@ from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Arguments:
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
     depth_from: FlatOptions[DepthSource] = field(default_factory=DepthSource)
     options: FlatOptions[TrainOptions]
 
@@ -52,6 +54,7 @@ def main(argv: list[str]) -> None:
         splits=arguments.splits,
         background=arguments.background,
         scales=arguments.scales,
+        facing=arguments.facing,
     )
     depth = depth_loss_of(config)
     if depth.needs_depth:

@@ -46,6 +46,10 @@ class R2LConfig:
     extent: Literal["ball", "cameras"] = "ball"
     """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
     box. cameras: from the smallest near to the largest far of the training cameras, as published."""
+    ray_space: Literal["auto", "world", "ndc"] = "auto"
+    """Where rays are made into points. ndc: in the normalised device coordinates of a forward-facing scene, from its
+    near plane to infinity, as MobileR2L does; world: in the scene, as R2L does everywhere; auto: ndc for scenes that
+    have it, else world."""
     near: float | None = None
     """Depth of the first point in scene units, instead of that of `extent`."""
     far: float | None = None
@@ -115,6 +119,7 @@ _PAPER = R2LConfig(
     octaves=10,
     perturb=True,
     extent="cameras",
+    ray_space="world",
     rays=81920,
     lr=5e-4,
     warmup_lr=1e-4,
@@ -126,6 +131,8 @@ PRESETS: dict[str, R2LConfig] = {
     "cpu-large": R2LConfig(width=256, lr=2e-3),
     "cpu-small": R2LConfig(training_steps=20_000, width=64, depth=14),
     "paper": _PAPER,
+    "paper-llff": replace(_PAPER, near=0.0, far=1.0, decay_steps=250_000),
     "donerf": replace(_PAPER, width=181),
 }
-"""`paper` and `donerf` are the published networks and schedules; `cpu*` are sized for minutes on two cores."""
+"""`paper*` and `donerf` are the published networks and schedules; `cpu*` are sized for minutes on two cores. The
+published code for LLFF puts the points at depths 0 to 1 of rays in the scene, before all there is to see."""

@@ -99,11 +99,11 @@ def from_teacher(
     run = Run.open(folder)
     teacher = run.load_renderer(device, precision)
     info = taught_scene(run.info, teacher)
-    captured = info.cameras["train"]
-    cameras = sample_poses(live.poses, live.cameras, seed, captured).to(teacher.device)
+    captured, forward = info.cameras["train"], info.forward is not None
+    cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward).to(teacher.device)
     source = LiveSource(teacher, cameras, rays, seed, reuse=live.reuse, ring=live.ring, floor=live.floor)
     # Another seed than the pool's: these are views that the student never learns from.
-    watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured))
+    watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
     return Origin(source, info, rendered_views(teacher, watched), provenance)
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.samplers import sample_fitted, sample_mobile, sample_r2l
+from lumigraph.geometry.samplers import sample_box, sample_fitted, sample_mobile, sample_r2l
 
 Poses = Literal["fitted", "r2l", "mobile"]
 """fitted: like the captured cameras; r2l, mobile: the distributions of the two publications."""
@@ -17,14 +17,19 @@ def sample_poses(
     seed: int,
     cameras: Cameras,
     *,
+    forward: bool = False,
     random_focal: bool = True,
     focal_scale: float = 1.0,
 ) -> Cameras:
     """`n` undistorted cameras around what `cameras` see, a pure function of its arguments.
 
-    `random_focal`: R2L's random zoom of 1 to 2 (poses "r2l" only); `focal_scale` multiplies every focal length.
+    `forward`: the scene is a forward-facing one, whatever its cameras look like: all three are `sample_box` there.
+    `random_focal`: R2L's random zoom of 1 to 2 (poses "r2l" of inward scenes only); `focal_scale` multiplies
+    every focal length.
     """
-    if poses == "r2l":
+    if forward:
+        sampled = sample_box(n, seed, cameras)
+    elif poses == "r2l":
         sampled = sample_r2l(n, seed, cameras, zoom=(1.0, 2.0) if random_focal else (1.0, 1.0))
     else:
         sampled = (sample_mobile if poses == "mobile" else sample_fitted)(n, seed, cameras)

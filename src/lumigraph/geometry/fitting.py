@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.rotations import perpendicular, unit
+from lumigraph.geometry.rotations import look_along, perpendicular, unit
 
 _PARALLEL_SPREAD = 1e-4
 """Smallest mean squared sine between the optical axes and one line at which they still fix a point."""
@@ -55,16 +55,37 @@ def fit_focus(cameras: Cameras) -> tuple[Vector, bool]:
     """
     _require(cameras)
     positions, forwards = cameras.positions.double(), cameras.forwards.double()
-    identity = torch.eye(3, dtype=torch.float64, device=positions.device)
-    projectors = identity - forwards[:, :, None] * forwards[:, None, :]
-    system = projectors.mean(0)
-    if float(torch.linalg.eigvalsh(system)[0]) > _PARALLEL_SPREAD:
-        point = torch.linalg.solve(system, (projectors @ positions[:, :, None]).mean(0)[:, 0])
+    point = nearest_to_axes(cameras)
+    if point is not None:
         in_front = ((point - positions) * forwards).sum(-1) > 0
         spread = float(forwards.mean(0).norm())
         if float(in_front.double().mean()) >= _INWARD_SHARE and spread < _INWARD_RESULTANT:
             return point, True
     return positions.mean(0) + _focal_depth(cameras) * unit(forwards.mean(0), forwards[0]), False
+
+
+def nearest_to_axes(cameras: Cameras) -> Vector | None:
+    """The point whose squared distances to all optical axes have the least sum; None where the axes are parallel."""
+    _require(cameras)
+    positions, forwards = cameras.positions.double(), cameras.forwards.double()
+    identity = torch.eye(3, dtype=torch.float64, device=positions.device)
+    projectors = identity - forwards[:, :, None] * forwards[:, None, :]
+    system = projectors.mean(0)
+    if float(torch.linalg.eigvalsh(system)[0]) <= _PARALLEL_SPREAD:
+        return None
+    return torch.linalg.solve(system, (projectors @ positions[:, :, None]).mean(0)[:, 0])
+
+
+def average_pose(cameras: Cameras) -> Float[Tensor, "3 4"]:
+    """The camera in the middle (float64): mean position and mean viewing direction, upright by the mean of the upward
+    axes (LLFF's `poses_avg`)."""
+    _require(cameras)
+    forward, up = cameras.forwards.double().mean(0), cameras.ups.double().mean(0)
+    return look_along(
+        cameras.positions.double().mean(0),
+        unit(forward, cameras.forwards[0].double()),
+        unit(up, cameras.ups[0].double()),
+    )
 
 
 def _focal_depth(cameras: Cameras) -> float:

@@ -37,7 +37,26 @@ class ForwardFrame:
         Axes are those of OpenGL: x right, y up, z from -1 on the near plane to 1 at infinity. `radii` become those of
         cylinders: the radius of the pixel where the ray meets the near plane, in the units of the cube.
         """
-        origins, directions = self._in_camera(rays)
+        origins, directions, to_plane = self._lines(rays.origins, rays.directions)
+        width = sum(1 / tangent for tangent in self.tangents) / 2 / self.near
+        return replace(
+            rays,
+            origins=origins,
+            directions=directions,
+            radii=to_plane.abs() * rays.radii * width,
+            near=torch.zeros_like(rays.near),
+            far=torch.ones_like(rays.far),
+        )
+
+    def lines(
+        self, origins: Float[Tensor, "*s 3"], directions: Float[Tensor, "*s 3"]
+    ) -> tuple[Float[Tensor, "*s 3"], Float[Tensor, "*s 3"]]:
+        """Origins and directions of `rays` alone: standard operators only, for graphs that are exported."""
+        return self._lines(origins, directions)[:2]
+
+    def _lines(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Origins and directions in the cube, and the depth along each ray at which it meets the near plane."""
+        origins, directions = self._in_camera(origins, directions)
         ahead = self._ahead(directions)
         to_plane = (self.near - origins[..., 2]) / ahead
         met = origins + to_plane[..., None] * directions
@@ -45,33 +64,26 @@ class ForwardFrame:
         slope = met[..., :2] / (met[..., 2:] * scale)
         turn = directions[..., :2] / (ahead[..., None] * scale)
         flip = directions.new_tensor([1.0, -1.0])
-        depth = torch.full_like(ahead, 2.0)
-        width = to_plane.abs() * rays.radii * float((1 / scale).mean()) / self.near
-        return replace(
-            rays,
-            origins=torch.cat([flip * slope, -torch.ones_like(depth)[..., None]], -1),
-            directions=torch.cat([flip * (turn - slope), depth[..., None]], -1),
-            radii=width,
-            near=torch.zeros_like(rays.near),
-            far=torch.ones_like(rays.far),
-        )
+        depth = torch.full_like(ahead, 2.0)[..., None]
+        starts = torch.cat([flip * slope, -0.5 * depth], -1)
+        return starts, torch.cat([flip * (turn - slope), depth], -1), to_plane
 
     def depth(self, t: Float[Tensor, "*shape"], rays: Rays) -> Float[Tensor, "*shape"]:
         """Depth along the axis of each ray's own camera, scene units, of the point at NDC depth t of the ray `rays` in
         the scene. What is at infinity (t = 1) gets the far bound of the ray."""
-        origins, directions = self._in_camera(rays)
+        origins, directions = self._in_camera(rays.origins, rays.directions)
         along = self.near / (1 - t).clamp(min=torch.finfo(t.dtype).eps)
         found = (along - origins[..., 2]) / self._ahead(directions)
         return torch.minimum(found, torch.maximum(rays.far, rays.near))
 
     def ndc(self, depth: Float[Tensor, "*shape"], rays: Rays) -> Float[Tensor, "*shape"]:
         """The inverse of `depth`: NDC depth t of the point at depth `depth` of a ray in the scene."""
-        origins, directions = self._in_camera(rays)
+        origins, directions = self._in_camera(rays.origins, rays.directions)
         return 1 - self.near / (origins[..., 2] + depth * self._ahead(directions)).clamp(min=self.near)
 
-    def _in_camera(self, rays: Rays) -> tuple[Tensor, Tensor]:
-        pose = self.camera_to_world.to(rays.origins)
-        return (rays.origins - pose[:, 3]) @ pose[:, :3], rays.directions @ pose[:, :3]
+    def _in_camera(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        pose = self.camera_to_world.to(origins)
+        return (origins - pose[:, 3]) @ pose[:, :3], directions @ pose[:, :3]
 
     @staticmethod
     def _ahead(directions: Tensor) -> Tensor:
@@ -103,10 +115,15 @@ class ForwardFrame:
         return frame
 
 
+def is_ahead(frame: ForwardFrame, rays: Rays) -> bool:
+    """Whether all rays run forward from in front of the near plane of the average camera."""
+    origins, directions = frame._in_camera(rays.origins, rays.directions)
+    return bool((directions[..., 2] > _LEAST_STEP).all()) and bool((origins[..., 2] < frame.near).all())
+
+
 def require_ahead(frame: ForwardFrame, rays: Rays) -> None:
-    """Raises `LumigraphError` when a ray does not run forward from in front of the near plane of the average camera."""
-    origins, directions = frame._in_camera(rays)
-    if bool((directions[..., 2] <= _LEAST_STEP).any()) or bool((origins[..., 2] >= frame.near).any()):
+    """Raises `LumigraphError` where `is_ahead` is false."""
+    if not is_ahead(frame, rays):
         raise LumigraphError(
             "a camera looks backwards, or stands behind the near plane of this forward-facing scene",
             todo="Take cameras that look the way the photos do, or train with --ndc False",

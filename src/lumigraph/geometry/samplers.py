@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.fitting import fit_placement
+from lumigraph.geometry.fitting import average_pose, fit_placement
 from lumigraph.geometry.rotations import look_along, look_at, unit
-from lumigraph.geometry.trajectories import average_pose, place
+from lumigraph.geometry.trajectories import place
 
 _POSE_NUMBERS = 7
 _BOX_GROWTH = 1.1
@@ -106,16 +106,16 @@ def sample_box(n: int, seed: int, cameras: Cameras, template: Cameras | None = N
     """Position and viewing axis uniform in boxes, for cameras that face forward (R2L and MobileR2L alike).
 
     The boxes are the axis-aligned bounds of the captured positions and axes in the frame of the average pose, grown by
-    a tenth; up is the captured one.
+    a tenth about their middles; up is the mean of the captured upward axes. The focal length is the captured one.
     """
-    placement = fit_placement(cameras)
     draws = _uniform(n, seed, cameras)
-    pose = average_pose(cameras, placement)
+    pose = average_pose(cameras)
     positions = _in_box((cameras.positions.double() - pose[:, 3]) @ pose[:, :3], draws[:, 0:3])
     axes = _in_box(cameras.forwards.double() @ pose[:, :3], draws[:, 3:6])
     ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, device=axes.device).expand_as(axes)
     eyes = positions @ pose[:, :3].T + pose[:, 3]
-    poses = look_along(eyes, unit(axes, ahead) @ pose[:, :3].T, placement.up)
+    up = unit(cameras.ups.double().mean(0), -pose[:, 1])
+    poses = look_along(eyes, unit(axes, ahead) @ pose[:, :3].T, up)
     return _finish(cameras, poses, template, draws)
 
 

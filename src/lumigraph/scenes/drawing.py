@@ -27,9 +27,12 @@ def draw_scene(scene: Scene) -> Image.Image:
     sheet = _contact_sheet(scene.views)
     side = (_WIDTH - 3 * _GAP) // 2
     extent = _extent(scene)
+    titles = ("from above (x right, y up)", "from the side (x right, z up)")
+    if scene.info.forward is not None:  # the axes of the average camera: it looks down the second plan
+        titles = ("from behind the cameras (x right, y up)", "from above (x right, z towards the cameras up)")
     plans = [
-        _plan(scene, extent, (0, 1), side, "from above (x right, y up)"),
-        _plan(scene, extent, (0, 2), side, "from the side (x right, z up)"),
+        _plan(scene, extent, (0, 1), side, titles[0]),
+        _plan(scene, extent, (0, 2), side, titles[1]),
     ]
     header = 44
     page = Image.new("RGB", (_WIDTH, header + sheet.height + side + 2 * _GAP), _PAPER)

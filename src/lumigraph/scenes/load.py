@@ -8,7 +8,8 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
-from lumigraph.scenes.formats import blender, multiscale, rgbd, transforms
+from lumigraph.scenes.facing import FacingOptions
+from lumigraph.scenes.formats import blender, llff, multiscale, rgbd, transforms
 from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, few
 
@@ -23,18 +24,20 @@ def load_scene(
     splits: SplitOptions | None = None,
     background: Background | None = None,
     scales: int = 1,
+    facing: FacingOptions | None = None,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
     Args:
         source: a folder with `transforms_train.json` (Blender), `transforms.json` (instant-ngp, nerfstudio) or
-            `metadata.json` (Mip-NeRF's multi-scale data), or that file itself, or a folder of RGB-D frames, or
-            `builtin:NAME` for a scene made of formulas.
+            `poses_bounds.npy` (LLFF) or `metadata.json` (Mip-NeRF's multi-scale data), or that file itself, or a folder
+            of RGB-D frames, or `builtin:NAME` for a scene made of formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
             every image is looked at for transparency, instead of a few.
         scales: give every view at so many sizes, each half of the one before.
+        facing: how the cameras of a capture in LLFF's format stand; by default as they tell.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
@@ -42,7 +45,7 @@ def load_scene(
     """
     if background == "opaque":
         raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
-    scene = _read(source, downscale, splits or SplitOptions(), background)
+    scene = _read(source, downscale, splits or SplitOptions(), background, facing or FacingOptions())
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
@@ -82,9 +85,13 @@ def _with_scales(scene: Scene, scales: int) -> Scene:
 
 
 def _read(
-    source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
+    source: str | os.PathLike[str],
+    downscale: int,
+    splits: SplitOptions,
+    background: Background | None,
+    facing: FacingOptions,
 ) -> Scene:
-    scene = _read_all(source, downscale, splits, background)
+    scene = _read_all(source, downscale, splits, background, facing)
     return scene if splits.views is None else _with_few(scene, splits, splits.views)
 
 
@@ -98,9 +105,14 @@ def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
 
 
 def _read_all(
-    source: str | os.PathLike[str], downscale: int, splits: SplitOptions, background: Background | None
+    source: str | os.PathLike[str],
+    downscale: int,
+    splits: SplitOptions,
+    background: Background | None,
+    facing: FacingOptions,
 ) -> Scene:
     splits.check()
+    facing.check()
     name = os.fspath(source)
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
@@ -111,9 +123,12 @@ def _read_all(
                 where=name,
                 todo="Leave --split out",
             )
-
+        facing.refuse(name)
         return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
     folder = _folder(Path(name))
+    if llff.is_llff(folder) and not (blender.is_blender(folder) or transforms.is_transforms(folder)):
+        return llff.read(folder, downscale, splits, background, facing)
+    facing.refuse(name)
     if blender.is_blender(folder):
         return blender.read(folder, downscale, splits, background)
     if transforms.is_transforms(folder):
@@ -140,7 +155,9 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _with_scales(_read(source, downscale or info.downscale, info.splits, background), info.scales)
+    scene = _with_scales(
+        _read(source, downscale or info.downscale, info.splits, background, info.facing), info.scales
+    )
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 
@@ -162,7 +179,7 @@ def _with_refined_cameras(scene: Scene, info: SceneInfo) -> Scene:
 def _folder(path: Path) -> Path:
     with io_errors(path):
         described = path.name.startswith("transforms") and path.suffix == ".json"
-        if path.is_file() and (described or path.name == multiscale.METADATA):
+        if path.is_file() and (described or path.name in (llff.NAME, multiscale.METADATA)):
             path = path.parent
         if not path.exists():
             raise LumigraphError(
@@ -186,11 +203,13 @@ def _unknown(folder: Path) -> LumigraphError:
         return LumigraphError(
             "there are images but no camera poses",
             where=folder,
-            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it",
+            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it, or LLFF's "
+            "poses_bounds.npy",
         )
     return LumigraphError(
         "this folder is not a scene of a known format",
         where=folder,
         todo="A scene has a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio), a "
-        "metadata.json (Mip-NeRF's multi-scale data), or frames NAME.color.png with NAME.pose.txt (RGB-D)",
+        "poses_bounds.npy (LLFF), a metadata.json (Mip-NeRF's multi-scale data), or frames NAME.color.png with "
+        "NAME.pose.txt (RGB-D)",
     )

@@ -26,6 +26,7 @@ from lumigraph.geometry.cameras import Cameras, concatenate
 from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.machine_limits import available_cores, available_memory
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask
 from lumigraph.scenes.splits import SplitOptions
 
@@ -44,7 +45,7 @@ class SceneInfo:
     Attributes:
         name: a short name, for tables and file names.
         source: where it was read from: a folder, or `builtin:NAME`.
-        format: the reader: "blender", "transforms", "multiscale", "rgbd", "builtin".
+        format: the reader: "blender", "transforms", "llff", "multiscale", "rgbd", "builtin".
         downscale: the factor by which images and cameras were reduced.
         scales: the number of sizes that every view was made to have when the scene was read, each half of the one
             before.
@@ -53,6 +54,7 @@ class SceneInfo:
         background: the policy behind transparent pixels.
         world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
         splits: how the views were divided, so that the same are held out when the scene is read again.
+        facing: how a capture was placed whose files do not say it, to read it again alike.
         refined: whether the training cameras stand where a teacher found them to be, not where the file says.
         forward: the average camera of a forward-facing capture, in whose normalised device coordinates it can be
             sampled; None for other scenes.
@@ -67,6 +69,7 @@ class SceneInfo:
     background: Background
     world_transform: Float[Tensor, "4 4"]
     splits: SplitOptions = field(default_factory=SplitOptions)
+    facing: FacingOptions = field(default_factory=FacingOptions)
     refined: bool = False
     forward: ForwardFrame | None = None
     scales: int = 1
@@ -88,6 +91,7 @@ class SceneInfo:
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
             "splits": asdict(self.splits),
+            "facing": asdict(self.facing),
             "refined": self.refined,
             "forward": None if self.forward is None else self.forward.to_json(),
             "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
@@ -118,6 +122,7 @@ class SceneInfo:
                 background=cast(Background, background),
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
                 splits=SplitOptions(**data.get("splits", {})),
+                facing=FacingOptions(**data.get("facing", {})),
                 refined=bool(data.get("refined", False)),
                 forward=None if data.get("forward") is None else ForwardFrame.from_json(data["forward"]),
             )

@@ -1,13 +1,15 @@
 """Which views train, and which are held out. Imports nothing heavy: the command line shows these options."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from lumigraph.errors import LumigraphError
 
-Rule = Literal["auto", "files", "every", "fraction", "all"]
+Rule = Literal["auto", "files", "every", "most_centred", "names", "fraction", "all"]
 Select = Literal["first", "uniform", "farthest"]
 
 
@@ -17,7 +19,9 @@ class SplitOptions:
 
     split: Rule = "auto"
     """auto: as the scene's files say, else every k-th; files: as the files say; every: the 1st, k+1st, ... view by
-    name is a test view; fraction: evenly spread training views; all: every view trains, none is held out."""
+    name is a test view; most_centred: the view nearest to the middle of all cameras is the one test view; names:
+    the test views are those of --test-names; fraction: evenly spread training views; all: every view trains, none is
+    held out."""
     every: int = 8
     """The k of every k-th."""
     fraction: float = 0.9
@@ -26,6 +30,11 @@ class SplitOptions:
     """Train on so few of the training views; the held-out ones stay as they are (None: all)."""
     select: Select = "first"
     """Which ones: the first by name, uniformly spread in that order, or those farthest apart in space."""
+    test_names: tuple[str, ...] = ()
+    """File names of the test views, with or without folder and extension, for --split names."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "test_names", tuple(self.test_names))  # a list, where it was read from JSON
 
     def check(self) -> None:
         """Raises LumigraphError when a value is out of its range."""
@@ -37,10 +46,19 @@ class SplitOptions:
             )
         if self.views is not None and self.views < 1:
             raise LumigraphError(f"--views {self.views} leaves nothing to train on", todo="Choose 1 or more")
+        if bool(self.test_names) != (self.split == "names"):
+            raise LumigraphError(
+                "--split names and --test-names need each other",
+                todo="Give both, as in --split names --test-names 003.png 007.png, or neither",
+            )
 
 
 def divide(
-    names: Sequence[str], options: SplitOptions, listed: Mapping[str, Sequence[str]] | None, where: str
+    names: Sequence[str],
+    options: SplitOptions,
+    listed: Mapping[str, Sequence[str]] | None,
+    where: str,
+    positions: Sequence[Sequence[float]] | None = None,
 ) -> dict[str, list[int]]:
     """The places in `names` of the views of each split; splits without views are left out.
 
@@ -49,40 +67,26 @@ def divide(
         options: the rule.
         listed: the names that the scene's files put into each split, or None where they say nothing.
         where: the file, for messages.
+        positions: of the camera of each view, in any units; None where the format has none.
 
     Raises:
-        LumigraphError: the rule asks for lists that do not exist, or leaves no view to train on.
+        LumigraphError: the rule asks for lists or positions that do not exist, or leaves no view to train on.
     """
     options.check()
-    count = len(names)
     rule = options.split
     if rule == "auto":
         rule = "every" if listed is None else "files"
     if rule == "files":
-        if listed is None:
-            raise LumigraphError(
-                "the files of this scene list no splits",
-                where=where,
-                todo="Choose another --split, such as every",
-            )
-        places = {name: place for place, name in enumerate(names)}
-        result = {
-            part: sorted(places[name] for name in set(chosen) & places.keys())
-            for part, chosen in listed.items()
-        }
-    elif rule == "every":
-        held_out = set(range(0, count, options.every))
-        result = {"train": [i for i in range(count) if i not in held_out], "test": sorted(held_out)}
-    elif rule == "fraction":
-        kept = math.ceil(count * options.fraction)
-        train = {round(i * (count - 1) / max(kept - 1, 1)) for i in range(kept)}
-        result = {"train": sorted(train), "test": [i for i in range(count) if i not in train]}
+        result = _listed(names, listed, where)
     else:
-        result = {"train": list(range(count))}
+        held_out = _held_out(rule, names, options, positions, where)
+        result = {"train": [i for i in range(len(names)) if i not in held_out], "test": sorted(held_out)}
     result = {part: chosen for part, chosen in result.items() if chosen}
     if "train" not in result:
         raise LumigraphError(
-            f"no training view is left of {count}", where=where, todo="Add images, or choose another --split"
+            f"no training view is left of {len(names)}",
+            where=where,
+            todo="Add images, or choose another --split",
         )
     return result
 
@@ -116,3 +120,70 @@ def few(positions: Sequence[Sequence[float]], count: int, select: Select, where:
             for old, place in zip(away, positions, strict=True)
         ]
     return sorted(taken)
+
+
+def _listed(
+    names: Sequence[str], listed: Mapping[str, Sequence[str]] | None, where: str
+) -> dict[str, list[int]]:
+    if listed is None:
+        raise LumigraphError(
+            "the files of this scene list no splits",
+            where=where,
+            todo="Choose another --split, such as every",
+        )
+    places = {name: place for place, name in enumerate(names)}
+    return {
+        part: sorted(places[name] for name in set(chosen) & places.keys()) for part, chosen in listed.items()
+    }
+
+
+def _held_out(
+    rule: Rule,
+    names: Sequence[str],
+    options: SplitOptions,
+    positions: Sequence[Sequence[float]] | None,
+    where: str,
+) -> set[int]:
+    """The test views by every rule that has only training and test views."""
+    count = len(names)
+    if rule == "every":
+        return set(range(0, count, options.every))
+    if rule == "fraction":
+        kept = math.ceil(count * options.fraction)
+        return set(range(count)) - {round(i * (count - 1) / max(kept - 1, 1)) for i in range(kept)}
+    if rule == "most_centred":
+        return {_most_centred(positions, where)}
+    if rule == "names":
+        return {_named(wanted, names, where) for wanted in options.test_names}
+    return set()
+
+
+def _most_centred(positions: Sequence[Sequence[float]] | None, where: str) -> int:
+    """The camera nearest to the mean of all; the first of several (nerf_pl, `LLFFDataset`)."""
+    if positions is None:
+        raise LumigraphError(
+            "--split most_centred cannot be applied to this format", where=where, todo="Choose --split every"
+        )
+    middle = [math.fsum(axis) / len(positions) for axis in zip(*positions, strict=True)]
+    return min(range(len(positions)), key=lambda i: math.dist(positions[i], middle))
+
+
+def _named(wanted: str, names: Sequence[str], where: str) -> int:
+    """The one view that a name given by the user means."""
+
+    def means(name: str) -> bool:
+        path = PurePosixPath(name)
+        return wanted in (name, path.name, path.stem) or name.endswith(f"/{wanted}")
+
+    found = [place for place, name in enumerate(names) if means(name)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
+        todo = f"Did you mean {' or '.join(close)}?"
+        raise LumigraphError(f"--test-names {wanted!r} is no view", where=where, todo=todo)
+    raise LumigraphError(
+        f"--test-names {wanted!r} means several views: {', '.join(names[place] for place in found[:3])}",
+        where=where,
+        todo="Give the whole name",
+    )

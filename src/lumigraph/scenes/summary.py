@@ -1,12 +1,13 @@
 """What was read from a scene, as plain data for a table or a JSON file."""
 
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
 
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.geometry.fitting import fit_focus
-from lumigraph.scenes.scene import Scene, Views
+from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 
 def summarise(scene: Scene) -> dict[str, Any]:
@@ -22,12 +23,21 @@ def summarise(scene: Scene) -> dict[str, Any]:
         "background": info.background,
         "bounds": info.bounds.to_json(),
         "scene_units_per_capture_unit": scale,
-        "cameras_look": "inward" if inward else "forward or outward",
+        "cameras_look": _facing(scene.info, inward),
         "focus": [round(value, 4) + 0.0 for value in focus.tolist()],
+        "folders": sorted(
+            {str(PurePosixPath(name).parent) for views in scene.views.values() for name in views.names}
+        ),
         "missing_images": len(scene.missing),
         "bytes": sum(views.nbytes for views in scene.views.values()),
         "splits": {split: _summarise_views(views) for split, views in scene.views.items()},
     }
+
+
+def _facing(info: SceneInfo, inward: bool) -> str:
+    if info.forward is not None:
+        return "forward, from a near plane to infinity"
+    return "inward" if inward else "forward or outward"
 
 
 def _summarise_views(views: Views) -> dict[str, Any]:

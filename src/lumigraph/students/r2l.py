@@ -38,6 +38,7 @@ from lumigraph.fields.residual_mlp import (
 )
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
@@ -54,12 +55,21 @@ class R2L(Renderer):
     chunk = 1 << 16
     knows_bfloat16 = True
 
-    def __init__(self, config: R2LConfig, near: float, far: float, background: Background):
-        """`near`, `far`: depths of the first and the last point, scene units."""
+    def __init__(
+        self,
+        config: R2LConfig,
+        near: float,
+        far: float,
+        background: Background,
+        frame: ForwardFrame | None = None,
+    ):
+        """`near`, `far`: depths of the first and the last point, scene units; where a `frame` is given, in its
+        normalised device coordinates."""
         super().__init__()
         self.config = config
         self.background = background
         self.near, self.far = near, far
+        self.frame = frame
         self.scalars = 3 * config.points if config.code == "points" else 6
         self.network = ResidualMLP(
             code_size(self.scalars, config.octaves),
@@ -79,8 +89,17 @@ class R2L(Renderer):
 
     @classmethod
     def from_scene(cls, config: R2LConfig, info: Any) -> "R2L":
-        """`near` and `far` are the config's, or as its `extent` says."""
-        near, far = _extent(info.cameras["train"], info.bounds, config.extent)
+        """`near` and `far` are the config's, or as its `extent` says; 0 and 1 in normalised device coordinates."""
+        frame = info.forward if config.ray_space != "world" else None
+        if config.ray_space == "ndc" and frame is None:
+            raise LumigraphError(
+                "this scene has no normalised device coordinates: it is not a forward-facing one",
+                where=info.source,
+                todo="Leave --ray-space out",
+            )
+        near, far = 0.0, 1.0
+        if frame is None:
+            near, far = _extent(info.cameras["train"], info.bounds, config.extent)
         near = near if config.near is None else config.near
         far = far if config.far is None else config.far
         if not (math.isfinite(far) and 0 <= near < far):
@@ -89,7 +108,7 @@ class R2L(Renderer):
                 where=info.source,
                 todo="Give them with --near and --far, in scene units",
             )
-        return cls(config, near, far, info.background)
+        return cls(config, near, far, info.background, frame)
 
     # ------------------------------------------------------------------ the code of a ray
 
@@ -97,6 +116,10 @@ class R2L(Renderer):
         near = torch.tensor(self.near, device=self.device)
         far = torch.tensor(self.far, device=self.device)
         return point_depths(self.config.points, near, far, jitter)
+
+    def _lines(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """The rays where their points are taken: in the scene, or in normalised device coordinates."""
+        return (origins, directions) if self.frame is None else self.frame.lines(origins, directions)
 
     def _rows(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
         """Scalars of each ray as rows [scalars, B]."""
@@ -106,6 +129,7 @@ class R2L(Renderer):
 
     def _encoder(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Any:
         """Writes the code of rays first..end, for the fused network."""
+        origins, directions = self._lines(origins, directions)
         shared = depths.shape[1] == 1
 
         def encode(first: int, end: int, out: Tensor) -> None:
@@ -119,7 +143,8 @@ class R2L(Renderer):
         self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], depths: Float[Tensor, "K N1"]
     ) -> Float[Tensor, "N C"]:
         """The network on the code of each ray, in plain torch: red, green, blue, and depth where it is learnt."""
-        code = positional_encoding(self._rows(origins, directions, depths).T, self.config.octaves)
+        rows = self._rows(*self._lines(origins, directions), depths)
+        code = positional_encoding(rows.T, self.config.octaves)
         return plain_forward(self.network, code, self.compute_dtype)
 
     def ray_colours(
@@ -146,7 +171,10 @@ class R2L(Renderer):
             )
         else:
             outputs = self.outputs(flat.origins, flat.directions, depths)
-        depth = self.near + (self.far - self.near) * outputs[:, 3] if self.config.learn_depth else None
+        depth = None
+        if self.config.learn_depth:
+            depth = self.near + (self.far - self.near) * outputs[:, 3]
+            depth = depth if self.frame is None else self.frame.depth(depth, flat)
         return Rendering(rgb=outputs[:, :3], depth=depth).reshape(*rays.shape)
 
     def _pack(self) -> PackedMLP:
@@ -211,7 +239,8 @@ class R2L(Renderer):
                 "depth is to be learnt, and the labels have none",
                 todo="Bake with --depth, distil live, or leave --learn-depth out",
             )
-        scaled = ((batch.depth - self.near) / (self.far - self.near)).clamp(0, 1)
+        depth = batch.depth if self.frame is None else self.frame.ndc(batch.depth, batch.rays)
+        scaled = ((depth - self.near) / (self.far - self.near)).clamp(0, 1)
         known = torch.isfinite(scaled)
         share = self.config.depth_weight / known.sum().clamp(min=1)
         return (

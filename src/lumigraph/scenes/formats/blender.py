@@ -120,7 +120,8 @@ def _chosen(
         own = [f"{file.path.name}/{frame.name}" for frame in frames[file.path]]
         listed[file.path.stem.removeprefix("transforms_")] = own
         names += own
-    return divide(names, splits, listed, str(folder))
+    positions = [frame.pose[:, 3].tolist() for file in files for frame in frames[file.path]]
+    return divide(names, splits, listed, str(folder), positions)
 
 
 def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:

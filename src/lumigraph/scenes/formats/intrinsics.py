@@ -49,7 +49,8 @@ def read_intrinsics(frame: Fields, common: Fields, size: tuple[int, int]) -> Int
         distortion=tuple(_value(frame, common, key, 0.0) for key in DISTORTION_KEYS),
         fisheye=_is_fisheye(frame, common),
     )
-    return result if (width, height) == size else _scaled(result, size, frame)
+    todo = "Correct 'w' and 'h', or use the images that the file was made for"
+    return scaled(result, size, frame.where, todo)
 
 
 def _holder(frame: Fields, common: Fields, key: str) -> Fields | None:
@@ -105,17 +106,23 @@ def _is_fisheye(frame: Fields, common: Fields) -> bool:
     return model in _FISHEYE
 
 
-def _scaled(given: Intrinsics, size: tuple[int, int], frame: Fields) -> Intrinsics:
-    x, y = size[0] / given.size[0], size[1] / given.size[1]
+def scaled(declared: Intrinsics, size: tuple[int, int], where: str, todo: str) -> Intrinsics:
+    """The same lens for an image of `size`, of the same shape as the declared one but for rounding.
+
+    Raises LumigraphError, saying `todo`, when the image has another shape.
+    """
+    if size == declared.size:
+        return declared
+    x, y = size[0] / declared.size[0], size[1] / declared.size[1]
     if abs(x - y) > _SHAPE_TOLERANCE * max(x, y):
         raise LumigraphError(
-            f"the image is {size[0]}x{size[1]} but {given.size[0]}x{given.size[1]} is declared, another shape",
-            where=frame.where,
-            todo="Correct 'w' and 'h', or use the images that the file was made for",
+            f"the image is {size[0]}x{size[1]} but {declared.size[0]}x{declared.size[1]} is declared, another shape",
+            where=where,
+            todo=todo,
         )
     return replace(
-        given,
+        declared,
         size=size,
-        focal=(given.focal[0] * x, given.focal[1] * y),
-        principal=(given.principal[0] * x, given.principal[1] * y),
+        focal=(declared.focal[0] * x, declared.focal[1] * y),
+        principal=(declared.principal[0] * x, declared.principal[1] * y),
     )

@@ -87,7 +87,9 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     cameras = cameras.transformed(place.transform)
     world_transform = place.transform @ _applied(file.common)
     capture_scale, _, _ = split_similarity(world_transform)
-    chosen = divide([frame.name for frame in frames], splits, _listed(file, frames), str(file.path))
+    positions = [frame.pose[:, 3].tolist() for frame in frames]
+    names = [frame.name for frame in frames]
+    chosen = divide(names, splits, _listed(file, frames), str(file.path), positions)
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept = [frames[i] for i in places]

@@ -1,0 +1,313 @@
+"""LLFF's format: `poses_bounds.npy` beside `images/` and reduced copies of it, `images_K/` (Mildenhall et al. 2019).
+
+Each of the N rows of the array is an image's 3x5 matrix, row by row, and the nearest and farthest depth of what was
+reconstructed in it. The matrix is the camera-to-world pose, with axes down, right, back, and a column of height, width
+and focal length in pixels of the full image. Rows follow the images as they are sorted by code points.
+
+Scenes are placed as published. Forward-facing ones are put in the frame of the average camera (axes right, up, back)
+and scaled so that the nearest depth is 4/3: the near plane of their normalised device coordinates is at 1 (NeRF's and
+nerf_pl's `load_llff`). Inward ones stay in that frame (nerf_pl's `--spheric_poses`), or are centred on the point
+nearest to all optical axes, with the root mean square of the camera distances 1 (nerf-pytorch's `spherify_poses`).
+"""
+
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import image_size, io_errors, read_matrix
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import similarity
+from lumigraph.geometry.fitting import average_pose, fit_focus, nearest_to_axes
+from lumigraph.geometry.ndc import ForwardFrame, is_ahead
+from lumigraph.geometry.rotations import perpendicular, unit
+from lumigraph.scenes.facing import Facing, FacingOptions
+from lumigraph.scenes.formats.fields import Fields
+from lumigraph.scenes.formats.frames import (
+    EXTENSIONS,
+    MAX_FRAMES,
+    Frame,
+    check_downscale,
+    check_enough,
+    listing,
+    make_cameras,
+    make_views,
+    uses_alpha,
+)
+from lumigraph.scenes.formats.intrinsics import Intrinsics, scaled
+from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo, threads
+from lumigraph.scenes.splits import SplitOptions, divide
+
+log = logging.getLogger("lumigraph")
+
+NAME = "poses_bounds.npy"
+_COLUMNS = 17
+NEAREST = 4.0 / 3.0
+"""Nearest depth of a scene after scaling: the published factor is 0.75."""
+_SMALLEST_DEPTH = 1e-6
+_NEAR_ROOM = 0.9
+"""Rays begin before the nearest depth that was reconstructed, by this factor (nerf-pytorch without NDC)."""
+_ROUND_UP = (0.1, 0.2, 0.3)
+"""The direction from which nerf-pytorch takes the horizontal axes of a spherified scene."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a capture goes: how its cameras stand, the similarity from file to scene units, its box, and the average
+    camera if it faces forward."""
+
+    kind: Facing
+    transform: Float[Tensor, "4 4"]
+    bounds: Bounds
+    forward: ForwardFrame | None = None
+
+
+def is_llff(folder: Path) -> bool:
+    """Whether the folder has the file that this reader starts from."""
+    return (folder / NAME).is_file()
+
+
+def read(
+    folder: Path, downscale: int, splits: SplitOptions, background: Background | None, facing: FacingOptions
+) -> Scene:
+    """Reads a capture in LLFF's format.
+
+    With `downscale` K, `images_K` is used where it is there, else the largest folder from which K is reached by
+    averaging blocks of pixels.
+
+    Raises:
+        LumigraphError: anything in the files that cannot be used; says which file and row.
+    """
+    path = folder / NAME
+    rows = _read_rows(path)
+    chosen, reduced = _image_folder(folder, downscale)
+    images = [chosen / name for name in sorted(listing(chosen)) if _is_image(name)]
+    if len(images) != len(rows):
+        raise LumigraphError(
+            f"{len(rows)} rows of poses and {len(images)} images in {chosen.name} do not belong together",
+            where=path,
+            todo="Remove the images that COLMAP could not place, or write the file again for those that are there",
+        )
+    left = downscale // reduced
+    log.info("%d images of %s/, averaged over blocks of %dx%d pixels", len(images), chosen.name, left, left)
+    check_enough(len(images), 0, path)
+    with ThreadPoolExecutor(threads()) as pool:
+        headers = list(pool.map(image_size, images))
+    frames = [
+        _frame(row, number, folder, image, header)
+        for number, (row, image, header) in enumerate(zip(rows, images, headers, strict=True))
+    ]
+    check_downscale(frames, left)
+    alpha = uses_alpha(frames, thorough=background is not None)
+    captured = make_cameras(frames, 0.0, 1.0)  # each frame has its own near and far
+    place = _place(captured, facing, path)
+    cameras = _with_planes(captured.transformed(place.transform), place.kind, facing.far_factor)
+    cameras.check(str(path))
+    names = [frame.name for frame in frames]
+    divided = divide(names, splits, None, str(path), captured.positions.tolist())
+    views, memory = {}, MemoryBudget()
+    for split, places in divided.items():
+        kept = [frames[i] for i in places]
+        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, left, {}, memory)
+    info = SceneInfo(
+        name=folder.name,
+        source=str(folder),
+        format="llff",
+        downscale=downscale,
+        cameras={split: part.cameras for split, part in views.items()},
+        bounds=place.bounds,
+        background=(background or "white") if alpha else "opaque",
+        world_transform=place.transform,
+        splits=splits,
+        facing=facing,
+        forward=place.forward,
+    )
+    return Scene(info, views)
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def _read_rows(path: Path) -> Float[np.ndarray, "N 17"]:
+    rows = read_matrix(path, np.float64, most=MAX_FRAMES * _COLUMNS)
+    if rows.shape[1] != _COLUMNS:
+        raise LumigraphError(
+            f"the array is {rows.shape[0]}x{rows.shape[1]}: a row must hold {_COLUMNS} numbers",
+            where=path,
+            todo="Write it again with LLFF's imgs2poses.py",
+        )
+    return rows
+
+
+def _image_folder(folder: Path, downscale: int) -> tuple[Path, int]:
+    """The folder of images from which `downscale` is reached with least work, and by how much they are reduced."""
+    sizes = _image_folders(folder)
+    usable = [size for size in sizes if downscale >= size and downscale % size == 0]
+    if usable:
+        return sizes[max(usable)], max(usable)
+    if not sizes:
+        raise LumigraphError(
+            "there is no folder of images",
+            where=folder,
+            todo="Put them beside the file, in images or images_8",
+        )
+    raise LumigraphError(
+        f"there are no images for --downscale {downscale}, only {', '.join(path.name for path in sizes.values())}",
+        where=folder,
+        todo=f"Pass --downscale {min(sizes)}",
+    )
+
+
+def _image_folders(folder: Path) -> dict[int, Path]:
+    """Folders of images by how much they are reduced: images is 1, images_8 is 8."""
+    found: dict[int, Path] = {}
+    with io_errors(folder):
+        for entry in sorted(folder.iterdir()):
+            match = re.fullmatch(r"images(?:_([1-9]\d{0,3}))?", entry.name)
+            if match and entry.is_dir():
+                found.setdefault(int(match[1] or 1), entry)
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return name.endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _frame(
+    row: Float[np.ndarray, "17"], number: int, folder: Path, image: Path, header: tuple[int, int, bool]
+) -> Frame:
+    """One image with what its row says; the row's numbers get names, for messages."""
+    matrix = row[:15].reshape(3, 5)
+    # Columns down, right, back to right, up, back.
+    pose = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], axis=1)
+    members = dict(zip(("height", "width", "focal", "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
+    fields = Fields(
+        {name: float(value) for name, value in members.items()} | {"pose": pose.tolist()},
+        f"{folder / NAME}, row {number}, {image.name}",
+    )
+    if fields.number("near", positive=True) < _SMALLEST_DEPTH:
+        raise fields.wrong("near", f"a depth of {_SMALLEST_DEPTH:g} or more")
+    size = round(fields.number("width", positive=True)), round(fields.number("height", positive=True))
+    focal = fields.number("focal", positive=True)
+    declared = Intrinsics(
+        size=(max(1, size[0]), max(1, size[1])),
+        focal=(focal, focal),
+        principal=(size[0] / 2, size[1] / 2),
+        distortion=(0.0,) * 6,
+        fisheye=False,
+    )
+    width, height, alpha = header
+    return Frame(
+        fields=fields,
+        name=image.relative_to(folder).as_posix(),
+        path=image,
+        pose=fields.pose("pose"),
+        intrinsics=scaled(
+            declared, (width, height), fields.where, "Give the images that the file was made for"
+        ),
+        alpha=alpha,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- places
+
+
+def _place(cameras: Cameras, facing: FacingOptions, path: Path) -> _Place:
+    """Puts a capture as its options say. `cameras`: in file units, near and far as in the file."""
+    centred = _centred(cameras)
+    moved = cameras.transformed(centred)
+    kind = facing.facing
+    if kind == "auto":
+        kind = "forward" if not fit_focus(moved)[1] and _all_ahead(moved) else "spherify"
+    if kind == "forward":
+        return _forward_place(moved, centred, path)
+    focus = nearest_to_axes(moved)
+    if focus is None:
+        raise LumigraphError(
+            "the cameras look the same way, at no one point",
+            where=path,
+            todo="Such captures are read with --facing forward",
+        )
+    if kind == "inward":
+        reach = max(float((moved.positions.double() - focus).norm(dim=1).median()), 1e-6)
+        corner = torch.full((3,), reach)
+        centre = focus.float()
+        return _Place(kind, centred, Bounds(centre - corner, centre + corner, unbounded=True))
+    box = Bounds(-torch.ones(3), torch.ones(3), unbounded=True)
+    return _Place(kind, _spherify(moved, focus, path) @ centred, box)
+
+
+def _centred(cameras: Cameras) -> Float[Tensor, "4 4"]:
+    """To the frame of the average camera, axes right, up, back, with the nearest depth at 4/3."""
+    pose = average_pose(cameras)
+    rotation = (pose[:, :3] * pose.new_tensor([1.0, -1.0, -1.0])).T
+    scale = NEAREST / float(cameras.near.double().min())
+    return similarity(scale, rotation, -scale * (rotation @ pose[:, 3]))
+
+
+def _average_camera(cameras: Cameras) -> ForwardFrame:
+    """The average camera of a centred capture, which sees as wide as the widest."""
+    turn = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0]])
+    tangents = (cameras.size.double() / (2.0 * cameras.focal.double())).amax(0)
+    return ForwardFrame(turn, (float(tangents[0]), float(tangents[1])), 1.0)
+
+
+def _all_ahead(cameras: Cameras) -> bool:
+    """Whether all that a centred capture shows is ahead, and its cameras stand before the near plane."""
+    numbers = torch.arange(len(cameras))[:, None]
+    right, bottom = (cameras.size - 1).T[..., None]
+    corners = torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]])
+    return is_ahead(_average_camera(cameras), cameras.rays(numbers, corners[0] * right, corners[1] * bottom))
+
+
+def _forward_place(cameras: Cameras, transform: Tensor, path: Path) -> _Place:
+    """The box of a forward-facing scene begins at the cameras and reaches to twice the middle depth: the middle in
+    disparity, where most of what was reconstructed lies."""
+    if not _all_ahead(cameras):
+        raise LumigraphError(
+            "not all cameras look ahead from before the near plane: this is no forward-facing capture",
+            where=path,
+            todo="Leave --facing out, or pass --facing spherify",
+        )
+    near, far = float(cameras.near.min()), float(cameras.far.max())
+    middle = 1.0 / (0.25 / near + 0.75 / far)
+    centre = torch.tensor([0.0, 0.0, -middle])
+    box = Bounds(centre - middle, centre + middle, unbounded=True)
+    return _Place("forward", transform, box, _average_camera(cameras))
+
+
+def _spherify(cameras: Cameras, focus: Float[Tensor, "3"], path: Path) -> Float[Tensor, "4 4"]:
+    """Centred on the point that the cameras look at, up along the mean of their offsets from it, and scaled so that
+    their root mean square distance is 1."""
+    offsets = cameras.positions.double() - focus
+    distance = float(offsets.square().sum(1).mean().sqrt())
+    if not distance > 1e-6:
+        raise LumigraphError(
+            "all cameras stand in one point", where=path, todo="Such captures are read with --facing forward"
+        )
+    up = unit(offsets.mean(0), cameras.ups[0].double())
+    first = unit(torch.linalg.cross(torch.tensor(_ROUND_UP, dtype=torch.float64), up), perpendicular(up))
+    rotation = torch.stack([first, torch.linalg.cross(up, first), up])
+    return similarity(1.0 / distance, rotation, -(rotation @ focus) / distance)
+
+
+def _with_planes(cameras: Cameras, kind: Facing, far_factor: float) -> Cameras:
+    """Near and far, scene units, from the depths that were reconstructed, which `cameras` has.
+
+    Inward: from the nearest of all to at most `far_factor` times that (nerf_pl). Else from a little before what a
+    camera sees to the end of what all see; over all cameras these are nerf-pytorch's without NDC.
+    """
+    if kind == "inward":
+        near = cameras.near.min().expand(len(cameras)).contiguous()
+        return replace(cameras, near=near, far=torch.minimum(far_factor * near, cameras.far.max()))
+    return replace(
+        cameras, near=_NEAR_ROOM * cameras.near, far=torch.full_like(cameras.far, float(cameras.far.max()))
+    )
