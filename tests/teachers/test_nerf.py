@@ -149,7 +149,7 @@ def test_learns_a_scene(density: str) -> None:
     torch.manual_seed(0)
     renderer = NeRF.from_scene(replace(SMALL, density=density, foreground_share=0.3), scene.info)  # pyright: ignore
     source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
-    assert train(renderer, source, 200) > 19
+    assert train(renderer, source, 200) > 15.5
 
 
 @pytest.mark.parametrize("background", ["white", "black", "random", "opaque"])
@@ -176,7 +176,7 @@ def test_error_is_that_of_the_fine_colours() -> None:
 def test_randomness_is_that_of_seed_and_step() -> None:
     renderer = lively(NeRF(replace(TINY, density_noise=0.5), "white"))
     first = [
-        float(renderer.losses(a_batch(), step, seed).terms["rgb"])
+        renderer.losses(a_batch(), step, seed).terms["rgb"].item()
         for step, seed in ((3, 1), (3, 1), (4, 1), (3, 2))
     ]
     assert first[0] == first[1]
@@ -201,7 +201,7 @@ def test_extremes_are_finite() -> None:
 def test_starts_over_after_a_collapse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A relu density that died shows the background everywhere and has no gradient: only new weights help."""
     scene = make_scene("still", 4, 2, 0, size=24)
-    options = TrainOptions(run=tmp_path / "run", max_steps=900, device="cpu", precision="float32")
+    options = TrainOptions(run=tmp_path / "run", max_steps=800, device="cpu", precision="float32")
     config = replace(TINY, importance=0, density="relu", depth=2, lr=0.01)
     run = begin("nerf", config, scene.info, options)
     renderer = run.new_renderer()
@@ -281,7 +281,7 @@ def wall(renderer: NeRF, axis: int, place: float, sign: float) -> NeRF:
 
 
 WALL = NeRFConfig(
-    samples=128, importance=128, depth=1, width=4, coarse_depth=1, coarse_width=4, skip=None, density="relu",
+    samples=400, importance=100, depth=1, width=4, coarse_depth=1, coarse_width=4, skip=None, density="relu",
     position_octaves=2,
 )  # fmt: skip
 

@@ -29,7 +29,12 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
             todo="Download a depth estimation model: config.json, preprocessor_config.json and model.safetensors",
         )
     try:
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation, pipeline
+        # An extra of its own, which the type checker need not have.
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            AutoImageProcessor,
+            AutoModelForDepthEstimation,
+            pipeline,
+        )
     except ImportError as error:
         raise LumigraphError(
             "predicting depth needs the package transformers", todo="pip install lumigraph[depth]"

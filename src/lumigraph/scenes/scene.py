@@ -487,14 +487,18 @@ class _Levels:
         full, place, smaller = self._place(index)
         return self._whole.item(place) if full else self._smaller.item(smaller)
 
-    def load_all(self) -> None:
-        self._whole.load_all()
-        self._smaller.load_all()
+    def load(self, numbers: Sequence[int] | None = None) -> None:
+        if numbers is None:
+            self._whole.load()
+            self._smaller.load()
+            return
+        places = [self._place(number) for number in numbers]
+        self._whole.load([place for full, place, _ in places if full])
+        self._smaller.load([smaller for full, _, smaller in places if not full])
 
     def gather(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Shaped[Tensor, "B C"]:
-        self.load_all()
         index, x, y = index.cpu(), x.cpu(), y.cpu()
         full, place, smaller = self._place(index)
         large = self._whole.gather(place[full], x[full], y[full])

@@ -91,7 +91,9 @@ class _Draws:
     fine_noise: Tensor | None
 
     def part(self, rays: slice) -> "_Draws":
-        return _Draws(*(None if values is None else values[rays] for values in vars(self).values()))
+        noise = (self.coarse_noise, self.fine_noise)
+        coarse_noise, fine_noise = (None if values is None else values[rays] for values in noise)
+        return _Draws(self.coarse[rays], self.fine[rays], coarse_noise, fine_noise)
 
 
 class MipNeRF(Renderer):
