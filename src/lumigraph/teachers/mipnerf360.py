@@ -317,7 +317,7 @@ class MipNeRF360(Renderer):
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         raw, median = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1), median_depth(edges, weights)
         expected = raw / opacity.clamp(min=1e-3)
-        # Of rays that go very far, a little light from there would decide the mean. Where there is nothing to see, depth
+        # Of rays that go very far a little light from there would decide the mean. Where there is nothing to see, depth
         # is that of the far plane.
         depth = torch.where(opacity > 1e-3, median if self.disparity else expected, flat.far)
         extras = {"depth_raw": raw, "depth_median": median}
