@@ -130,9 +130,9 @@ class MipNeRF360Config:
     """Learning rate at first."""
     final_lr: float = 0.0005
     """Learning rate at the end; it falls evenly in its logarithm."""
-    warmup_steps: int = 0
+    lr_delay_steps: int = 0
     """Steps over which the learning rate rises to what it should be."""
-    warmup_share: float = 0.01
+    lr_delay_factor: float = 0.01
     """With what share of it it begins."""
     beta2: float = 0.99
     """How slowly Adam's second moment changes."""
@@ -167,7 +167,7 @@ class MipNeRF360Config:
         for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
-        for name in ("depth_guided", "warmup_share", "dilation_share", "least_weight", "beta2"):
+        for name in ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         for name, (least, most) in _RANGES.items():
@@ -182,7 +182,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
-    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "warmup_steps",
+    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "lr_delay_steps",
     "view_octaves",
 )  # fmt: skip
 _RANGES = {
@@ -217,7 +217,7 @@ _PAPER = MipNeRF360Config(
     least_weight=0.0,
     lr=2e-3,
     final_lr=2e-5,
-    warmup_steps=512,
+    lr_delay_steps=512,
     beta2=0.999,
     adam_eps=1e-6,
     clip_norm=1e-3,

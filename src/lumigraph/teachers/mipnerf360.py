@@ -71,6 +71,7 @@ class _Seen:
 class MipNeRF360(Renderer):
     """The teacher: rays -> proposals -> final samples -> composited colours."""
 
+    chunk = 1 << 12
     centre: Float[Tensor, "3"]
 
     def __init__(
@@ -103,7 +104,6 @@ class MipNeRF360(Renderer):
             view_octaves=config.view_octaves,
             codes=config.codes,
         )
-        self.chunk = 1 << (14 if config.field == "grid" else 12)
 
     @classmethod
     def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
@@ -315,10 +315,12 @@ class MipNeRF360(Renderer):
         rgb = self._shade(weights, seen.hidden, flat.view_directions, codes)
         opacity = weights.sum(1).clamp(max=1)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
-        reach = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1)
-        # Where there is nothing to see, depth is that of the far plane.
-        depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3), flat.far)
-        extras = {"raw_depth": reach, "median_depth": median_depth(edges, weights)}
+        raw, median = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1), median_depth(edges, weights)
+        expected = raw / opacity.clamp(min=1e-3)
+        # Of rays that go very far a little light from there would decide the mean. Where there is nothing to see, depth
+        # is that of the far plane.
+        depth = torch.where(opacity > 1e-3, median if self.disparity else expected, flat.far)
+        extras = {"depth_raw": raw, "depth_median": median}
         if seen.normals is not None:
             per_ray = (weights[..., None] * seen.normals.reshape(*weights.shape, 3)).sum(1)
             extras["normals"] = torch.nn.functional.normalize(per_ray, dim=1, eps=1e-6)
@@ -455,10 +457,10 @@ class MipNeRF360(Renderer):
         """Falls evenly in its logarithm, after a warm-up along a quarter of a sine."""
         config = self.config
         falling = (config.final_lr / config.lr) ** progress
-        if step >= config.warmup_steps:
+        if step >= config.lr_delay_steps:
             return falling
-        rising = math.sin(0.5 * math.pi * step / config.warmup_steps)
-        return falling * (config.warmup_share + (1 - config.warmup_share) * rising)
+        rising = math.sin(0.5 * math.pi * step / config.lr_delay_steps)
+        return falling * (config.lr_delay_factor + (1 - config.lr_delay_factor) * rising)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; what each sample of each level keeps for the way back."""
@@ -467,7 +469,7 @@ class MipNeRF360(Renderer):
         final = 3 * encoded + (config.layers + 2) * config.width + 2 * config.view_layers * config.view_width
         proposed = 3 * self.proposal.encoder.width + (config.proposal_layers + 1) * config.proposal_width
         numbers = config.samples * (final + 60) + sum(config.proposal_samples) * (proposed + 60)
-        return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 4) * numbers
+        return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 2) * numbers
 
     def warm_up(self, batch: Batch, seed: int) -> None:
         """Also compiles the kernel of the optimiser."""
