@@ -116,12 +116,14 @@ class MipNeRF(Renderer):
         self.on_grid = config.backbone == "grid"
         self.sees_cones = config.integrate
         self.knows_bfloat16 = not self.on_grid
-        self.unbounded = bounds.unbounded and frame is None
-        self.disparity = self.unbounded if config.disparity is None else config.disparity
+        unbounded = bounds.unbounded and frame is None
+        self.disparity = unbounded if config.disparity is None else config.disparity
+        # Cameras at the side see more than the cube of normalised device coordinates: a grid contracts that.
+        self.contracted = self.on_grid and (unbounded or frame is not None)
         core = self.on_grid and frame is None
         self.half_side = float(bounds.half_extent.max()) if core else 1.0
         self.register_buffer("centre", bounds.centre.clone() if core else torch.zeros(3), persistent=False)
-        self.field = _field(config, self.unbounded)
+        self.field = _field(config, self.contracted)
         self.chunk = max(256, _FIELD_CHUNK // max(config.coarse_samples, config.fine_samples))
 
     @classmethod
@@ -192,7 +194,7 @@ class MipNeRF(Renderer):
             far=rays.far,
             view_directions=view_directions,
         )
-        return self._within_box(sampled) if self.on_grid and not self.unbounded else sampled
+        return self._within_box(sampled) if self.on_grid and not self.contracted else sampled
 
     @staticmethod
     def _within_box(rays: _Sampled) -> _Sampled:
