@@ -172,7 +172,10 @@ def test_nerf_pl_spiral_is_the_published_formula(side_by_side):
     )
 
 
-def test_nerf_pl_spherical_path_is_the_published_formula(inward):
+def test_nerf_pl_spherical_path_is_the_published_formula(make_cameras, ring_poses):
+    # Not quite all round: where all cancels, it is rounding that says which way the average camera is turned.
+    poses = ring_poses(30, torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.2, 0.1, 1.0]), arc=5.5)
+    inward = make_cameras(poses)
     _, average = opengl(inward)
     radius, phi, wanted = 1.1 * 2.0, -np.pi / 5, []
     for theta in np.linspace(0, 2 * np.pi, 13)[:-1]:
@@ -191,7 +194,7 @@ def test_nerf_pl_spherical_path_is_the_published_formula(inward):
     # All look down, by as much; the axis of the average camera is up here, since cameras stand all round.
     down = path.forwards.double() @ average_pose(inward)[:, 2]
     assert down.numpy() == pytest.approx(math.sin(math.pi / 5), abs=1e-5)
-    assert float(fit_placement(inward).up @ average_pose(inward)[:, 2]) < -0.99
+    assert float(fit_placement(inward).up @ average_pose(inward)[:, 2]) < -0.9
 
 
 def test_ellipse_holds_the_height_and_the_extent_of_the_capture(inward, make_cameras):

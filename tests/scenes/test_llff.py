@@ -116,8 +116,21 @@ def test_rows_follow_the_images_as_llff_sorts_them(llff_scene, save_image):
     assert names[:3] == ["images/0.png", "images/1.png", "images/10.png"]
 
 
-def test_inward_captures_are_recognised_and_spherified(inward_llff_scene, inward_llff_rows):
+def test_inward_captures_are_recognised_and_placed_like_others(inward_llff_scene, inward_llff_rows):
     info = load_scene(inward_llff_scene, splits=ALL).info
+    cameras = info.cameras["train"]
+    assert info.forward is None
+    assert float(cameras.positions.norm(dim=1).median()) == pytest.approx(1.0, rel=1e-4)
+    assert float(cameras.ups.mean(0)[2]) > 0.9
+    focus = (info.world_transform @ torch.tensor([1.0, 2.0, 3.0, 1.0]).double())[:3]
+    assert float(focus.norm()) < 0.05
+    scale = float(torch.linalg.det(info.world_transform[:3, :3])) ** (1 / 3)
+    np.testing.assert_allclose(cameras.near.numpy(), 0.9 * scale * inward_llff_rows[:, 15], rtol=1e-4)
+    np.testing.assert_allclose(cameras.far.numpy(), scale * inward_llff_rows[:, 16].max(), rtol=1e-4)
+
+
+def test_inward_captures_as_nerf_pytorch_reads_them(inward_llff_scene, inward_llff_rows):
+    info = load_scene(inward_llff_scene, splits=ALL, facing=FacingOptions(facing="spherify")).info
     poses, bounds, _ = published(inward_llff_rows)
     poses, scale = spherified(poses)
     cameras = info.cameras["train"]
@@ -143,7 +156,7 @@ def test_inward_captures_as_nerf_pl_reads_them(inward_llff_scene, inward_llff_ro
 
 
 def test_a_scene_is_read_again_alike(inward_llff_scene, tmp_path):
-    splits = SplitOptions(split="names", test_names=("3.png", "images/5.png"))
+    splits = SplitOptions(split="names", test_names=("3.png", "images_2/5.png"))
     facing = FacingOptions(facing="inward", far_factor=2.0)
     info = load_scene(inward_llff_scene, downscale=2, splits=splits, facing=facing).info
     write_json(tmp_path / "scene.json", info.to_json())

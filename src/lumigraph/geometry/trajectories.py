@@ -16,7 +16,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.fitting import Placement, average_pose, fit_placement
 from lumigraph.geometry.ndc import ForwardFrame
-from lumigraph.geometry.rotations import interpolate_rotations, look_at
+from lumigraph.geometry.rotations import interpolate_rotations, look_at, unit
 
 _SMALLEST_SWAY = 0.02
 _HIGHEST_ELEVATION = math.radians(80.0)
@@ -58,8 +58,11 @@ def orbit(
     phase = _phase(frames, cameras.device)
     if not placement.inward and (elevation is None and radius is None):
         pose = average_pose(cameras)
-        sway = _sway(cameras, pose, _SMALLEST_SWAY * placement.mean_radius)
-        return place(cameras, _ellipse(pose, 2.0 * math.pi * turns * phase, sway, placement.focus), template)
+        sway = _sway(cameras, pose, _SMALLEST_SWAY * placement.mean_radius)[:2]
+        angle = 2.0 * math.pi * turns * phase
+        offsets = torch.stack((torch.cos(angle), torch.sin(angle)), dim=-1) * sway
+        eyes = pose[:, 3] + offsets @ pose[:, :2].T
+        return place(cameras, look_at(eyes, placement.focus, placement.up), template)
     azimuth = _azimuths(placement, phase, turns)
     height = placement.mean_elevation if elevation is None else math.radians(elevation)
     distance = placement.mean_radius if radius is None else radius
@@ -105,10 +108,11 @@ def llff_spiral(
     ahead = 1.0 / (0.25 / nearest + 0.75 / max(5.0 * float(cameras.far.max()), nearest))
     sway = _sway(cameras, pose, _SMALLEST_SWAY * ahead)
     angle = 2.0 * math.pi * turns * _phase(frames, cameras.device)
-    if not flat:
-        return place(cameras, _spiralling(pose, angle, sway, ahead), template)
-    pose = torch.cat((pose[:, :3], pose[:, 3:] + 0.1 * nearest * pose[:, 2:3]), dim=1)
-    return place(cameras, _spiralling(pose, angle, sway * sway.new_tensor([1.0, 1.0, 0.0]), ahead), template)
+    if flat:
+        pose = torch.cat((pose[:, :3], pose[:, 3:] + 0.1 * nearest * pose[:, 2:3]), dim=1)
+        sway = sway * sway.new_tensor([1.0, 1.0, 0.0])
+    up = unit(cameras.ups.double().mean(0), -pose[:, 1])
+    return place(cameras, _spiralling(pose, angle, sway, ahead, up), template)
 
 
 def nerf_pl_spiral(
@@ -123,7 +127,7 @@ def nerf_pl_spiral(
     pose = frame.camera_to_world.double().to(cameras.device)
     sway = _sway(cameras, pose, _SMALLEST_SWAY * frame.near)
     angle = 2.0 * math.pi * turns * _phase(frames, cameras.device)
-    return place(cameras, _spiralling(pose, angle, sway, 3.5 * frame.near), template)
+    return place(cameras, _spiralling(pose, angle, sway, 3.5 * frame.near, -pose[:, 1]), template)
 
 
 def nerf_pl_spherical(cameras: Cameras, frames: int, template: Cameras | None = None) -> Cameras:
@@ -223,23 +227,16 @@ def _sway(cameras: Cameras, pose: Float[Tensor, "3 4"], smallest: float) -> Floa
 
 
 def _spiralling(
-    pose: Float[Tensor, "3 4"], angle: Float[Tensor, " n"], sway: Float[Tensor, "3"], ahead: float
-) -> Float[Tensor, "n 3 4"]:
-    """Poses about `pose` that move along its axis at half the rate, looking at the point `ahead` of it."""
-    return _ellipse(pose, angle, sway, pose[:, 3] + ahead * pose[:, 2], depth_rate=0.5)
-
-
-def _ellipse(
     pose: Float[Tensor, "3 4"],
     angle: Float[Tensor, " n"],
     sway: Float[Tensor, "3"],
-    focus: Float[Tensor, "3"],
-    depth_rate: float = 0.0,
+    ahead: float,
+    up: Float[Tensor, "3"],
 ) -> Float[Tensor, "n 3 4"]:
-    """Poses on an ellipse about a pose, upright like it, all looking at `focus`."""
+    """Poses about `pose` that move along its axis at half the rate, looking at the point `ahead` of it."""
     # In OpenCV's axes (right, down, forward) the published signs of up and back turn.
-    offsets = torch.stack((torch.cos(angle), torch.sin(angle), torch.sin(depth_rate * angle)), dim=-1) * sway
-    return look_at(pose[:, 3] + offsets @ pose[:, :3].T, focus, -pose[:, 1])
+    offsets = torch.stack((torch.cos(angle), torch.sin(angle), torch.sin(0.5 * angle)), dim=-1) * sway
+    return look_at(pose[:, 3] + offsets @ pose[:, :3].T, pose[:, 3] + ahead * pose[:, 2], up)
 
 
 def _even_angles(half: Float[Tensor, "2"], frames: int) -> Float[Tensor, " n"]:

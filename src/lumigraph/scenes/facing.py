@@ -15,8 +15,9 @@ class FacingOptions:
 
     facing: Facing = "auto"
     """LLFF: how the cameras stand. forward: side by side, sampled in normalised device coordinates where the method
-    knows them; inward: around an object, in the frame and with the depths of nerf_pl; spherify: the same, centred on
-    what they look at, as in nerf-pytorch; auto: forward or spherify, as the cameras tell."""
+    knows them; inward: around an object, in the frame and with the depths of nerf_pl (--spheric_poses); spherify: the
+    same, as nerf-pytorch places it; auto: forward where the cameras look one way, else upright about what they look at,
+    as captures in other formats."""
     far_factor: float = 8.0
     """LLFF, --facing inward: nothing is sought beyond so many times the nearest depth."""
 

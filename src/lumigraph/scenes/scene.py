@@ -121,7 +121,7 @@ class SceneInfo:
                 bounds=Bounds.from_json(data["bounds"], place),
                 background=cast(Background, background),
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
-                splits=SplitOptions(**data.get("splits", {})),
+                splits=SplitOptions.from_json(data.get("splits", {})),
                 facing=FacingOptions(**data.get("facing", {})),
                 refined=bool(data.get("refined", False)),
                 forward=None if data.get("forward") is None else ForwardFrame.from_json(data["forward"]),

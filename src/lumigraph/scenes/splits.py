@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from lumigraph.errors import LumigraphError
 
@@ -33,8 +33,14 @@ class SplitOptions:
     test_names: tuple[str, ...] = ()
     """File names of the test views, with or without folder and extension, for --split names."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "test_names", tuple(self.test_names))  # a list, where it was read from JSON
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SplitOptions":
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            TypeError, AttributeError: `data` has another form.
+        """
+        return cls(**{**data, "test_names": tuple(data.get("test_names", ()))})
 
     def check(self) -> None:
         """Raises LumigraphError when a value is out of its range."""

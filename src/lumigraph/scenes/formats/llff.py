@@ -4,10 +4,11 @@ Each of the N rows of the array is an image's 3x5 matrix, row by row, and the ne
 reconstructed in it. The matrix is the camera-to-world pose, with axes down, right, back, and a column of height, width
 and focal length in pixels of the full image. Rows follow the images as they are sorted by code points.
 
-Scenes are placed as published. Forward-facing ones are put in the frame of the average camera (axes right, up, back)
-and scaled so that the nearest depth is 4/3: the near plane of their normalised device coordinates is at 1 (NeRF's and
-nerf_pl's `load_llff`). Inward ones stay in that frame (nerf_pl's `--spheric_poses`), or are centred on the point
-nearest to all optical axes, with the root mean square of the camera distances 1 (nerf-pytorch's `spherify_poses`).
+Forward-facing scenes are put in the frame of the average camera (axes right, up, back) and scaled so that the nearest
+depth is 4/3: the near plane of their normalised device coordinates is at 1 (NeRF's and nerf_pl's readers). Others are
+placed like captures in any format, or on demand as published: in that same frame (nerf_pl's `--spheric_poses`), or
+centred on the point nearest to all optical axes, with the root mean square of the camera distances 1, and up along the
+mean of their offsets (nerf-pytorch's `spherify_poses`).
 """
 
 import logging
@@ -43,6 +44,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
 )
 from lumigraph.scenes.formats.intrinsics import Intrinsics, scaled
+from lumigraph.scenes.placing import unit_transform
 from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo, threads
 from lumigraph.scenes.splits import SplitOptions, divide
 
@@ -53,6 +55,8 @@ _COLUMNS = 17
 NEAREST = 4.0 / 3.0
 """Nearest depth of a scene after scaling: the published factor is 0.75."""
 _SMALLEST_DEPTH = 1e-6
+_LEAST_COSINE = 0.5
+"""Between the axes of a forward-facing capture and their mean: 60 degrees."""
 _NEAR_ROOM = 0.9
 """Rays begin before the nearest depth that was reconstructed, by this factor (nerf-pytorch without NDC)."""
 _ROUND_UP = (0.1, 0.2, 0.3)
@@ -225,9 +229,10 @@ def _place(cameras: Cameras, facing: FacingOptions, path: Path) -> _Place:
     centred = _centred(cameras)
     moved = cameras.transformed(centred)
     kind = facing.facing
-    if kind == "auto":
-        kind = "forward" if not fit_focus(moved)[1] and _all_ahead(moved) else "spherify"
-    if kind == "forward":
+    unit_box = Bounds(-torch.ones(3), torch.ones(3), unbounded=True)
+    if kind == "auto" and (fit_focus(moved)[1] or not _all_ahead(moved)):
+        return _Place(kind, unit_transform(cameras), unit_box)
+    if kind in ("auto", "forward"):
         return _forward_place(moved, centred, path)
     focus = nearest_to_axes(moved)
     if focus is None:
@@ -241,8 +246,7 @@ def _place(cameras: Cameras, facing: FacingOptions, path: Path) -> _Place:
         corner = torch.full((3,), reach)
         centre = focus.float()
         return _Place(kind, centred, Bounds(centre - corner, centre + corner, unbounded=True))
-    box = Bounds(-torch.ones(3), torch.ones(3), unbounded=True)
-    return _Place(kind, _spherify(moved, focus, path) @ centred, box)
+    return _Place(kind, _spherify(moved, focus, path) @ centred, unit_box)
 
 
 def _centred(cameras: Cameras) -> Float[Tensor, "4 4"]:
@@ -261,7 +265,10 @@ def _average_camera(cameras: Cameras) -> ForwardFrame:
 
 
 def _all_ahead(cameras: Cameras) -> bool:
-    """Whether all that a centred capture shows is ahead, and its cameras stand before the near plane."""
+    """Whether all that a centred capture shows is ahead of the average camera, and its cameras look about as that does
+    and stand before the near plane."""
+    if float((-cameras.forwards[:, 2]).min()) < _LEAST_COSINE:
+        return False
     numbers = torch.arange(len(cameras))[:, None]
     right, bottom = (cameras.size - 1).T[..., None]
     corners = torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]])
@@ -275,7 +282,7 @@ def _forward_place(cameras: Cameras, transform: Tensor, path: Path) -> _Place:
         raise LumigraphError(
             "not all cameras look ahead from before the near plane: this is no forward-facing capture",
             where=path,
-            todo="Leave --facing out, or pass --facing spherify",
+            todo="Leave --facing out",
         )
     near, far = float(cameras.near.min()), float(cameras.far.max())
     middle = 1.0 / (0.25 / near + 0.75 / far)
