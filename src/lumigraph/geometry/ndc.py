@@ -109,5 +109,5 @@ def require_ahead(frame: ForwardFrame, rays: Rays) -> None:
     if bool((directions[..., 2] <= _LEAST_STEP).any()) or bool((origins[..., 2] >= frame.near).any()):
         raise LumigraphError(
             "a camera looks backwards, or stands behind the near plane of this forward-facing scene",
-            todo="Take cameras that look the way the photos do, or train with --ndc False",
+            todo="Take cameras that look the way the photos do, or train with --ndc off",
         )
