@@ -346,11 +346,18 @@ def test_scenes_that_do_not_fit() -> None:
     with pytest.raises(LumigraphError, match="forward-facing"):
         NeRF.from_scene(replace(TINY, ndc="on"), info)
     frame = ForwardFrame(torch.eye(3, 4), (0.6, 0.4), 1.0)
-    forward = replace(info, forward=frame)
+    with pytest.raises(LumigraphError, match="looks backwards, or stands behind the near plane.*--ndc off"):
+        NeRF.from_scene(TINY, replace(info, forward=frame))
+    ahead = replace(
+        info.cameras["train"], camera_to_world=torch.eye(3, 4).repeat(2, 1, 1), near=torch.full((2,), 0.5)
+    )
+    forward = replace(info, forward=frame, cameras={"train": ahead})
     assert NeRF.from_scene(TINY, forward).frame is frame
     assert NeRF.from_scene(replace(TINY, ndc="off"), forward).frame is None
     with pytest.raises(LumigraphError, match="inverse depth.*--ndc off"):
         NeRF.from_scene(replace(TINY, disparity=True), forward)
+    with pytest.raises(LumigraphError, match="looks backwards"):
+        NeRF.from_scene(TINY, forward).render(some_rays(20))
     with pytest.raises(LumigraphError, match="--ndc off"):
         NeRF.from_scene(TINY, forward).density(torch.zeros(1, 3))
 

@@ -126,5 +126,5 @@ def require_ahead(frame: ForwardFrame, rays: Rays) -> None:
     if not is_ahead(frame, rays):
         raise LumigraphError(
             "a camera looks backwards, or stands behind the near plane of this forward-facing scene",
-            todo="Take cameras that look the way the photos do, or train with --ndc False",
+            todo="Take cameras that look the way the photos do, or train with --ndc off",
         )

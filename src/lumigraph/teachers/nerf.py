@@ -22,7 +22,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.ndc import ForwardFrame, require_ahead
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
@@ -130,6 +130,8 @@ class NeRF(Renderer):
                 where=info.source,
                 todo="Leave --disparity out" + (", or pass --ndc off" if frame is not None else ""),
             )
+        if frame is not None:
+            require_ahead(frame, _corner_rays(cameras))
         pixels = int(cameras.size.prod(1).sum())
         return cls(config, info.background, frame, max(1, math.ceil(pixels / config.rays)))
 
@@ -264,6 +266,8 @@ class NeRF(Renderer):
         """Extras: `depth_median`, in front of which half of the light arises; `depth_raw`, the sum of w t that nerf_pl
         stores, in the coordinates that are sampled in."""
         flat = rays.flatten()
+        if self.frame is not None:
+            require_ahead(self.frame, flat)
         _, seen = self._trace(flat, None)
         sampled = self._sampled(flat)
         rgb = over(seen.rgb, seen.opacity, background_rgb(self.background, self.device)).clamp(0, 1)
@@ -389,6 +393,15 @@ class NeRF(Renderer):
                 assert isinstance(network, NeRFMLP)
                 network.reset()
         return True
+
+
+def _corner_rays(cameras: Cameras) -> Rays:
+    """The rays [N, 4] through the corner pixels of each camera."""
+    last = cameras.size - 1
+    none = torch.zeros_like(last[:, 0])
+    x = torch.stack([none, last[:, 0], none, last[:, 0]], 1)
+    y = torch.stack([none, none, last[:, 1], last[:, 1]], 1)
+    return cameras.rays(torch.arange(len(cameras), device=x.device)[:, None], x, y)
 
 
 def _network(config: NeRFConfig, depth: int, width: int) -> NeRFMLP:
