@@ -23,7 +23,7 @@ class MipNeRF360Config:
     field: Literal["grid", "mlp"] = "grid"
     """What encodes space: a hash grid at points, or integrated encodings of Gaussians with large networks."""
 
-    proposal_samples: tuple[int, ...] = (48, 32)
+    proposal_samples: tuple[int, ...] = (48,)
     """Intervals of each proposal level."""
     samples: int = 24
     """Intervals of the final level, those that are coloured."""

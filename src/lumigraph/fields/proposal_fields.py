@@ -100,7 +100,9 @@ def _in_unit_cube(points: Float[Tensor, "n 3"], unbounded: bool) -> Float[Tensor
 
 
 class DensityField(nn.Module):
-    """Encoding -> trunk -> density per unit of core length. The trunk's sixth layer sees
+    """Encoding -> trunk -> density per unit of core length.
+
+    The trunk's sixth layer sees
     the encoding again. Densities are softplus(x - 1) of Gaussians (Mip-NeRF), exp(x) on a grid (Instant-NGP)."""
 
     SKIP = 5
@@ -109,13 +111,16 @@ class DensityField(nn.Module):
         super().__init__()
         self.encoder: Encoder = encoder  # pyright: ignore[reportAttributeAccessIssue]
         self.on_grid = isinstance(encoder, GridEncoder)
+        # Without bias, as Instant-NGP: one that all of space shares lets density vanish everywhere at once, where most
+        # of the photos is background.
+        self.bias = not self.on_grid
         inputs = self.encoder.width
         widths = [inputs, *[width] * (depth - 1)]
         self.trunk = nn.ModuleList(
-            nn.Linear(before + (inputs if place == self.SKIP else 0), width)
+            nn.Linear(before + (inputs if place == self.SKIP else 0), width, bias=self.bias)
             for place, before in enumerate(widths)
         )
-        self.density = nn.Linear(width, 1)
+        self.density = nn.Linear(width, 1, bias=self.bias)
 
     def reset(self) -> None:
         """New random weights, uniform as He et al. (2015); biases are zero."""
@@ -156,13 +161,15 @@ class RadianceField(DensityField):
         super().__init__(encoder, depth, width)
         self.view_octaves = view_octaves
         ray_width = (3 + 6 * view_octaves if view_octaves else 0) + codes
-        self.bottleneck = nn.Linear(width, bottleneck)
+        self.bottleneck = nn.Linear(width, bottleneck, bias=self.bias)
         # The first layer that colours, in two parts: what differs between samples, and what a ray has in common, which
         # is computed once for all of its samples.
-        self.sample_layer = nn.Linear(bottleneck, view_width)
+        self.sample_layer = nn.Linear(bottleneck, view_width, bias=self.bias)
         self.ray_layer = nn.Linear(ray_width, view_width, bias=False) if ray_width else None
-        self.view = nn.ModuleList(nn.Linear(view_width, view_width) for _ in range(view_layers - 1))
-        self.rgb = nn.Linear(view_width, 3)
+        self.view = nn.ModuleList(
+            nn.Linear(view_width, view_width, bias=self.bias) for _ in range(view_layers - 1)
+        )
+        self.rgb = nn.Linear(view_width, 3, bias=self.bias)
         self.reset()
 
     def reset(self) -> None:
