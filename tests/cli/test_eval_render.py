@@ -270,7 +270,7 @@ def test_train_at_several_scales(tmp_path: Path, capsys) -> None:
 
 def test_eval_with_codes_of_cameras(tmp_path: Path, capsys) -> None:
     torch.manual_seed(0)
-    info = load_scene("builtin:still:8", downscale=8).info
+    info = load_scene("builtin:still:16").info
     small = {"levels": 2, "log2_entries": 8, "finest_resolution": 16, "proposal_resolution": 16}
     config = MipNeRF360Config(codes=2, proposal_samples=(8,), samples=8, **small)
     path = tmp_path / "run"

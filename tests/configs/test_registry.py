@@ -64,5 +64,5 @@ def test_two_methods_of_one_name_are_refused(entry_points) -> None:
 def test_unknown_names_are_answered_with_close_ones() -> None:
     with pytest.raises(LumigraphError, match=r"no method 'npg'.*close to it: ngp"):
         registry.method_entry("npg")
-    with pytest.raises(LumigraphError, match=r"no teacher 'r2l'.*there are: ngp"):
+    with pytest.raises(LumigraphError, match=r"no teacher 'r2l'.*there are: .*ngp"):
         registry.method_entry("r2l", "teacher")

@@ -67,7 +67,7 @@ def test_result_holds_figures_and_definitions() -> None:
     data = evaluate(Constant(0.5, 0.5, 0.4), constant_views(), lpips_reason="no weights").to_json()
     assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
     first, second = data["per_view"]
-    assert set(first) == {"name", "psnr", "ssim", "lpips", "seconds"}
+    assert set(first) == {"name", "psnr", "ssim", "lpips", "seconds", "depth_error"}
     assert first["psnr"] == pytest.approx(20, abs=1e-4)
     assert second["psnr"] == 100
     assert data["psnr"] == pytest.approx(60, abs=1e-4)
@@ -131,9 +131,9 @@ def test_gallery_writes_pictures(tmp_path) -> None:
 
 
 def test_average_error_is_the_published_one() -> None:
-    assert average_error(30, 0.95, 0.05) == pytest.approx(0.02236068, abs=1e-8)
-    assert average_error(30, 0.95) == pytest.approx(0.01495349, abs=1e-8)
-    assert average_error(100, 1.0, 0.0) == 0
+    assert average_error(30.0, 0.95, 0.05) == pytest.approx(0.02236068, abs=1e-8)
+    assert average_error(30.0, 0.95) == pytest.approx(0.01495349, abs=1e-8)
+    assert average_error(100.0, 1.0, 0.0) == 0
 
 
 def of_scales(figures: dict[float, tuple[float, float, float]]) -> EvalResult:

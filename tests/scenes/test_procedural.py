@@ -289,13 +289,12 @@ def test_a_written_folder_reads_back_equal(name: str, tmp_path) -> None:
 
 
 def test_straight_alpha_loses_nothing() -> None:
-    from lumigraph.scenes.formats.pictures import premultiplied
-    from lumigraph.scenes.procedural.writing import _straight
+    from lumigraph.scenes.formats.pictures import premultiplied, straight
 
     alpha, colour = np.meshgrid(np.arange(256), np.arange(256), indexing="ij")
     colour = np.minimum(colour, alpha)
     image = np.stack([colour, colour // 2, colour // 3, alpha], -1).astype(np.uint8)
-    assert np.array_equal(premultiplied(_straight(image)), image)
+    assert np.array_equal(premultiplied(straight(image)), image)
 
 
 def test_cameras_look_at_the_scene_from_the_usual_distance() -> None:

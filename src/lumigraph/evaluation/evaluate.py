@@ -231,6 +231,11 @@ def _fitted(
     left = torch.zeros(rgba.shape[:2], dtype=torch.bool)
     left[:, : rgba.shape[1] // 2] = True
     places = torch.nonzero((left if mask is None else left & mask).flatten())[:, 0]
+    if not len(places):
+        raise LumigraphError(
+            "the left half of a view has no pixel that a code could be fitted to",
+            todo="Take larger pictures or masks that leave some of it, or another --codes",
+        )
     places = places[:: max(1, len(places) // FIT_PIXELS)]
     rays = camera.to(renderer.device).view_rays(0).flatten()
     return renderer.fitted_to(
