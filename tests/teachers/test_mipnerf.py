@@ -7,6 +7,7 @@ import torch
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.mipnerf import PRESETS, MipNeRFConfig
+from lumigraph.distillation.origins import taught_scene
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.cone_fields import GaussianMLP
 from lumigraph.fields.conical import integrated_encoding
@@ -356,6 +357,15 @@ def test_resumed_equals_uninterrupted(config: MipNeRFConfig, tmp_path) -> None:
     assert whole.step == parts.step == 8
     different = [name for name in whole.tensors if not torch.equal(whole.tensors[name], parts.tensors[name])]
     assert not different
+
+
+def test_students_get_the_finest_views() -> None:
+    whole, info = load_scene("builtin:still:16").info, load_scene("builtin:still:16", scales=3).info
+    taught = taught_scene(info, made(GRID))
+    assert taught.scales == 1
+    for split, cameras in taught.cameras.items():
+        assert torch.equal(cameras.size, whole.cameras[split].size)
+        assert torch.equal(cameras.camera_to_world, whole.cameras[split].camera_to_world)
 
 
 def test_recovery_starts_over() -> None:
