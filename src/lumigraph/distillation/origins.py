@@ -17,7 +17,7 @@ from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
 from lumigraph.files import sha256
-from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.runs import Run
@@ -109,12 +109,16 @@ def from_teacher(
 
 
 def taught_scene(info: SceneInfo, teacher: Renderer) -> SceneInfo:
-    """The scene as the teacher has learnt it: its cameras stand where it found them to be."""
+    """The scene as the teacher has learnt it: its cameras stand where it found them to be. Of views that were made to
+    have several scales, students get the finest: they do not see cones."""
     captured = info.cameras["train"]
     refined = teacher.refined(captured)
-    if refined is captured:
+    if refined is not captured:
+        info = replace(info, cameras={**info.cameras, "train": refined.to("cpu")}, refined=True)
+    if info.scales == 1:
         return info
-    return replace(info, cameras={**info.cameras, "train": refined.to("cpu")}, refined=True)
+    cameras = {split: finest_of_each(part) for split, part in info.cameras.items()}
+    return replace(info, cameras=cameras, scales=1)
 
 
 def teacher_provenance(run: Run) -> dict[str, Any]:
