@@ -29,7 +29,11 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
             todo="Download a depth estimation model: config.json, preprocessor_config.json and model.safetensors",
         )
     try:
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation, pipeline
+        from transformers import (  # pyright: ignore[reportMissingImports]
+            AutoImageProcessor,
+            AutoModelForDepthEstimation,
+            pipeline,
+        )
     except ImportError as error:
         raise LumigraphError(
             "predicting depth needs the package transformers", todo="pip install lumigraph[depth]"
