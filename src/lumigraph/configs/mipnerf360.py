@@ -99,13 +99,14 @@ class MipNeRF360Config:
     least_weight: float = 1e-4
     """Final samples that send less light than this are not coloured."""
 
-    charbonnier: float = 0.001
-    """The eps of the colour loss sqrt(error^2 + eps^2)."""
+    charbonnier: float = 1.0
+    """The eps of the colour loss sqrt(error^2 + eps^2): 0.001 as published. Errors far below eps count by their square,
+    far above by their size, which at first favours what most pixels show, an empty background."""
     charbonnier_squared: bool = True
     """Whether eps is squared; the published code of depth-supervised Mip-NeRF leaves the square out."""
     proposal_weight: float = 1.0
     """Weight of the loss that makes proposals cover what the final level sees, summed over the proposal levels."""
-    distortion_weight: float = 0.01
+    distortion_weight: float = 0.001
     """Weight of the distortion loss, in normalised depth."""
     density_noise: float = 0.0
     """Standard deviation of noise on densities before their activation, in training."""
@@ -215,6 +216,8 @@ _PAPER = MipNeRF360Config(
     view_layers=1,
     view_width=128,
     least_weight=0.0,
+    charbonnier=0.001,
+    distortion_weight=0.01,
     lr=2e-3,
     final_lr=2e-5,
     lr_delay_steps=512,
