@@ -1,8 +1,9 @@
-"""Optimisers of networks, by name: torch's, and Lookahead over RAdam. Without numba, which only tables need."""
+"""Optimisers by name: torch's, Lookahead over RAdam, and the Adam of tables, whose kernels come when needed."""
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 OPTIMISERS = ("adam", "sgd", "radam", "ranger")
 """What `make_optimiser` knows."""
@@ -10,10 +11,16 @@ OPTIMISERS = ("adam", "sgd", "radam", "ranger")
 
 def make_optimiser(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """One optimiser by name over parameter groups, each with `params`, `lr`, `betas`, `eps`, `weight_decay` and
-    `momentum` (of sgd).
+    `momentum` (of sgd); `table` marks those of hash grids, which only adam knows.
 
     Ranger's first moment fades with 0.95 whatever `betas` says, as in nerf_pl.
     """
+    if any(group.get("table") for group in groups):
+        from lumigraph.fields.optimisers import TableAdam
+
+        if name != "adam":
+            raise ValueError(f"{name} does not know tables, adam does")
+        return TableAdam(_without(groups, "momentum"))
     if name == "adam":
         optimiser: torch.optim.Optimizer = torch.optim.Adam(_without(groups, "momentum"), fused=True)
         optimiser.register_step_post_hook(_count_as_changed)
@@ -27,6 +34,18 @@ def make_optimiser(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
             [{**group, "betas": (0.95, group["betas"][1])} for group in _without(groups, "momentum")]
         )
     raise ValueError(f"there is no optimiser {name!r}, only {', '.join(OPTIMISERS)}")
+
+
+def warm_up_tables(tables: list[Tensor]) -> None:
+    """Compiles what steps tables of these sizes [entries, features]."""
+    if not tables:
+        return
+    from lumigraph.fields.optimisers import TableAdam
+
+    for table in tables:
+        rows = torch.zeros(8, table.shape[1], device=table.device, requires_grad=True)
+        rows.grad = torch.ones_like(rows)
+        TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
 
 
 def _without(groups: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:

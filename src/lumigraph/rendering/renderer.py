@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
-from lumigraph.fields.dense_optimisers import make_optimiser
+from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -106,7 +106,8 @@ class Losses:
 class ParameterGroup:
     """Parameters that share optimiser settings; `lr` is the initial rate that `Renderer.lr_scale`
     multiplies, `optimiser` one of `OPTIMISERS`, `momentum` that of sgd. Where `clip_norm` is given, a step scales
-    their gradient down to that norm, taken over the whole group."""
+    their gradient down to that norm, taken over the whole group. `table`: [entries, features] of a hash grid, of
+    which a step touches few rows; the others are left as they are."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -117,6 +118,7 @@ class ParameterGroup:
     weight_decay: float = 0.0
     momentum: float = 0.9
     clip_norm: float | None = None
+    table: bool = False
 
     def settings(self) -> dict[str, Any]:
         """The group as optimisers take it."""
@@ -129,6 +131,7 @@ class ParameterGroup:
             "weight_decay": self.weight_decay,
             "momentum": self.momentum,
             "clip_norm": self.clip_norm,
+            "table": self.table,
         }
 
 
@@ -294,6 +297,7 @@ class Renderer(nn.Module):
             torch.stack(list(self.losses(batch, 0, seed).terms.values())).sum().backward()
             with torch.no_grad():
                 self.render(batch.rays)
+            warm_up_tables([group.parameters[0] for group in self.optimisers() if group.table])
         finally:
             self.zero_grad(set_to_none=True)
             with torch.no_grad():

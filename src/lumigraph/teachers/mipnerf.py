@@ -9,14 +9,13 @@ The field is the published MLP, in scene units, or a hash grid in core coordinat
 [-1, 1]^3. Letters: B rays, K intervals of a level between K + 1 edges of t.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from lumigraph.configs.mipnerf import MipNeRFConfig
@@ -25,7 +24,6 @@ from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.cone_fields import ConeField, GaussianGrid, GaussianMLP, Gaussians
 from lumigraph.fields.conical import conical_moments, cylindrical_moments
 from lumigraph.fields.hashgrid import GridLayout
-from lumigraph.fields.optimisers import TableAdam
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
@@ -33,6 +31,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
     blurred,
     distortion,
@@ -371,35 +370,15 @@ class MipNeRF(Renderer):
         adam = {"betas": (0.9, 0.99), "eps": 1e-15}
         networks = [*self.field.geometry.parameters(), *self.field.colour.parameters()]
         return [
-            ParameterGroup("grid", [self.field.grid.table], config.grid_lr, **adam),
+            ParameterGroup("grid", [self.field.grid.table], config.grid_lr, table=True, **adam),
             ParameterGroup("networks", networks, config.lr, **adam),
         ]
 
-    def make_optimiser(self) -> torch.optim.Optimizer:
-        if not self.on_grid:
-            return super().make_optimiser()
-        return TableAdam(
-            [
-                {
-                    "name": group.name,
-                    "params": group.parameters,
-                    "lr": group.lr,
-                    "betas": group.betas,
-                    "eps": group.eps,
-                    "table": group.name == "grid",
-                }
-                for group in self.optimisers()
-            ]
-        )
-
     def lr_scale(self, step: int, progress: float) -> float:
-        """Falls evenly in its logarithm, after a delay at the start: d + (1 - d) sin(pi / 2 step / delay)."""
         config = self.config
-        fallen = (config.final_lr / config.lr) ** progress
-        if step >= config.lr_delay_steps:
-            return fallen
-        rise = math.sin(0.5 * math.pi * step / config.lr_delay_steps)
-        return fallen * (config.lr_delay_factor + (1 - config.lr_delay_factor) * rise)
+        return delayed_log_linear(
+            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
+        )
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the activations that a step keeps, and those of a picture's chunk."""
@@ -412,14 +391,6 @@ class MipNeRF(Renderer):
         together = rays if self.on_grid else min(rays, self._chunk_in_training)
         step = 4 * kept * levels * together
         return super().memory_estimate(rays) + max(step, 4 * kept * _FIELD_CHUNK)
-
-    def warm_up(self, batch: Batch, seed: int) -> None:
-        """Also compiles the kernels of the optimiser."""
-        super().warm_up(batch, seed)
-        if self.on_grid:
-            rows = nn.Parameter(torch.zeros(8, self.config.features, device=self.device))
-            rows.grad = torch.ones_like(rows)
-            TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
 
     def recover(self, seed: int) -> bool:
         """Starts over with other random weights."""

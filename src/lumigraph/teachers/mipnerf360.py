@@ -10,7 +10,6 @@ Space is in core coordinates: the scene's box is [-1, 1]^3, and lengths and dens
 Depths t stay in scene units. B rays, K intervals of a level.
 """
 
-import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.hashgrid import GridLayout
-from lumigraph.fields.optimisers import TableAdam
 from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncoder, GridEncoder, RadianceField
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
@@ -30,6 +28,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
     blurred,
     distortion,
@@ -439,28 +438,20 @@ class MipNeRF360(Renderer):
         groups = []
         for name, network in (("proposal", self.proposal), ("field", self.field)):
             if isinstance(network.encoder, GridEncoder):
-                groups.append(ParameterGroup(f"{name} grid", [network.encoder.grid.table], **settings))
+                groups.append(
+                    ParameterGroup(f"{name} grid", [network.encoder.grid.table], table=True, **settings)
+                )
             layers = [p for key, p in network.named_parameters() if not key.startswith("encoder.")]
             groups.append(ParameterGroup(name, layers, **settings))
         if self.codes is not None:
             groups.append(ParameterGroup("codes", [self.codes.table], **settings))
         return groups
 
-    def make_optimiser(self) -> torch.optim.Optimizer:
-        if self.config.field == "mlp":
-            return super().make_optimiser()
-        return TableAdam(
-            [{**group.settings(), "table": group.name.endswith("grid")} for group in self.optimisers()]
-        )
-
     def lr_scale(self, step: int, progress: float) -> float:
-        """Falls evenly in its logarithm, after a warm-up along a quarter of a sine."""
         config = self.config
-        falling = (config.final_lr / config.lr) ** progress
-        if step >= config.lr_delay_steps:
-            return falling
-        rising = math.sin(0.5 * math.pi * step / config.lr_delay_steps)
-        return falling * (config.lr_delay_factor + (1 - config.lr_delay_factor) * rising)
+        return delayed_log_linear(
+            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
+        )
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; what each sample of each level keeps for the way back."""
@@ -470,15 +461,6 @@ class MipNeRF360(Renderer):
         proposed = 3 * self.proposal.encoder.width + (config.proposal_layers + 1) * config.proposal_width
         numbers = config.samples * (final + 60) + sum(config.proposal_samples) * (proposed + 60)
         return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 2) * numbers
-
-    def warm_up(self, batch: Batch, seed: int) -> None:
-        """Also compiles the kernel of the optimiser."""
-        super().warm_up(batch, seed)
-        if self.config.field == "grid":
-            for features in {self.config.features, self.config.proposal_features}:
-                rows = nn.Parameter(torch.zeros(8, features, device=self.device))
-                rows.grad = torch.ones_like(rows)
-                TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
 
     def recover(self, seed: int) -> bool:
         """Starts over with other random weights."""

@@ -20,7 +20,6 @@ from lumigraph.configs.ngp import NGPConfig
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
-from lumigraph.fields.optimisers import TableAdam
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
@@ -285,27 +284,12 @@ class NGP(Renderer):
         adam = {"betas": (0.9, 0.99), "eps": 1e-15}
         networks = [*self.geometry.parameters(), *self.colour.parameters()]
         groups = [
-            ParameterGroup("grid", [self.grid.table], self.config.lr, **adam),
+            ParameterGroup("grid", [self.grid.table], self.config.lr, table=True, **adam),
             ParameterGroup("networks", networks, self.config.network_lr, **adam),
         ]
         if self.pose_corrections is not None:
             groups.append(ParameterGroup("cameras", [self.pose_corrections], self.config.camera_lr))
         return groups
-
-    def make_optimiser(self) -> torch.optim.Optimizer:
-        return TableAdam(
-            [
-                {
-                    "name": group.name,
-                    "params": group.parameters,
-                    "lr": group.lr,
-                    "betas": group.betas,
-                    "eps": group.eps,
-                    "table": group.name == "grid",
-                }
-                for group in self.optimisers()
-            ]
-        )
 
     def lr_scale(self, step: int, progress: float) -> float:
         """Constant, then falling to `final_lr` at the end of the budget."""
@@ -324,12 +308,9 @@ class NGP(Renderer):
         return super().memory_estimate(rays) + 4 * config.samples * kept + 8 * self.rule.most * rays
 
     def warm_up(self, batch: Batch, seed: int) -> None:
-        """Also compiles the kernels of the optimiser and of the occupancy update."""
+        """Also compiles the kernels of the occupancy update."""
         super().warm_up(batch, seed)
         self._core_density(torch.zeros(8, 3, device=self.device))
-        rows = nn.Parameter(torch.zeros(8, self.config.features, device=self.device))
-        rows.grad = torch.ones_like(rows)
-        TableAdam([{"params": [rows], "lr": 0.0, "table": True}]).step()
 
     def recover(self, seed: int) -> bool:
         """Starts over with other random weights."""
