@@ -1,7 +1,7 @@
 """PSNR on the test views against minutes of training, each budget a run of its own, through the command line.
 
-    python benchmarks/teacher_minutes.py SCENE [--downscale 4] [--minutes 1 2 5 10] [--seeds 0] [--runs FOLDER]
-        [--out FILE]
+    python benchmarks/teacher_minutes.py SCENE [--methods ngp] [--downscale 4] [--minutes 1 2 5 10] [--seeds 0]
+        [--runs FOLDER] [--out FILE] [-- OPTIONS]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
 """
@@ -22,17 +22,18 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(
-    scene: str, downscale: int, minutes: float, seed: int, options: list[str], run: Path
+    method: str, scene: str, downscale: int, minutes: float, seed: int, options: list[str], run: Path
 ) -> dict[str, Any]:
     """Trains in the folder `run`, evaluates, and says what came of it."""
     start = time.perf_counter()
     peak = verb(
-        "train", "ngp", scene, "--run", run, "--downscale", downscale,
+        "train", method, scene, "--run", run, "--downscale", downscale,
         "--max-minutes", minutes, "--seed", seed, *options,
     )  # fmt: skip
     wall = time.perf_counter() - start
     figures, training = evaluated(run, run / "eval.json"), trained(run)
     return {
+        "method": method,
         "minutes": minutes,
         "seed": seed,
         **figures,
@@ -47,6 +48,7 @@ def measure(
 def main() -> None:
     parser = described(__doc__)
     parser.add_argument("scene")
+    parser.add_argument("--methods", nargs="+", default=["ngp"])
     parser.add_argument("--downscale", type=int, default=4)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -56,11 +58,12 @@ def main() -> None:
     rows = []
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for minutes, seed in itertools.product(arguments.minutes, arguments.seeds):
-            run = folder / f"{Path(arguments.scene).name}-{minutes:g}-minutes-seed-{seed}"
-            rows.append(measure(arguments.scene, arguments.downscale, minutes, seed, arguments.options, run))
+        name, downscale, options = Path(arguments.scene).name, arguments.downscale, arguments.options
+        for method, minutes, seed in itertools.product(arguments.methods, arguments.minutes, arguments.seeds):
+            run = folder / f"{name}-{method}-{minutes:g}-minutes-seed-{seed}"
+            rows.append(measure(method, arguments.scene, downscale, minutes, seed, options, run))
             print(rows[-1], flush=True)
-            scene = {"name": Path(arguments.scene).name, "downscale": arguments.downscale}
+            scene = {"name": name, "downscale": downscale, "options": options}
             write_json(arguments.out, {"machine": machine(), "scene": scene, "runs": rows})
     print(f"written to {arguments.out}")
 

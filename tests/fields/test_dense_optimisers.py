@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lumigraph.fields.dense_optimisers import OPTIMISERS, Ranger, make_optimiser
+from lumigraph.fields.dense_optimisers import OPTIMISERS, Ranger, make_optimiser, warm_up_tables
 from lumigraph.training.checkpoints import pack_optimiser, unpack_optimiser
 
 
@@ -58,3 +58,23 @@ def test_ranger_is_lookahead_over_radam() -> None:
             with torch.no_grad():
                 theirs.copy_(slow)
         torch.testing.assert_close(ours, theirs)
+
+
+def test_tables_are_stepped_as_tables() -> None:
+    """Rows without gradient stay where they are, whatever momentum they had."""
+    table, weight = nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(2))
+    groups = [{**group(table)[0], "table": True}, {**group(weight)[0], "table": False}]
+    optimiser = make_optimiser("adam", groups)
+    warm_up_tables([table])
+    assert torch.equal(table, torch.ones(4, 2))
+    table.grad, weight.grad = torch.zeros(4, 2), torch.ones(2)
+    table.grad[1] = 1.0
+    optimiser.step()
+    first = table.detach().clone(), weight.detach().clone()
+    assert float(first[0][1].max()) < 1
+    table.grad, weight.grad = torch.zeros(4, 2), torch.zeros(2)
+    optimiser.step()
+    assert torch.equal(table, first[0])
+    assert not torch.equal(weight, first[1])
+    with pytest.raises(ValueError, match="tables"):
+        make_optimiser("radam", groups)
