@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from describe import described, machine
+from describe import described, machine, parsed
 from verbs import evaluated, trained, verb
 
 from lumigraph.files import read_json, write_json
@@ -75,8 +75,7 @@ def main() -> None:
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "depth.json")
-    parser.add_argument("options", nargs="*", help="further options of `train ngp`, after --")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     rows = []
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from describe import described, machine
+from describe import described, machine, parsed
 from verbs import trained, verb
 
 from lumigraph.files import read_json, write_json
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["cones", "points"])
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "multiscale.json")
-    parser.add_argument("options", nargs="*", help="further options of `train mipnerf`, after --")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     scene = {"name": Path(arguments.scene).name, "downscale": arguments.downscale, "scales": arguments.scales}
     rows = []
     with contextlib.ExitStack() as stack:
