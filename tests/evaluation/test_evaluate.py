@@ -131,9 +131,9 @@ def test_gallery_writes_pictures(tmp_path) -> None:
 
 
 def test_average_error_is_the_published_one() -> None:
-    assert average_error(30, 0.95, 0.05) == pytest.approx(0.02236068, abs=1e-8)
-    assert average_error(30, 0.95) == pytest.approx(0.01495349, abs=1e-8)
-    assert average_error(100, 1.0, 0.0) == 0
+    assert average_error(30.0, 0.95, 0.05) == pytest.approx(0.02236068, abs=1e-8)
+    assert average_error(30.0, 0.95) == pytest.approx(0.01495349, abs=1e-8)
+    assert average_error(100.0, 1.0, 0.0) == 0
 
 
 def of_scales(figures: dict[float, tuple[float, float, float]]) -> EvalResult:
