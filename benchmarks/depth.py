@@ -11,6 +11,7 @@ not concern the loss `none`.
 
 import contextlib
 import itertools
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,10 @@ def main() -> None:
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "depth.json")
-    parser.add_argument("options", nargs="*", help="further options of `train ngp`, after --")
-    arguments = parser.parse_args()
+    # What stands after -- are further options of `train ngp`.
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, options = parser.parse_args(words[:end]), words[end + 1 :]
     rows = []
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -91,7 +94,7 @@ def main() -> None:
             steps = ["--max-steps", arguments.steps, "--training-steps", arguments.steps]
             run = folder / f"run-{views}-{loss}-{keep:g}"
             figures = measure(
-                str(scene), run, downscale, loss, [*few, *steps, "--keep-depth", keep, *arguments.options]
+                str(scene), run, downscale, loss, [*few, *steps, "--keep-depth", keep, *options]
             )
             rows.append(
                 {
@@ -107,7 +110,7 @@ def main() -> None:
                 "downscale": arguments.downscale,
                 "select": arguments.select,
                 "depth_from": None if arguments.depth_from is None else arguments.depth_from.name,
-                "options": arguments.options,
+                "options": options,
             }
             write_json(arguments.out, {"machine": machine(), "scene": about, "runs": rows})
     print(f"written to {arguments.out}")

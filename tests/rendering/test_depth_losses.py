@@ -176,7 +176,7 @@ def test_rendered_depths_and_penalties() -> None:
 
 def test_spread_anneals_and_grows_with_uncertainty() -> None:
     depth, sigma = numbers(2, 4), numbers(0.001, 0.5)
-    swb = DepthLoss(depth_loss="swb", depth_epsilon=0.1, depth_anneal=3)
+    swb = DepthLoss(depth_loss="swb", depth_epsilon=0.1, depth_anneal=3.0)
     assert spread(swb, depth, None, 0.0).tolist() == pytest.approx([0.3, 0.3])
     assert spread(swb, depth, None, 0.5).tolist() == pytest.approx([0.1 * 3**0.5] * 2)
     assert spread(swb, depth, sigma, 1.0).tolist() == pytest.approx([0.1, 0.5])
