@@ -91,7 +91,10 @@ class _Draws:
     fine_noise: Tensor | None
 
     def part(self, rays: slice) -> "_Draws":
-        return _Draws(*(None if values is None else values[rays] for values in vars(self).values()))
+        def noise(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rays]
+
+        return _Draws(self.coarse[rays], self.fine[rays], noise(self.coarse_noise), noise(self.fine_noise))
 
 
 class MipNeRF(Renderer):
