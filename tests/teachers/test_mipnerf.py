@@ -186,7 +186,10 @@ def test_depths_are_where_a_wall_is(config: MipNeRFConfig, frame: ForwardFrame |
         return torch.full(where.sizes.shape, 1e3 if isinstance(renderer.field, GaussianMLP) else 14.0)
 
     renderer.field.raw_density = wall  # type: ignore[method-assign]
-    renderer.field.forward = lambda where, views, dtype: (wall(where, dtype), torch.zeros_like(where.means))
+    renderer.field.forward = lambda where, view_directions, dtype: (
+        wall(where, dtype),
+        torch.zeros_like(where.means),
+    )
     rays = some_rays(20) if frame is None else forward_rays(20)
     seen = renderer.render(rays)
     sampled = renderer._sampled(rays)
