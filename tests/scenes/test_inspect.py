@@ -51,9 +51,17 @@ def test_a_built_in_scene_is_written_where_that_is_asked_for(tmp_path, capsys):
     assert {split: len(views) for split, views in theirs.views.items()} == {"train": 60, "val": 8, "test": 8}
     assert np.array_equal(theirs.views["val"].image(3).numpy(), ours.views["val"].image(3).numpy())
     assert main(["inspect", "builtin:still:16", *out, "--write", str(folder)]) == 2
-    assert "exists already" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "exists already" in said.err
+    assert not said.out  # before anything was drawn
     assert main(["inspect", "builtin:still:8", *out, "--write", str(folder), "--overwrite"]) == 0
     assert load_scene(folder).views["train"].image(0).shape == (8, 8, 4)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    assert main(["inspect", "builtin:still:8", *out, "--write", str(other), "--overwrite"]) == 2
+    assert "not a scene" in capsys.readouterr().err
+    assert (other / "thesis.tex").exists()
 
 
 def test_other_scenes_are_not_written(blender_scene, tmp_path, capsys):

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.files import new_file, write_json
     from lumigraph.scenes.drawing import draw_scene
     from lumigraph.scenes.load import load_scene
-    from lumigraph.scenes.procedural.writing import write_blender
+    from lumigraph.scenes.procedural.writing import check_replaceable, write_blender
     from lumigraph.scenes.summary import summarise
 
     scene = load_scene(
@@ -50,6 +50,9 @@ def main(argv: list[str]) -> None:
             where=arguments.scene,
             todo="This scene is a folder already: copy it, or leave --write out",
         )
+    if arguments.write is not None:
+        # Now, not after everything was drawn.
+        check_replaceable(arguments.write, arguments.overwrite)
     summary = summarise(scene)
     console = Console()
     print_summary(console, summary)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lumigraph.files import new_folder, write_json
+from lumigraph.errors import LumigraphError
+from lumigraph.files import io_errors, new_folder, require_replaceable, write_json
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import angle_from_focal, homogeneous, opencv_to_opengl
 from lumigraph.scenes.formats.pictures import straight
@@ -22,6 +23,7 @@ def write_blender(scene: Scene, folder: str | Path, overwrite: bool = False) -> 
     The folder appears when it is complete. Raises LumigraphError when it exists (without `overwrite`) or the disk
     fails.
     """
+    check_replaceable(Path(folder), overwrite)
     with new_folder(folder, overwrite) as temporary:
         for split, views in scene.views.items():
             (temporary / split).mkdir()
@@ -32,6 +34,20 @@ def write_blender(scene: Scene, folder: str | Path, overwrite: bool = False) -> 
                 temporary / f"transforms_{split}.json",
                 {**_common(scene.info, views.cameras), "frames": frames},
             )
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Raises LumigraphError where a scene may not be written: the folder exists and nobody said to overwrite it, or
+    what it holds is no scene of this format."""
+    require_replaceable(folder, overwrite)
+    with io_errors(folder):
+        filled = folder.is_dir() and any(folder.iterdir())
+    if filled and not (folder / "transforms_train.json").is_file():
+        raise LumigraphError(
+            "there is something here that is not a scene in Blender's format, and is not replaced",
+            where=folder,
+            todo="Choose another folder, or remove this one yourself",
+        )
 
 
 def _common(info: SceneInfo, cameras: Cameras) -> dict[str, Any]:
