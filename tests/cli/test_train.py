@@ -84,6 +84,13 @@ def test_going_on_with_other_photos_is_refused(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "run" / "weights.safetensors").exists()
 
 
+def test_going_on_with_another_built_in_scene_is_refused(tmp_path: Path, capsys) -> None:
+    """Though its cameras stand in the same places."""
+    assert train(tmp_path / "run", "--max-steps", "3", scene="builtin:still:16") == 0
+    assert train(tmp_path / "run", "--max-steps", "6", "--resume", scene="builtin:moving:16") == 2
+    assert "builtin:still:16, now builtin:moving:16" in capsys.readouterr().err
+
+
 def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
     write_blender(make_scene("still", 3, 0, 1, size=16), tmp_path / "scene")
     assert train(tmp_path / "run", "--max-steps", "3", scene=str(tmp_path / "scene")) == 0

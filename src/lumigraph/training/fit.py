@@ -111,7 +111,11 @@ def _same_config(run: Run, config: Any) -> None:
 
 def _same_scene(run: Run, info: SceneInfo) -> None:
     before, now = run.info, info
-    if before.background != now.background:
+    built_in = "builtin" in (before.format, now.format)
+    if built_in and before.source != now.source:
+        # Their cameras are alike. A folder may have been moved or renamed.
+        problem = f"{before.source}, now {now.source}"
+    elif before.background != now.background:
         problem = f"background {before.background}, now {now.background}"
     elif before.downscale != now.downscale:
         problem = f"--downscale {before.downscale}, now {now.downscale}"
