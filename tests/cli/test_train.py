@@ -75,6 +75,18 @@ def test_a_broken_photo_leaves_nothing(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [("builtin:moving:16", "at 60 different times"), ("builtin:attributes:16", "attributes")],
+)
+def test_a_still_method_says_that_it_does_not_see_change(
+    tmp_path: Path, caplog, scene: str, words: str
+) -> None:
+    assert train(tmp_path / "run", "--max-steps", "1", scene=scene) == 0
+    assert words in caplog.text
+    assert "learns a still one" in caplog.text
+
+
 def test_going_on_with_other_photos_is_refused(tmp_path: Path, capsys) -> None:
     write_blender(make_scene("still", 3, 1, 1, size=16), tmp_path / "one")
     write_blender(make_scene("still", 3, 1, 1, size=16, seed=5), tmp_path / "other")
@@ -94,5 +106,5 @@ def test_going_on_with_another_built_in_scene_is_refused(tmp_path: Path, capsys)
 def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
     write_blender(make_scene("still", 3, 0, 1, size=16), tmp_path / "scene")
     assert train(tmp_path / "run", "--max-steps", "3", scene=str(tmp_path / "scene")) == 0
-    assert "dB on training pixels" in capsys.readouterr().out
+    assert "dB on pixels of training photos" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "results.json")["training"]["held_out"] is False

@@ -107,6 +107,35 @@ def test_a_student_that_knows_depth_is_fine_tuned_on_photos_that_do_not(tmp_path
     assert not torch.equal(before["network.head.weight"], load_tensors(run.weights)[0]["network.head.weight"])
 
 
+def test_photos_of_another_scene_are_refused(tmp_path: Path, shards: Path, scene: Scene) -> None:
+    run = distilled(shards, tmp_path / "student", 2)
+    options = TrainOptions(run=run.path, max_steps=2, device="cpu")
+    shifted = [
+        replace(part, camera_to_world=part.camera_to_world + 0.1) for part in scene.info.cameras.values()
+    ]
+    elsewhere = replace(scene.info, cameras=dict(zip(scene.info.cameras, shifted, strict=True)))
+    with pytest.raises(LumigraphError, match="none of its photos was taken from where"):
+        finetune(run, replace(scene, info=elsewhere), options, EarlyStopping())
+    with pytest.raises(LumigraphError, match="it is builtin:other"):
+        finetune(
+            run, replace(scene, info=replace(scene.info, source="builtin:other")), options, EarlyStopping()
+        )
+
+
+def test_what_is_made_of_an_unfinished_or_distilled_run_says_so(
+    tmp_path: Path, shards: Path, capsys, caplog
+) -> None:
+    run = distilled(shards, tmp_path / "student", 3)
+    assert main(["pack", str(run.path), "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert not caplog.messages
+    run.update_results("training", {**run.results["training"], "finished": False})
+    assert main(["pack", str(run.path), "--out", str(tmp_path / "b.safetensors")]) == 0
+    assert "training is unfinished; these are its weights of step 3" in caplog.text
+    bake = ["bake", str(run.path), "--views", "1", "--device", "cpu", "--out", str(tmp_path / "views")]
+    assert main(bake) == 0
+    assert "r2l is a student" in caplog.text
+
+
 def test_without_validation_views_some_photos_are_held_out(scene: Scene) -> None:
     train, held, from_training = training_and_validation(
         replace(scene, views={"train": scene.views["train"]})

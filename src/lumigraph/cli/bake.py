@@ -59,13 +59,13 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.distillation.bake import bake, prepare
     from lumigraph.distillation.legacy import check_legacy_folder, export_legacy
+    from lumigraph.distillation.origins import open_teacher
     from lumigraph.distillation.shards import Shards
-    from lumigraph.training.runs import Run
 
     if arguments.legacy is not None:
         # Now, not after hours of baking.
         check_legacy_folder(arguments.legacy, arguments.overwrite)
-    plan = _plan(arguments, Run.open(arguments.run))
+    plan = _plan(arguments, open_teacher(arguments.run))
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
         done = bake(
             arguments.run,

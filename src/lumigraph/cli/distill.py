@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         options,
         validation=origin.validation,
     )
-    report(run, result, "distill")
+    report(run, result, origin.watched)
 
 
 def _check(arguments: Arguments) -> None:

@@ -31,8 +31,10 @@ def main(argv: list[str]) -> None:
     from lumigraph.export.bundle import UNSTATED, write_bundle
     from lumigraph.training.runs import Run
 
+    run = Run.open(arguments.run)
+    run.warn_if_unfinished()
     manifest = write_bundle(
-        Run.open(arguments.run),
+        run,
         arguments.out,
         licence=arguments.licence or UNSTATED,
         check_views=arguments.check_views,

@@ -79,14 +79,17 @@ def main(argv: list[str]) -> None:
             where=arguments.student,
             todo="Go on with it: lumigraph train --resume",
         )
+    student.warn_if_unfinished()
     scene = load_scene_like(student.info, arguments.scene, arguments.downscale)
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
     done = finetune(student, scene, _options(arguments), rule, arguments.lr)
-    report(done.run, done.result, "finetune")
+    report(done.run, done.result, "validation photos")
     held = ", held out of the training photos" if done.held_from_training else ""
     sys.stdout.write(
-        f"validation views{held}: {done.val_psnr_before:.2f} dB before, {done.val_psnr_after:.2f} dB after\n"
+        f"validation photos{held}: {done.val_psnr_before:.2f} dB before, {done.val_psnr_after:.2f} dB after\n"
     )
+    if not done.gained:
+        sys.stdout.write("no step made them better: the student keeps the weights it had\n")
 
 
 def _options(arguments: Arguments) -> TrainOptions:

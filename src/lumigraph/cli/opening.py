@@ -32,6 +32,7 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
         from lumigraph.training.runs import Run
 
         run = Run.open(folder)
+        run.warn_if_unfinished()
         return run.load_renderer(device).eval(), run.info
     if (folder / "manifest.json").is_file():
         from lumigraph.export.bundle import BundleRenderer

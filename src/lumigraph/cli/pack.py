@@ -25,6 +25,8 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv, Arguments, prog="lumigraph pack")
     from lumigraph.training.runs import Run
 
-    Run.open(arguments.run).pack(arguments.out, arguments.overwrite)
+    run = Run.open(arguments.run)
+    run.warn_if_unfinished()
+    run.pack(arguments.out, arguments.overwrite)
     size = arguments.out.stat().st_size + arguments.out.with_suffix(".json").stat().st_size
     sys.stdout.write(f"{arguments.out} and {arguments.out.with_suffix('.json').name}: {size / 1e6:.2f} MB\n")

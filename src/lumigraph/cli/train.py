@@ -1,5 +1,6 @@
 """`lumigraph train METHOD SCENE --run RUN`: a teacher from photos."""
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn
@@ -12,8 +13,11 @@ from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
 if TYPE_CHECKING:
+    from lumigraph.scenes.scene import SceneInfo
     from lumigraph.training.fit import TrainResult
     from lumigraph.training.runs import Run
+
+log = logging.getLogger("lumigraph")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     import torch
 
+    from lumigraph.configs.registry import load_renderer_class
     from lumigraph.rendering.machine import set_threads
     from lumigraph.scenes.depth import check_depths, with_depth_source
     from lumigraph.scenes.load import load_scene
@@ -71,6 +76,7 @@ def main(argv: list[str]) -> None:
             where=scene.info.source,
             todo="Leave it out",
         )
+    _warn_of_change(scene.info, load_renderer_class(method).conditions, method)
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
@@ -89,18 +95,34 @@ def main(argv: list[str]) -> None:
         # Without validation views training is watched with its own photos, which shows collapse and gives pictures.
         held_out="val" in scene.views,
     )
-    report(run, result, "train")
+    report(run, result, "validation photos" if result.held_out else "training photos")
 
 
-def report(run: "Run", result: "TrainResult", verb: str) -> None:
-    """Prints where the run is, or after an interruption how to go on, with exit code 130."""
+def _warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:
+    """Says so where the scene moves, or is changed by attributes, and the method does not know of it."""
+    cameras = info.cameras["train"]
+    for name, of_cameras in (("times", cameras.times), ("attributes", cameras.attributes)):
+        if name in conditions or of_cameras is None:
+            continue
+        different = len(of_cameras.unique(dim=0))
+        if different > 1:
+            log.warning(
+                "the photos show the scene at %d different %s, and %s learns a still one: what changes will be blurred",
+                different,
+                name,
+                method,
+            )
+
+
+def report(run: "Run", result: "TrainResult", watched: str) -> None:
+    """Prints where the run is, or after an interruption how to go on, with exit code 130. `watched`: what training was
+    watched with, in words."""
     from lumigraph.training.interrupts import EXIT_CODE
     from lumigraph.training.progress import clock_time
 
     if result.interrupted:
         stop(f"stopped at step {result.step:,}; the same command with --resume goes on", EXIT_CODE)
-    kind = "validation" if result.held_out else "training"
-    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on {kind} pixels"
+    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on pixels of {watched}"
     sys.stdout.write(f"{run.path}: {result.step:,} steps in {clock_time(result.seconds)}{psnr}\n")
 
 

@@ -41,6 +41,11 @@ class Finetuned:
     held_from_training: bool
     """Whether the validation views are training photos that were held out."""
 
+    @property
+    def gained(self) -> bool:
+        """Whether the weights that are kept are better ones than before."""
+        return self.val_psnr_after > self.val_psnr_before
+
 
 def finetune(
     student: Run, scene: Scene, options: TrainOptions, rule: EarlyStopping, lr: float | None = None

@@ -1,5 +1,6 @@
 """What a student is distilled from: a folder of pseudo views, published ray files, or a teacher's run."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.legacy import Layout, LegacySource, legacy_files
@@ -24,20 +26,27 @@ from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource, RaySource
 from lumigraph.training.validation import ValidationViews
 
+log = logging.getLogger("lumigraph")
+
 HELD_VIEWS = 8
 """Pseudo views at the end that are not learnt from but watched; a tenth where there are few."""
 _WATCHED_SIDE = 200
 """Longest side, pixels, of the views that a live teacher renders to watch the student with."""
 
+_SAME_PLACE = 1e-3
+"""Cameras that are less than this apart, as a part of the scene's extent, count as one."""
+
 
 @dataclass
 class Origin:
-    """Rays to learn from, the scene they show, views to watch training with, and words about it all."""
+    """Rays to learn from, the scene they show, views to watch training with, and words about it all; `watched` names
+    the views."""
 
     source: RaySource
     info: SceneInfo
     validation: ValidationViews | None
     provenance: dict[str, Any]
+    watched: str = "views of the teacher that were held out"
 
 
 class PseudoViews:
@@ -78,7 +87,7 @@ def from_legacy(folder: Path, scene: Scene, seed: int, layout: Layout | None) ->
     """Rays from published ray files; the scene says what they show."""
     source = LegacySource(folder, scene.info, seed, layout)
     provenance = {"from": "ray files", "layout": source.layout, "files": len(legacy_files(folder))}
-    return Origin(source, scene.info, scene.views.get("val"), provenance)
+    return Origin(source, scene.info, scene.views.get("val"), provenance, watched="validation photos")
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ def from_teacher(
     folder: Path, rays: int, seed: int, live: LiveOptions, device: str, precision: str
 ) -> Origin:
     """Rays that the teacher in `folder` labels while the student learns. `rays`: of a step."""
-    run = Run.open(folder)
+    run = open_teacher(folder)
     teacher = run.load_renderer(device, precision)
     info = taught_scene(run.info, teacher)
     captured, forward = info.cameras["train"], info.forward is not None
@@ -106,6 +115,20 @@ def from_teacher(
     watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
     return Origin(source, info, rendered_views(teacher, watched), provenance)
+
+
+def open_teacher(path: Path) -> Run:
+    """The run to learn from. A warning says so where it is unfinished, or a student itself: distilling a smaller
+    student from a larger one is sound, mistaking one for its teacher is not.
+
+    Raises:
+        LumigraphError: see `Run.open`.
+    """
+    run = Run.open(path)
+    if method_entry(run.method).kind == "student":
+        log.warning("%s: %s is a student, itself distilled; its teacher has truer colours", path, run.method)
+    run.warn_if_unfinished()
+    return run
 
 
 def taught_scene(info: SceneInfo, teacher: Renderer) -> SceneInfo:
@@ -153,11 +176,16 @@ def mixed_with_photos(origin: Origin, scene: Scene, pseudo_ratio: float, seed: i
 
 
 def check_same_scene(student: SceneInfo, scene: SceneInfo) -> None:
-    """Raises when the photos lie in another frame, or on another background, than a student has learnt."""
+    """Raises when the photos lie in another frame, or on another background, than a student has learnt, or are all
+    taken from elsewhere: frames of synthetic scenes are all alike."""
     if student.background != scene.background:
         problem = f"its background is {scene.background}, the student's is {student.background}"
     elif not torch.allclose(student.world_transform, scene.world_transform, rtol=1e-5, atol=1e-6):
         problem = "it lies in another frame than the one the student has learnt"
+    elif "builtin" in (student.format, scene.format) and student.source != scene.source:
+        problem = f"it is {scene.source}, the student's is {student.source}"
+    elif not _share_a_place(student.cameras["train"], scene.cameras["train"]):
+        problem = "none of its photos was taken from where the teacher's were"
     else:
         return
     raise LumigraphError(
@@ -165,6 +193,11 @@ def check_same_scene(student: SceneInfo, scene: SceneInfo) -> None:
         where=scene.source,
         todo="Give the scene that the teacher was trained on, read with the same options",
     )
+
+
+def _share_a_place(some: Cameras, others: Cameras) -> bool:
+    centres = some.positions.double(), others.positions.double()
+    return bool((torch.cdist(*centres) < _SAME_PLACE * centres[1].norm(dim=-1).amax()).any())
 
 
 def with_hard_rays(source: RaySource, config: Any, seed: int) -> RaySource:

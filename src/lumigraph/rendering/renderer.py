@@ -175,6 +175,9 @@ class Renderer(nn.Module):
     sees_cones: bool = False
     """Whether what is rendered depends on the pixels' radii: of pixels finer than those it was trained on, such a
     method knows nothing."""
+    conditions: tuple[str, ...] = ()
+    """What beside the ray decides its colour: "times", "attributes" (fields of `Rays`). A method without them learns a
+    still scene."""
     knows_bfloat16: bool = False
     """Whether the method goes by `compute_dtype`; the others compute in float32."""
 

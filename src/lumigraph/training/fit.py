@@ -203,7 +203,7 @@ def fit(
         best=best,
         history=[] if begun is None else list(begun.numbers.get("history", [])),
     )
-    if begun is None and not quiet:
+    if not quiet:
         _unfinish(run)
     try:
         _prepare(renderer, source, run, options, device, line)
@@ -299,8 +299,7 @@ def check_disk(renderer: Renderer, run: Run) -> None:
 
 
 def _unfinish(run: Run) -> None:
-    """A run whose results say that it is finished must not say so while it trains on (another `fit` in
-    it)."""
+    """A run whose results say that it is finished must not say so while it trains on."""
     if run.finished:
         run.update_results("training", {**run.results["training"], "finished": False})
 

@@ -12,6 +12,7 @@ which nothing can be added.
 """
 
 import datetime
+import logging
 import os
 import platform
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from lumigraph.rendering.machine import resolve_device
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
+
+log = logging.getLogger("lumigraph")
 
 SCHEMA = 1
 _KEYS = ("schema", "method", "config", "options", "provenance")
@@ -150,7 +153,7 @@ class Run:
                 raise LumigraphError(
                     "this file exists already", where=place, todo="Choose another name or pass --overwrite"
                 )
-        tensors = self._newest_weights()
+        _, tensors = self._newest_weights()
         # The description last: weights without one are refused, a description without weights opens nothing.
         save_tensors(out, tensors, {"method": self.method})
         write_json(beside, {**self._config_json(), "scene": self.info.to_json()})
@@ -236,11 +239,23 @@ class Run:
         """
         place = resolve_device(device)
         renderer = self.new_renderer()
-        load_weights(renderer, self._newest_weights(), where=self.path)
+        load_weights(renderer, self._newest_weights()[1], where=self.path)
         renderer.to(place).set_precision(precision)
         return renderer.eval()
 
-    def _newest_weights(self) -> dict[str, torch.Tensor]:
+    def warn_if_unfinished(self) -> None:
+        """Says so where training is under way or was stopped: what is made of the run now is made of its weights so
+        far."""
+        if not (is_packed(self.path) or self.finished):
+            step, _ = self._newest_weights()
+            log.warning(
+                "%s: training is unfinished; these are its weights of step %s (go on with --resume)",
+                self.path,
+                format(step, ","),
+            )
+
+    def _newest_weights(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """Their step, and the weights by name."""
         saved: tuple[int, dict[str, torch.Tensor]] | None = None
         if self.weights.exists():
             tensors, metadata = load_tensors(self.weights)
@@ -250,12 +265,12 @@ class Run:
         if newest and (saved is None or int(newest[0].name.removeprefix("step-")) > saved[0]):
             checkpoint = newest_checkpoint(self.checkpoints, lambda message: None)
             if checkpoint and (saved is None or checkpoint.step > saved[0]):
-                return checkpoint.part("renderer")
+                return checkpoint.step, checkpoint.part("renderer")
         if saved is None:
             raise LumigraphError(
                 "this run has no weights yet", where=self.path, todo="Train it first, or go on with --resume"
             )
-        return saved[1]
+        return saved
 
 
 def is_packed(path: Path) -> bool:
