@@ -379,16 +379,38 @@ def test_recovery_starts_over() -> None:
     assert torch.isfinite(renderer.losses(a_batch(), 0, 0).terms["rgb"])
 
 
-def test_empty_rays_are_left_out_and_no_others() -> None:
-    """What the fine level shows does not depend on which other rays there are, and learns as if all were looked at."""
-    renderer, rays = made(GRID), some_rays(40)
+def test_what_is_known_to_be_empty_is_passed_by_and_nothing_else() -> None:
+    renderer, rays = made(GRID), some_rays(200)
+    surroundings = renderer.surroundings
+    assert surroundings is not None
     sampled = renderer._sampled(rays)
-    edges = renderer._trace(rays, None)[1].edges
-    there = torch.arange(40) % 3 == 0
-    whole, some = renderer._look(sampled, edges, None), renderer._look_where(there, sampled, edges, None)
-    torch.testing.assert_close(some.rgb[there], whole.rgb[there])
-    torch.testing.assert_close(some.weights[there], whole.weights[there])
-    assert not some.opacity[~there].any()
-    none = renderer._look_where(torch.zeros(40, dtype=torch.bool), sampled, edges, None)
-    (none.rgb.sum() + none.opacity.sum()).backward()
-    assert not none.opacity.any()
+    where = renderer._gaussians(sampled, renderer._trace(rays, None)[1].edges)
+    surroundings.grid.update(lambda points: 100.0 * (points.norm(dim=-1) < 0.3), 1.0, torch.Generator())
+    surroundings._widen()
+    away = where.means.norm(dim=-1)
+    kept = surroundings.hold(where.means.flatten(0, 1)).view(away.shape)
+    assert kept[away < 0.3].all()
+    assert not kept[away > 0.3 + 2 * 3**0.5 * 2 / renderer.config.cells].any()
+    raw, rgb = renderer._seen_by_field(where, sampled.view_directions)
+    all_raw, all_rgb = renderer.field(where, sampled.view_directions, torch.float32)
+    torch.testing.assert_close(raw[kept], all_raw[kept])
+    torch.testing.assert_close(rgb[kept], all_rgb[kept])
+    torch.testing.assert_close(renderer._raw_density(where)[kept], all_raw[kept])
+    assert not renderer._activated(raw[~kept]).any()
+    (rgb.sum() + renderer._activated(raw).sum()).backward()
+    assert renderer.field.grid.table.grad is not None  # pyright: ignore
+
+
+def test_space_that_has_emptied_is_passed_by_after_training_has_looked() -> None:
+    renderer = made(replace(GRID, training_steps=40))
+    surroundings = renderer.surroundings
+    assert surroundings is not None
+    with torch.no_grad():
+        renderer.field.geometry[-1].weight[0].fill_(-5.0)  # pyright: ignore
+    assert bool(surroundings.near.any())
+    renderer.begin_step(16, 0.5, 0)
+    assert not surroundings.near.any()
+    seen = renderer.render(some_rays(10))
+    assert (seen.rgb == 1).all()
+    assert renderer.recover(3)
+    assert bool(surroundings.near.any())

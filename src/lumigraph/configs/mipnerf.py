@@ -86,6 +86,9 @@ class MipNeRFConfig:
     """Hidden layers of the colour network (grid)."""
     grid_lr: float = 0.02
     """Learning rate of the hash grid."""
+    cells: int = 64
+    """Cells along an axis of the grid of what may hold something; the rest of a bounded scene is passed by. 0: none
+    is (grid)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
@@ -110,7 +113,7 @@ _POSITIVE = (
     "lr_delay_factor", "depth", "width", "view_width", "hidden", "geometry_features", "colour_layers", "grid_lr",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "coarse_weight", "distortion_weight", "density_noise", "rgb_padding", "lr_delay_steps", "skip",
+    "cells", "coarse_weight", "distortion_weight", "density_noise", "rgb_padding", "lr_delay_steps", "skip",
 )  # fmt: skip
 _RANGES = {
     "octaves": (1, 24),

@@ -1,5 +1,6 @@
 """Which cells of space may hold something, so that rays skip the rest (Instant-NGP, appendix E.2)."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 
+DIAGONAL = 2 * math.sqrt(3)
+"""Of the core box, in core coordinates."""
+OPAQUE_STEP = 0.01
+"""A cell is occupied if it hides this part of the light over the shortest step (Instant-NGP, appendix E.2)."""
 NEVER = -1.0
 """Density of a cell that no camera sees: it is never occupied."""
 LEAST = 0.25
@@ -19,6 +24,11 @@ MARGIN = 0.1
 """Slope by which a camera is taken to see farther than it does: poses are not exact, and may be refined."""
 BORDER_RAYS = 65
 """Rays along each side of a picture that tell how far a camera sees."""
+
+_INTERVAL, _SHARE, _FADING = 16, 0.0625, 0.8
+"""Of `Surroundings`: steps between updates, the share of cells they look at, and how what was found there fades."""
+_STREAM = 0x9E3779B97F4A7C15
+"""Odd 64-bit constant that keeps apart what different seeds draw."""
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """Density at points in core coordinates, per unit of core length."""
@@ -62,6 +72,17 @@ class OccupancyGrid(nn.Module):
         self.density.clamp_(max=0)
         self.occupied.copy_(self.density >= 0)
 
+    def follow(
+        self, density: Density, step: int, seed: int, *, interval: int, warmup: int, share: float
+    ) -> bool:
+        """Keeps up with a field in training: updates at every so many-th step, of all cells up to step `warmup` and of
+        `share` of them later. Whether there was one at this step."""
+        if step == 0 or step % interval:
+            return False
+        generator = torch.Generator(self.density.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        self.update(density, 1.0 if step <= warmup else share, generator)
+        return True
+
     @torch.no_grad()
     def update(self, density: Density, share: float, generator: torch.Generator) -> None:
         """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all at share 1).
@@ -101,6 +122,44 @@ class OccupancyGrid(nn.Module):
         corner = torch.stack([cells % n, cells // n % n, cells // (n * n)], -1)
         jitter = torch.rand(corner.shape, generator=generator, device=cells.device)
         return ((corner + jitter) / n * 2 - 1) * 2.0**cascade
+
+
+class Surroundings(nn.Module):
+    """An occupancy grid of one cascade for methods that ask about intervals, not points: what lies within a cell of an
+    occupied one counts as occupied."""
+
+    near: Tensor
+
+    def __init__(self, cells: int, steps: int) -> None:
+        """`steps`: along the diagonal, over one of which an occupied cell hides something."""
+        super().__init__()
+        self.grid = OccupancyGrid(cells, 1, OPAQUE_STEP * steps / DIAGONAL, _FADING)
+        self.register_buffer("near", torch.ones(cells**3, dtype=torch.bool))
+
+    def mark_unseen(self, cameras: Cameras, bounds: Bounds) -> None:
+        """See `OccupancyGrid`."""
+        self.grid.mark_unseen(cameras, bounds)
+        self._widen()
+
+    def reset(self) -> None:
+        """Everything that some camera sees is occupied again."""
+        self.grid.reset()
+        self._widen()
+
+    def follow(self, density: Density, step: int, seed: int) -> None:
+        """Keeps up with a field in training."""
+        if self.grid.follow(density, step, seed, interval=_INTERVAL, warmup=_INTERVAL, share=_SHARE):
+            self._widen()
+
+    def _widen(self) -> None:
+        occupied = self.grid.occupied[:, None].float()
+        self.near.copy_(nn.functional.max_pool3d(occupied, 3, 1, 1).flatten() > 0)
+
+    def hold(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether there may be something about points in core coordinates."""
+        n = self.grid.cells
+        x, y, z = ((points + 1) * (0.5 * n)).long().clamp_(0, n - 1).unbind(1)
+        return self.near[(z * n + y) * n + x]
 
 
 def _seen(points: Float[Tensor, "n 3"], radius: Tensor, cameras: Cameras) -> Bool[Tensor, " n"]:

@@ -30,6 +30,7 @@ from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -45,8 +46,10 @@ from lumigraph.rendering.volume.histogram import (
 
 _EMPTY = 1e-3
 """Rays of less opacity show nothing that could have a depth."""
-_UNSEEN = 1e-4
-"""Rays on which the coarse intervals of a grid have seen less opacity are taken to be empty."""
+_STEPS = 256
+"""Along the scene's diagonal; what hides nothing over one of them is passed by (grid)."""
+_NOTHING = -1e4
+"""Raw density of what is passed by."""
 _FIELD_CHUNK = 1 << 16
 """Gaussians that go through the field together in rendering."""
 _KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 19}
@@ -123,6 +126,8 @@ class MipNeRF(Renderer):
         self.half_side = float(bounds.half_extent.max()) if core else 1.0
         self.register_buffer("centre", bounds.centre.clone() if core else torch.zeros(3), persistent=False)
         self.field = _field(config, self.contracted)
+        skips = self.on_grid and not self.contracted and config.cells > 0
+        self.surroundings = Surroundings(config.cells, _STEPS) if skips else None
         self.chunk = max(256, _FIELD_CHUNK // max(config.coarse_samples, config.fine_samples))
 
     @classmethod
@@ -137,6 +142,8 @@ class MipNeRF(Renderer):
             )
         renderer = cls(config, info.bounds, info.background, frame)
         cameras: Cameras = info.cameras["train"]
+        if renderer.surroundings is not None:
+            renderer.surroundings.mark_unseen(cameras, info.bounds)
         if renderer.disparity and (frame is not None or bool((cameras.near <= 0).any())):
             what = "in normalised device coordinates" if frame is not None else "from a near plane at 0"
             raise LumigraphError(
@@ -150,9 +157,12 @@ class MipNeRF(Renderer):
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points (without extent) in scene units."""
-        parts = self._core_points(points).split(_FIELD_CHUNK)
+        return self._core_density(self._core_points(points)) / self.half_side
+
+    def _core_density(self, points: Tensor) -> Tensor:
+        parts = points.split(_FIELD_CHUNK)
         raw = [self.field.raw_density(Gaussians.of_points(part), self.compute_dtype)[:, 0] for part in parts]
-        return self._activated(torch.cat(raw)) / self.half_side
+        return self._activated(torch.cat(raw))
 
     def query(
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
@@ -238,21 +248,7 @@ class MipNeRF(Renderer):
                 weights = self._weights(self._coarse_density(sampled, edges, noise), sampled, edges)
         uniform = draws.fine if draws else stratified(len(edges), config.fine_samples + 1, None, edges.device)
         drawn = drawn_from(edges, blurred(weights.detach(), config.resample_padding), uniform)
-        noise = None if draws is None else draws.fine_noise
-        if self.on_grid and coarse is None:
-            return None, self._look_where(weights.sum(1) > _UNSEEN, sampled, drawn, noise)
-        return coarse, self._look(sampled, drawn, noise)
-
-    def _look_where(self, there: Tensor, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
-        """`_look`, at those rays alone on which there is something [B]; most of a picture is often empty."""
-        chosen = there.nonzero()[:, 0]
-        some = _Sampled(**{name: values[chosen] for name, values in vars(rays).items()})
-        seen = self._look(some, edges[chosen], None if noise is None else noise[chosen])
-
-        def spread(values: Tensor) -> Tensor:
-            return values.new_zeros(len(there), *values.shape[1:]).index_copy(0, chosen, values)
-
-        return _Seen(edges, spread(seen.weights), spread(seen.rgb), spread(seen.opacity))
+        return coarse, self._look(sampled, drawn, None if draws is None else draws.fine_noise)
 
     def _gaussians(self, rays: _Sampled, edges: Tensor) -> Gaussians:
         moments = (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
@@ -260,8 +256,25 @@ class MipNeRF(Renderer):
         return gaussians if self.config.integrate else gaussians.without_extent()
 
     def _coarse_density(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> Tensor:
-        raw = self.field.raw_density(self._gaussians(rays, edges), self.compute_dtype)
+        raw = self._raw_density(self._gaussians(rays, edges))
         return self._activated(raw if noise is None else raw + noise)
+
+    def _raw_density(self, where: Gaussians) -> Tensor:
+        if self.surroundings is None:
+            return self.field.raw_density(where, self.compute_dtype)
+        chosen = self.surroundings.hold(where.means.flatten(0, 1)).nonzero()[:, 0]
+        return _spread(
+            self.field.raw_density(where.chosen(chosen), self.compute_dtype), chosen, where, _NOTHING
+        )
+
+    def _seen_by_field(self, where: Gaussians, view_directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw densities [B, K] and colours [B, K, 3], of what may hold something."""
+        if self.surroundings is None:
+            return self.field(where, view_directions, self.compute_dtype)
+        chosen = self.surroundings.hold(where.means.flatten(0, 1)).nonzero()[:, 0]
+        towards = view_directions.index_select(0, chosen // where.sizes.shape[1])
+        raw, rgb = self.field(where.chosen(chosen), towards, self.compute_dtype)
+        return _spread(raw, chosen, where, _NOTHING), _spread(rgb, chosen, where, 0.0)
 
     def _weights(self, density: Tensor, rays: _Sampled, edges: Tensor) -> Tensor:
         lengths = (edges[:, 1:] - edges[:, :-1]) * rays.directions.norm(dim=-1, keepdim=True)
@@ -269,7 +282,7 @@ class MipNeRF(Renderer):
 
     def _look(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
         """What the field shows between `edges`; `noise` is added to its raw densities."""
-        raw, rgb = self.field(self._gaussians(rays, edges), rays.view_directions, self.compute_dtype)
+        raw, rgb = self._seen_by_field(self._gaussians(rays, edges), rays.view_directions)
         weights = self._weights(self._activated(raw if noise is None else raw + noise), rays, edges)
         return _Seen(edges, weights, (weights[..., None] * self._padded(rgb)).sum(1), weights.sum(1))
 
@@ -301,6 +314,10 @@ class MipNeRF(Renderer):
     @property
     def rays_per_step(self) -> int:
         return self.config.rays
+
+    def begin_step(self, step: int, progress: float, seed: int) -> None:
+        if self.surroundings is not None:
+            self.surroundings.follow(self._core_density, step, seed)
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the fine and (weighted) the coarse colours, each sum(weight |error|^2) / sum(weight) over rays
@@ -397,7 +414,15 @@ class MipNeRF(Renderer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.field.reset()
+        if self.surroundings is not None:
+            self.surroundings.reset()
         return True
+
+
+def _spread(values: Tensor, chosen: Tensor, where: Gaussians, elsewhere: float) -> Tensor:
+    """Values [n, 1, ...] of the chosen Gaussians among all of them [B, K, ...]; the others get `elsewhere`."""
+    whole = values.new_full((where.sizes.numel(), *values.shape[2:]), elsewhere)
+    return whole.index_copy(0, chosen, values[:, 0]).view(*where.sizes.shape, *values.shape[2:])
 
 
 def _field(config: MipNeRFConfig, unbounded: bool) -> ConeField:

@@ -26,20 +26,16 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms
-from lumigraph.rendering.occupancy import OccupancyGrid
+from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.composite import composite
 from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, visible_samples
 
 DIRECTION_DEGREE = 4
-DIAGONAL = 2 * math.sqrt(3)
-"""Of the core box, in core coordinates."""
-OPAQUE_STEP = 0.01
-"""A cell is occupied if it hides this part of the light over the shortest step (Instant-NGP, appendix E.2)."""
 FIELD_CHUNK = 1 << 15
-_OCCUPANCY_STREAM, _JITTER_STREAM = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9
-"""Odd 64-bit constants that keep apart what different uses draw from one seed."""
+_STREAM = 0xBF58476D1CE4E5B9
+"""Odd 64-bit constant that keeps apart what different seeds draw."""
 
 
 class NGP(Renderer):
@@ -174,18 +170,21 @@ class NGP(Renderer):
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
-        if step == 0 or step % self.config.occupancy_interval:
-            return
-        share = 1.0 if step <= self.config.occupancy_warmup else self.config.occupancy_share
-        generator = _generator(_OCCUPANCY_STREAM, seed, step, self.device)
-        self.occupancy.update(self._core_density, share, generator)
+        self.occupancy.follow(
+            self._core_density,
+            step,
+            seed,
+            interval=self.config.occupancy_interval,
+            warmup=self.config.occupancy_warmup,
+            share=self.config.occupancy_share,
+        )
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Squared error of the colours, and where asked for the entropy of opacity, the distortion loss, and what is
         known of depth."""
         rays = self._refined(batch.rays)
         core = self._core_rays(rays)
-        generator = _generator(_JITTER_STREAM, seed, step, self.device)
+        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
         with torch.no_grad():
             samples, index = self._visible_samples(core, self._training_rule(step), jitter)
@@ -332,8 +331,3 @@ def _network(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Se
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))
-
-
-def _generator(stream: int, seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Randomness of one use in one step: a function of (seed, step)."""
-    return torch.Generator(device).manual_seed(((seed + 1) * stream + step) % 2**63)
