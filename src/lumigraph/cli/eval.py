@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     """Parses the command line, measures, and writes what was asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph eval")
     # Imported here: --help has to be quick, and these bring torch.
-    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
+    from lumigraph.cli.opening import open_renderer
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
     from lumigraph.evaluation.pictures import Gallery
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         _check_unchanged(info, scene, arguments.split)
         if arguments.split == "train":
             cameras = renderer.refined(cameras)
-    warn_of_finer_pixels(renderer, info, cameras)
+    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     with _progress(len(views)) as advance:
 

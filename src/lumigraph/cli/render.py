@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
+    from lumigraph.cli.opening import open_renderer
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, even, frames, sized, write_movie
 
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         cameras = cameras.downscale(arguments.downscale)
     if arguments.out.suffix.lower() == ".mp4":
         cameras = even(cameras)
-    warn_of_finer_pixels(renderer, info, cameras)
+    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     cameras = cameras.to(renderer.device)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("frames", total=len(cameras))

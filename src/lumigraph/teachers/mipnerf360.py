@@ -80,6 +80,7 @@ class MipNeRF360(Renderer):
         super().__init__()
         self.config = config
         self.background = background
+        self.sees_cones = config.field == "mlp"
         self.unbounded = bounds.unbounded
         self.half_side = float(bounds.half_extent.max())
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
@@ -449,9 +450,8 @@ class MipNeRF360(Renderer):
 
     def lr_scale(self, step: int, progress: float) -> float:
         config = self.config
-        return delayed_log_linear(
-            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
-        )
+        delay = config.lr_delay_steps / config.training_steps
+        return delayed_log_linear(progress, config.final_lr / config.lr, delay, config.lr_delay_factor)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; what each sample of each level keeps for the way back."""
