@@ -348,7 +348,12 @@ def test_renderers_without_codes_say_so(scene: Scene) -> None:
 def test_golden_learning_rate() -> None:
     paper = PRESETS["paper"]
     assert (paper.lr, paper.final_lr, paper.lr_delay_steps) == (2e-3, 2e-5, 512)
-    rates = {"lr": paper.lr, "final_lr": paper.final_lr, "lr_delay_steps": paper.lr_delay_steps, "training_steps": 50_000}
+    rates = {
+        "lr": paper.lr,
+        "final_lr": paper.final_lr,
+        "lr_delay_steps": paper.lr_delay_steps,
+        "training_steps": 50_000,
+    }
     renderer = made(replace(NETWORKS, **rates), load_builtin("still:16", downscale=8).info)
     golden = {0: 2e-5, 256: 1.386980e-3, 512: 1.907875e-3, 25_000: 2e-4, 50_000: 2e-5}
     for step, wanted in golden.items():

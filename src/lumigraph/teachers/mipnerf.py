@@ -377,7 +377,7 @@ class MipNeRF(Renderer):
         near, far = (rays.near, rays.far) if self.frame is None else (0 * rays.near, 0 * rays.far + 1)
         near, far, t = near[:, None], far[:, None], seen.edges
         if self.disparity:
-            near, far, t = 1 / near, 1 / far, 1 / t.clamp(min=_EMPTY)
+            near, far, t = 1 / near, 1 / far, 1 / torch.maximum(t, near)
         return distortion(seen.weights, (t - near) / (far - near)).sum()
 
     def optimisers(self) -> list[ParameterGroup]:

@@ -11,7 +11,7 @@ Depths t stay in scene units. B rays, K intervals of a level.
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
-from lumigraph.rendering.depth_losses import depth_terms
+from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -108,6 +108,7 @@ class MipNeRF360(Renderer):
     @classmethod
     def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
         """The scene's bounds are the core box."""
+        config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
         return cls(config, info.bounds, info.background, info.cameras["train"])
 
     def _encoder(self, proposal: bool) -> nn.Module:

@@ -25,7 +25,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
-from lumigraph.rendering.depth_losses import depth_terms
+from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
@@ -87,6 +87,7 @@ class NGP(Renderer):
     def from_scene(cls, config: NGPConfig, info: Any) -> "NGP":
         """The scene's bounds are the core box; what no training camera sees stays empty."""
         cameras: Cameras = info.cameras["train"]
+        config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
         field = cls(config, info.bounds, info.background, int(cameras.ids.max()) + 1)
         field.occupancy.mark_unseen(cameras, info.bounds)
         return field
