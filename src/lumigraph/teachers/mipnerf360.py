@@ -383,7 +383,9 @@ class MipNeRF360(Renderer):
         rgb = self._shade(final.weights, seen.hidden, rays.view_directions, codes)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         error = (over(rgb, final.weights.sum(1), background) - target).square()
-        terms = {"rgb": charbonnier(error, config.charbonnier, config.charbonnier_squared)}
+        per_ray = charbonnier(error, config.charbonnier, config.charbonnier_squared)
+        weight = batch.weight if config.area_loss else None
+        terms = {"rgb": per_ray.mean() if weight is None else (weight * per_ray).sum() / weight.sum()}
         proposals = [
             interlevel_loss(final.s, final.weights, level.s, level.weights).mean()
             for level in seen.levels[:-1]
@@ -474,6 +476,7 @@ class MipNeRF360(Renderer):
         return True
 
 
-def charbonnier(squared_error: Tensor, eps: float, squared: bool) -> Tensor:
-    """Mean of sqrt(error^2 + eps^2) (Charbonnier et al. 1994); with `squared` False eps itself is under the root."""
-    return torch.sqrt(squared_error + (eps**2 if squared else eps)).mean()
+def charbonnier(squared_error: Float[Tensor, "B 3"], eps: float, squared: bool) -> Float[Tensor, " B"]:
+    """sqrt(error^2 + eps^2) (Charbonnier et al. 1994), the mean over the channels; with `squared` False eps itself is
+    under the root."""
+    return torch.sqrt(squared_error + (eps**2 if squared else eps)).mean(1)
