@@ -22,9 +22,6 @@ class DepthLoss:
     (statistical weight bounds)."""
     depth_weight: float | None = None
     """Weight of the depth loss (None: 0.02 of l2, 0.1 of urf and dsnerf, 1 of swb)."""
-    depth_fade: float = 1.0
-    """Factor to which the weight falls, exponentially, to the end of training: depth leads at first, and photos, which
-    know more where there are many, have the last word."""
     depth_epsilon: float = 0.03
     """Half width of a surface, units of the capture: at the end of training, and no less than what the depth is unsure
     by."""
@@ -59,8 +56,6 @@ class DepthLoss:
             raise ValueError(f"depth_epsilon must be positive, not {self.depth_epsilon}")
         if not 0 < self.keep_depth <= 1:
             raise ValueError(f"keep_depth must lie in 0..1, above 0, and is {self.keep_depth}")
-        if not 0 < self.depth_fade <= 1:
-            raise ValueError(f"depth_fade must lie in 0..1, above 0, and is {self.depth_fade}")
         if self.depth_anneal is not None and not self.depth_anneal >= 1:
             raise ValueError(f"depth_anneal must be at least 1, not {self.depth_anneal}")
         for name in _NOT_NEGATIVE:

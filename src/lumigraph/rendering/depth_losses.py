@@ -44,13 +44,12 @@ def depth_terms(
     Args:
         depth: of the surface, NaN where unknown.
         sigma: standard deviation of the depth, scene units; it widens the surface where it exceeds epsilon.
-        progress: how far training has come, in [0, 1], for what changes with it: the weight and epsilon.
+        progress: how far training has come, in [0, 1], for the annealing of epsilon.
         sky: the rays at which there is nothing.
     """
     terms = {}
     if config.needs_depth:
-        weight = config.weight * config.depth_fade ** min(1.0, max(0.0, progress))
-        terms["depth"] = weight * _depth_loss(config, edges, weights, depth, sigma, progress)
+        terms["depth"] = config.weight * _depth_loss(config, edges, weights, depth, sigma, progress)
     if config.depth_sky_weight and sky is not None:
         terms["sky"] = config.depth_sky_weight * sky_loss(weights, sky)
     return terms
