@@ -214,15 +214,15 @@ def stage_curve(label: str, results: Mapping[str, Any], start: float) -> Curve:
 
 def _curves_caption(gained: bool) -> str:
     outcome = (
-        "the ring."
+        "What it learnt after those, if anything, is dashed: it was thrown away."
         if gained
-        else "the ring. The validation photos got no better than they were at its start, so the student’s old weights "
-        "were kept, and what fine-tuning had learnt (dashed) was thrown away."
+        else "They got no better than they were at its start, so the student’s old weights (ring) were kept, and what "
+        "fine-tuning had learnt (dashed) was thrown away."
     )
     return (
         "Teacher and fine-tuning are measured on validation photos, the student on renderings of the teacher that it "
         "did not learn from. Fine-tuning starts from the student’s weights and keeps those that do best on the "
-        f"validation photos: {outcome}"
+        f"validation photos. {outcome}"
     )
 
 
