@@ -344,7 +344,10 @@ def test_codes_explain_exposure_and_are_fitted_to_half_a_picture() -> None:
     # The left half was not measured.
     seen = []
     evaluate(
-        renderer, test, fit_half=True, watch=lambda i, truth, image: seen.append((truth.shape, image.shape))
+        renderer,
+        test,
+        fit_half=True,
+        watch=lambda i, view, truth, image: seen.append((truth.shape, image.shape)),
     )
     height, width = test.image(0).shape[:2]
     assert seen[0] == ((height, width - width // 2, 3),) * 2

@@ -9,7 +9,7 @@ from lumigraph.cli.parsing import Positional, parse
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
-    from lumigraph.evaluation.evaluate import EvalResult
+    from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.scenes.scene import Scene, SceneInfo
 
 
@@ -30,7 +30,7 @@ class Arguments:
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
-    """Folder for each view's truth, rendering and error."""
+    """Folder for each view's truth, rendering and error; its error_scale.png says what the errors' colours mean."""
     lpips: Path | None = None
     """Folder with the SqueezeNet weights of LPIPS; by default the one that LUMIGRAPH_LPIPS names."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
@@ -68,8 +68,8 @@ def main(argv: list[str]) -> None:
     gallery = Gallery(views.names, arguments.save_images)
     with _progress(len(views)) as advance:
 
-        def watch(index: int, truth: Any, image: Any) -> None:
-            gallery.add(index, truth, image)
+        def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
+            gallery.add(index, view.psnr, truth, image)
             advance()
 
         result = evaluate(
