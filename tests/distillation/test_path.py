@@ -18,6 +18,7 @@ from lumigraph.distillation.shards import Plan, finish
 from lumigraph.errors import LumigraphError
 from lumigraph.files import load_tensors
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.checkpoints import newest_checkpoint
 from lumigraph.training.fit import EarlyStopping, begin, fit
 from lumigraph.training.runs import Run
 
@@ -93,6 +94,9 @@ def test_fine_tuning_into_another_run_leaves_the_student(tmp_path: Path, shards:
     assert tuned.results["finetune"]["last_step"] == 38
     # The decayed rate is kept, and Adam's moments are those of distillation.
     assert tuned.config.lr == pytest.approx(LEARNER.lr * LEARNER.final_lr, rel=0.3)
+    last = newest_checkpoint(tuned.checkpoints, print)
+    assert last is not None
+    assert last.numbers["optimiser"]["groups"][0]["lr"] == pytest.approx(tuned.config.lr)
     assert done.result.step == 38
 
 
