@@ -118,9 +118,9 @@ class LPIPS:
 
     def __init__(self, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
         place = Path(folder)
-        self._weights = _load(place / "squeezenet1_1_features.pth", _backbone_shapes(), device)
+        self._weights = _load(place / BACKBONE, _backbone_shapes(), device)
         heads = {f"lin{index}.model.1.weight": (1, width, 1, 1) for index, width in enumerate(_WIDTHS)}
-        self._heads = list(_load(place / "heads_v0.1_squeeze.pth", heads, device).values())
+        self._heads = list(_load(place / HEADS, heads, device).values())
         self._shift = torch.tensor(_SHIFT, device=device).reshape(1, 3, 1, 1)
         self._scale = torch.tensor(_SCALE, device=device).reshape(1, 3, 1, 1)
 
@@ -212,5 +212,9 @@ def find_lpips(
     """
     named = folder or os.environ.get(LPIPS_VARIABLE)
     if not named:
-        return None, f"no weights: set {LPIPS_VARIABLE} or pass --lpips, a folder with the SqueezeNet weights"
+        files = f"{BACKBONE} and {HEADS}"
+        return None, (
+            f"no weights: set {LPIPS_VARIABLE} or pass --lpips, a folder with {files}; `lumigraph eval --help` says "
+            "where they come from"
+        )
     return LPIPS(named, device), None
