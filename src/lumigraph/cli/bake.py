@@ -68,7 +68,9 @@ def main(argv: list[str]) -> None:
         check_legacy_folder(arguments.legacy, arguments.overwrite)
     plan = _plan(arguments, Run.open(arguments.run))
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
-        with interrupted_means("the same command with --resume goes on"):
+        # Where both are given, --overwrite begins anew.
+        instead = " in place of --overwrite" if arguments.overwrite else ""
+        with interrupted_means(f"the same command with --resume{instead} goes on"):
             done = bake(
                 arguments.run,
                 arguments.out,

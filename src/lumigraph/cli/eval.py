@@ -33,9 +33,10 @@ class Arguments:
     save_images: Path | None = None
     """Folder for each view's truth, rendering and error."""
     lpips: Path | None = None
-    """Folder with the weights of LPIPS 0.1 on SqueezeNet: squeezenet1_1_features.pth (what torch.save makes of the
-    state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features) and heads_v0.1_squeeze.pth (in the package
-    lpips: weights/v0.1/squeeze.pth); by default the one that LUMIGRAPH_LPIPS names."""
+    """Folder with the weights of LPIPS 0.1 on SqueezeNet; by default the one that LUMIGRAPH_LPIPS names. Two files:
+    squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
+    torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
+    of the package lpips."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
     """What views are drawn with where a code was learnt for each camera (None: as the method's options say); fit-half
     fits a code to the left half of each view and measures the right half."""

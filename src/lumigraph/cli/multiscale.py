@@ -19,7 +19,8 @@ class Arguments:
     """
 
     scene: Positional[str]
-    """Scene folder, folder of scene folders, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes."""
+    """Scene folder, folder of scene folders, or builtin:still, builtin:moving, builtin:moving-split or
+    builtin:attributes."""
     out: Path
     """Folder to write."""
     scales: int = 4

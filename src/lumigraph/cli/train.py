@@ -30,7 +30,9 @@ class Arguments:
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
     facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
-    depth_from: Annotated[FlatOptions[DepthSource], headed("depth source")] = field(default_factory=DepthSource)
+    depth_from: Annotated[FlatOptions[DepthSource], headed("depth source")] = field(
+        default_factory=DepthSource
+    )
     options: Annotated[FlatOptions[TrainOptions], headed("training")]
 
 

@@ -22,6 +22,8 @@ Mask = Bool[Tensor, "H W"]
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 LARGEST_PSNR = 100.0
 LPIPS_VARIABLE = "LUMIGRAPH_LPIPS"
+BACKBONE, HEADS = "squeezenet1_1_features.pth", "heads_v0.1_squeeze.pth"
+"""The files of the LPIPS weights."""
 LPIPS_SMALLEST = 32
 """Side in pixels below which the SqueezeNet's last layers have nothing left to see."""
 
@@ -109,8 +111,8 @@ class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018), version 0.1, on SqueezeNet 1.1. Call it with two pictures.
 
     Args:
-        folder: holds `squeezenet1_1_features.pth` (state of torchvision's `squeezenet1_1().features`) and
-            `heads_v0.1_squeeze.pth` (the linear heads of the reference implementation).
+        folder: holds BACKBONE (state of torchvision's `squeezenet1_1().features`) and HEADS (the linear heads of the
+            reference implementation).
 
     Raises:
         LumigraphError: a file is missing, damaged, or does not hold these tensors.
@@ -186,7 +188,7 @@ def _backbone_shapes() -> dict[str, tuple[int, ...]]:
 
 def _load(path: Path, shapes: dict[str, tuple[int, ...]], device: torch.device | str) -> dict[str, Tensor]:
     """The named tensors of a torch file, on `device`, in the order of `shapes`. Only tensors are unpickled."""
-    todo = f"{LPIPS_VARIABLE} or --lpips must name a folder with the LPIPS v0.1 SqueezeNet weights"
+    todo = f"{LPIPS_VARIABLE} or --lpips must name a folder with {BACKBONE} and {HEADS}"
     with io_errors(path):
         path.open("rb").close()
         try:
