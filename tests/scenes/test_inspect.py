@@ -48,8 +48,8 @@ def test_any_cameras_can_be_drawn(capture, change, step):
 
 @pytest.fixture
 def few_views(monkeypatch):
-    """Built-in scenes of 6, 4 and 2 views: tracing dozens says no more here."""
-    few = functools.lru_cache(lambda name, size: make_scene(name, 6, 4, 2, size=size))
+    """Built-in scenes of 3, 2 and 1 views: tracing dozens says no more here."""
+    few = functools.lru_cache(lambda name, size: make_scene(name, 3, 2, 1, size=size))
     monkeypatch.setattr(builtin, "_traced_once", few)
 
 
@@ -58,8 +58,8 @@ def test_a_built_in_scene_is_written_where_that_is_asked_for(few_views, tmp_path
     assert main(["inspect", "builtin:still:16", *out, "--write", str(folder)]) == 0
     assert f"scene: {folder}" in capsys.readouterr().out
     ours, theirs = load_scene("builtin:still:16"), load_scene(folder)
-    assert {split: len(views) for split, views in theirs.views.items()} == {"train": 6, "val": 4, "test": 2}
-    assert np.array_equal(theirs.views["val"].image(3).numpy(), ours.views["val"].image(3).numpy())
+    assert {split: len(views) for split, views in theirs.views.items()} == {"train": 3, "val": 2, "test": 1}
+    assert np.array_equal(theirs.views["val"].image(1).numpy(), ours.views["val"].image(1).numpy())
     assert main(["inspect", "builtin:still:16", *out, "--write", str(folder)]) == 2
     said = capsys.readouterr()
     assert "exists already" in said.err

@@ -1,6 +1,6 @@
 """What is printed while work goes on."""
 
-import io
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,33 +23,29 @@ def test_a_measurement_says_at_which_step_it_was_made() -> None:
     assert "val" not in status(val_psnr=None).line()
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_work_is_counted_in_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    out, clock = io.StringIO(), iter([0.0, 4.0, 12.0, 16.0, 24.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
-    with counting("frames", 4, stream=out) as advance:
+def test_work_is_counted_in_plain_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 4.0, 12.0, 16.0, 24.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with counting("frames", 4) as advance:
         for _ in range(4):
             advance()
     lines = ["frames 2/4 · 0:12 used · 0:12 left", "frames 4/4 · 0:24 used · 0:00 left"]
-    assert out.getvalue().splitlines() == lines
+    assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_short_work_prints_nothing() -> None:
-    out = io.StringIO()
-    with counting("frames", 2, stream=out) as advance:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_in_a_terminal_there_is_a_bar_and_elsewhere_nothing_of_short_work(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+    with counting("frames", 2) as advance:
         advance()
         advance()
-    assert out.getvalue() == ""
-
-
-def test_work_is_counted_in_a_bar_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    out = Terminal()
-    with counting("frames", 2, stream=out) as advance:
-        advance()
-        advance()
-    assert "frames" in out.getvalue()
+    captured = capsys.readouterr()
+    assert ("frames" in captured.err) == terminal
+    assert bool(captured.err) == terminal
+    assert captured.out == ""

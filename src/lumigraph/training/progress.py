@@ -108,10 +108,10 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def counting(things: str, total: int, *, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called after each of `total` frames, views or other `things`: a bar on `stream` (stderr by
-    default) in a terminal, which is gone at the end; elsewhere a line every ten seconds."""
-    console = Console(file=stream, stderr=stream is None, highlight=False, soft_wrap=True)
+def counting(things: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called after each of `total` frames, views or other `things`: a bar on stderr in a terminal,
+    which is gone at the end; elsewhere a line every ten seconds."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield _PlainCount(things, total, console)
         return
