@@ -197,7 +197,9 @@ def test_a_movie_of_depth_says_what_its_greys_mean(cones: Path, tmp_path: Path, 
     movie = tmp_path / "movie.gif"
     assert cli.main(["render", str(cones), "--out", str(movie), "--frames", "1", "--depth"]) == 0
     captured = capsys.readouterr()
-    found = re.search(r"white (\S+) and nearer, dark grey (\S+) and farther, black nothing", captured.out)
+    found = re.search(
+        r"white is (\S+) and nearer, dark grey (\S+) and farther, black where nothing is", captured.out
+    )
     assert found is not None
     assert 0 < float(found[1]) <= float(found[2])
     assert captured.err == ""  # nor a blank line

@@ -103,8 +103,8 @@ def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:
     unit = split_similarity(info.to_capture)[0]
     near, far = (unit * limit for limit in scale.limits)
     return (
-        f"depth, right half: white {near:.3g} and nearer, dark grey {far:.3g} and farther, black nothing "
-        "(units of the capture)\n"
+        f"depth, in the right half: white is {near:.3g} and nearer, dark grey {far:.3g} and farther, black where "
+        "nothing is (units of the capture)\n"
     )
 
 
