@@ -83,11 +83,18 @@ def test_student_learns_and_photos_help(tmp_path: Path, shards: Path, scene: Sce
         finetune(run, scene, options, EarlyStopping())
 
 
-def test_fine_tuning_into_another_run_leaves_the_student(tmp_path: Path, shards: Path, scene: Scene) -> None:
+def test_fine_tuning_into_another_run_leaves_the_student(
+    tmp_path: Path, shards: Path, scene: Scene, capsys
+) -> None:
     run = distilled(shards, tmp_path / "student", 30)
     weights = run.weights.read_bytes()
     options = TrainOptions(run=tmp_path / "tuned", max_steps=8, device="cpu", precision="float32")
+    capsys.readouterr()
     done = finetune(run, scene, options, EarlyStopping(every=4))
+    # It takes up a checkpoint, and has no time behind it all the same.
+    said = capsys.readouterr().err
+    assert "beginning at step 30\n" in said
+    assert "going on" not in said
     assert run.weights.read_bytes() == weights
     assert "finetune" not in run.results
     tuned = Run.open(tmp_path / "tuned")
