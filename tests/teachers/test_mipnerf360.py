@@ -226,6 +226,25 @@ def test_every_background_trains(scene: Scene, background: Background) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in renderer.parameters())
 
 
+def test_what_is_known_to_be_empty_is_passed_by_and_nothing_else(scene: Scene) -> None:
+    renderer = made(SMALL, scene.info)
+    surroundings = renderer.surroundings
+    assert surroundings is not None
+    surroundings.grid.update(lambda points: 100.0 * (points.norm(dim=-1) < 0.3), 1.0, torch.Generator())
+    surroundings._widen()
+    points = 2 * torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 1
+    kept, noise = surroundings.hold(points), torch.randn(500, generator=torch.Generator().manual_seed(1))
+    hidden, density = renderer._where_something_may_be(renderer.field, points, None, noise)
+    whole = renderer.field.hidden(points, None)
+    assert 0 < int(kept.sum()) < 250
+    torch.testing.assert_close(hidden[kept], whole[kept])
+    torch.testing.assert_close(density[kept], renderer.field.density_of(whole, noise)[kept])
+    assert not density[~kept].any()
+    renderer.begin_step(16, 0.1, 0)
+    assert surroundings.near.float().mean() > 0.5  # what the field holds, not the ball
+    assert made(replace(SMALL, cells=0), scene.info).surroundings is None
+
+
 def test_pixels_count_by_their_area(scene: Scene) -> None:
     batch, weight = a_batch(scene), torch.tensor([1.0, 4.0, 16.0, 64.0]).repeat(16)
     config = replace(NETWORKS, charbonnier=1e-9)
@@ -426,7 +445,7 @@ def test_recovery_starts_over(scene: Scene) -> None:
     assert all(
         not torch.equal(before[name], value)
         for name, value in renderer.state_dict().items()
-        if not name.endswith("bias")
+        if not name.startswith("surroundings") and not name.endswith("bias")
     )
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-WEIGHTS = {"none": 0.0, "l2": 0.02, "urf": 0.1, "dsnerf": 0.1, "swb": 1.0}
-"""Weight of each loss where none is given."""
+WEIGHTS = {"none": 0.0, "l2": 0.002, "urf": 0.01, "dsnerf": 0.01, "swb": 0.1}
+"""Weight of each loss where none is given: a tenth of the published ones, which stand beside a colour loss of ten and
+more times the gradient (Charbonnier's with a small eps; ours is a mean square)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +22,12 @@ class DepthLoss:
     the divergence of its weights from a Gaussian (DS-NeRF); swb: bounds on its opacity before and behind the surface
     (statistical weight bounds)."""
     depth_weight: float | None = None
-    """Weight of the depth loss (None: 0.02 of l2, 0.1 of urf and dsnerf, 1 of swb)."""
+    """Weight of the depth loss (None: 0.002 of l2, 0.01 of urf and dsnerf, 0.1 of swb)."""
     depth_epsilon: float = 0.03
     """Half width of a surface, units of the capture: at the end of training, and no less than what the depth is unsure
     by."""
+    depth_pixels: float = 2.0
+    """And no less than what so many pixels see of a surface: photos of few pixels know no depth to a hair."""
     depth_relative: bool = False
     """Take --depth-epsilon, and the error of l2, as parts of the depth."""
     depth_anneal: float | None = None
@@ -83,7 +86,7 @@ class DepthLoss:
 
 _NOT_NEGATIVE = (
     "depth_weight", "depth_expected_weight", "depth_empty_weight", "depth_bound_weight", "depth_beta",
-    "depth_sky_weight",
+    "depth_sky_weight", "depth_pixels",
 )  # fmt: skip
 
 

@@ -96,6 +96,9 @@ class MipNeRF360Config:
     """Largest number of entries of a level of it."""
     proposal_resolution: int = 128
     """Vertices of its finest level."""
+    cells: int = 64
+    """Cells along an axis of the grid of what may hold something; the rest of a bounded scene is passed by. 0: none
+    is."""
     least_weight: float = 1e-4
     """Final samples that send less light than this are not coloured."""
 
@@ -185,7 +188,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
-    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "lr_delay_steps",
+    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "lr_delay_steps", "cells",
     "view_octaves",
 )  # fmt: skip
 _RANGES = {
@@ -233,6 +236,8 @@ def _changed(config: MipNeRF360Config, **options: object) -> MipNeRF360Config:
     return MipNeRF360Config(**{**vars(config), **options})
 
 
+# The published depth loss stands beside a Charbonnier loss and photos of full size.
+_SWB_DEPTH = DepthLoss(depth_loss="swb", depth_weight=1.0, depth_pixels=0.0)
 _SWB = _changed(
     _PAPER,
     rays=8192,
@@ -258,7 +263,11 @@ PRESETS = {
         opaque_background=True,
     ),
     "swb-lego": _changed(
-        _SWB, training_steps=50_000, lr=3e-3, distortion_weight=0.0, depth=DepthLoss(depth_loss="swb")
+        _SWB,
+        training_steps=50_000,
+        lr=3e-3,
+        distortion_weight=0.0,
+        depth=_SWB_DEPTH,
     ),
     "swb-room": _changed(
         _SWB,
@@ -266,6 +275,6 @@ PRESETS = {
         distortion_weight=1e-4,
         codes=4,
         view_octaves=0,
-        depth=DepthLoss(depth_loss="swb", depth_beta=2.0),
+        depth=dataclasses.replace(_SWB_DEPTH, depth_beta=2.0),
     ),
 }

@@ -27,6 +27,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
+from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -49,6 +50,8 @@ from lumigraph.rendering.volume.proposals import (
 )
 
 FIELD_CHUNK = 1 << 15
+_STEPS = 256
+"""Along the scene's diagonal; what hides nothing over one of them is passed by (grid)."""
 _STREAM = 0x94D049BB133111EB
 """An odd 64-bit constant that keeps apart what different seeds draw."""
 
@@ -88,6 +91,8 @@ class MipNeRF360(Renderer):
         self.opaque_background = config.opaque_background
         if self.opaque_background is None:
             self.opaque_background = bounds.unbounded and background == "opaque"
+        skips = config.field == "grid" and not self.unbounded and config.cells > 0
+        self.surroundings = Surroundings(config.cells, _STEPS) if skips else None
         self.progress = 0.0
         self.codes = CameraCodes(cameras, config.codes, config.code_choice) if config.codes else None
         self.proposal = DensityField(
@@ -109,7 +114,10 @@ class MipNeRF360(Renderer):
     def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
         """The scene's bounds are the core box."""
         config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
-        return cls(config, info.bounds, info.background, info.cameras["train"])
+        renderer = cls(config, info.bounds, info.background, info.cameras["train"])
+        if renderer.surroundings is not None:
+            renderer.surroundings.mark_unseen(info.cameras["train"], info.bounds)
+        return renderer
 
     def _encoder(self, proposal: bool) -> nn.Module:
         config = self.config
@@ -127,9 +135,11 @@ class MipNeRF360(Renderer):
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units."""
-        core = (points - self.centre) / self.half_side
-        parts = [self.field.density_of(self.field.hidden(part, None)) for part in core.split(FIELD_CHUNK)]
-        return torch.cat(parts) / self.half_side
+        return self._core_density((points - self.centre) / self.half_side) / self.half_side
+
+    def _core_density(self, points: Tensor) -> Tensor:
+        parts = points.split(FIELD_CHUNK)
+        return torch.cat([self.field.density_of(self.field.hidden(part, None)) for part in parts])
 
     def query(
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
@@ -281,8 +291,7 @@ class MipNeRF360(Renderer):
                 len(points), generator=generator, device=points.device
             )
         if not normals:
-            hidden = network.hidden(points, covariances)
-            return hidden, network.density_of(hidden, noise), None
+            return *self._where_something_may_be(network, points, covariances, noise), None
         learning = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_()
@@ -291,6 +300,23 @@ class MipNeRF360(Renderer):
             (slope,) = torch.autograd.grad(density.sum(), [points], create_graph=learning)
         slope = -torch.nn.functional.normalize(slope, dim=1, eps=1e-6)
         return (hidden, density, slope) if learning else (hidden.detach(), density.detach(), slope)
+
+    def _where_something_may_be(
+        self, network: DensityField, points: Tensor, covariances: Tensor | None, noise: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """What the trunk makes of points, and their density; both zero where nothing is."""
+        if self.surroundings is None:
+            hidden = network.hidden(points, covariances)
+            return hidden, network.density_of(hidden, noise)
+        chosen = self.surroundings.hold(points).nonzero()[:, 0]
+        some = network.hidden(points.index_select(0, chosen), None)
+        density = network.density_of(
+            some, noise.index_select(0, chosen) if isinstance(noise, Tensor) else noise
+        )
+        whole = some.new_zeros(len(points), some.shape[1])
+        return whole.index_copy(0, chosen, some), density.new_zeros(len(points)).index_copy(
+            0, chosen, density
+        )
 
     def _shade(
         self, weights: Float[Tensor, "B K"], hidden: Tensor, view_directions: Tensor, codes: Tensor | None
@@ -361,6 +387,8 @@ class MipNeRF360(Renderer):
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
+        if self.surroundings is not None:
+            self.surroundings.follow(self._core_density, step, seed)
 
     def _trust(self) -> float:
         """The exponent on proposals' weights at this point of training."""
@@ -418,6 +446,7 @@ class MipNeRF360(Renderer):
                     level.weights,
                     depth,
                     sigma=batch.depth_sigma,
+                    radii=batch.rays.radii,
                     progress=self.progress,
                     sky=sky,
                 )
@@ -471,6 +500,8 @@ class MipNeRF360(Renderer):
             torch.manual_seed(seed)
             self.proposal.reset()
             self.field.reset()
+        if self.surroundings is not None:
+            self.surroundings.reset()
         if self.codes is not None:
             nn.init.zeros_(self.codes.table)
         return True
