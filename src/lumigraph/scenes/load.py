@@ -96,10 +96,14 @@ def _read(
 
 
 def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
-    """The scene with `count` of its training views."""
+    """The scene with `count` of its training photos, each at all the sizes that it has."""
     train = scene.views["train"]
-    chosen = few(train.cameras.positions.tolist(), count, splits.select, scene.info.source)
-    views = {**scene.views, "train": train.subset(chosen)}
+    ids = train.cameras.ids.tolist()
+    first = {number: ids.index(number) for number in dict.fromkeys(ids)}
+    positions = train.cameras.positions[list(first.values())].tolist()
+    photos = [list(first)[place] for place in few(positions, count, splits.select, scene.info.source)]
+    kept = [place for place, number in enumerate(ids) if number in photos]
+    views = {**scene.views, "train": train.subset(kept)}
     cameras = {split: part.cameras for split, part in views.items()}
     return replace(scene, info=replace(scene.info, cameras=cameras, splits=splits), views=views)
 
