@@ -1,5 +1,7 @@
 """Monocular depth: aligned to a sensor or to key points, alone or where the sensor knows nothing."""
 
+import logging
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.cli.main import main
 from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import similarity
 from lumigraph.scenes.depth import with_depth_source
 from lumigraph.scenes.keypoints import capture_scale, read_keypoints
-from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.procedural import make_scene, write_blender
 from lumigraph.scenes.scene import Scene
 
 SIZE = 24
@@ -51,6 +54,23 @@ def test_monocular_depth_is_aligned_to_the_sensor(tmp_path: Path, scene: Scene, 
         assert depth is not None
         assert bool(torch.isfinite(depth).all())
         np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-4)
+
+
+def test_training_at_several_scales_has_the_depth_of_the_photos(
+    tmp_path: Path, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Maps are of photos, and are found and aligned whatever else is made of those."""
+    folder, maps, run = tmp_path / "scene", tmp_path / "maps", tmp_path / "run"
+    write_blender(scene, folder)
+    write_monocular(scene, maps)
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    small = ["--levels", "2", "--log2-entries", "10", "--cells", "16", "--steps", "32", "--samples", "512"]
+    train = ["train", "ngp", str(folder), "--run", str(run), "--max-steps", "1", "--device", "cpu", *small]
+    depth = ["--depth-loss", "swb", "--depth-source", "mono", "--mono-depth", str(maps), "--scales", "2"]
+    caplog.set_level(logging.INFO, "lumigraph")
+    assert main([*train, *depth, "--depth-align", "colmap", "--colmap", str(model)]) == 0
+    agreements = [float(found) for found in re.findall(r"(\d+) % of the known depths agree", caplog.text)]
+    assert agreements == [100.0] * 3
 
 
 def test_a_composite_has_the_sensors_depth_and_its_own_uncertainty(tmp_path: Path, scene: Scene) -> None:

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.configs.registry import load_renderer_class
     from lumigraph.rendering.machine import set_threads
     from lumigraph.scenes.depth import check_depths, with_depth_source
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.load import load_scene, with_scales
     from lumigraph.training.fit import begin, fit
     from lumigraph.training.sources import PhotoSource
 
@@ -58,7 +58,6 @@ def main(argv: list[str]) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
-        scales=arguments.scales,
         facing=arguments.facing,
     )
     depth = depth_loss_of(config)
@@ -70,6 +69,8 @@ def main(argv: list[str]) -> None:
             "options say where depth comes from, and training does not use it",
             todo="Add --depth-loss, of a method that knows it, or leave these options out",
         )
+    # After depth has come to its views: what a network or COLMAP knows is of the photos, not of smaller copies.
+    scene = with_scales(scene, arguments.scales)
     if depth.depth_sky_weight and scene.info.background == "opaque":
         raise LumigraphError(
             "--depth-sky-weight has no effect: the photos are opaque",

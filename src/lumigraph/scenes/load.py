@@ -52,11 +52,11 @@ def load_scene(
             where=source,
             todo="Leave --background out",
         )
-    return _with_scales(scene, scales)
+    return with_scales(scene, scales)
 
 
-def _with_scales(scene: Scene, scales: int) -> Scene:
-    """The scene with every view at `scales` sizes.
+def with_scales(scene: Scene, scales: int) -> Scene:
+    """The scene with every view at `scales` sizes; pictures, masks and depth maps are reduced.
 
     Raises:
         LumigraphError: it has several already, or its images are too small.
@@ -81,7 +81,7 @@ def _with_scales(scene: Scene, scales: int) -> Scene:
     memory = MemoryBudget()
     views = {split: part.with_scales(scales, memory) for split, part in scene.views.items()}
     cameras = {split: part.cameras for split, part in views.items()}
-    return Scene(replace(scene.info, cameras=cameras, scales=scales), views, scene.missing)
+    return replace(scene, info=replace(scene.info, cameras=cameras, scales=scales), views=views)
 
 
 def _read(
@@ -159,7 +159,7 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _with_scales(
+    scene = with_scales(
         _read(source, downscale or info.downscale, info.splits, background, info.facing), info.scales
     )
     return _with_refined_cameras(scene, info) if info.refined else scene
