@@ -1,8 +1,10 @@
 """Monocular depth: aligned to a sensor or to key points, alone or where the sensor knows nothing."""
 
+import copy
 import logging
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import similarity
 from lumigraph.scenes.depth import with_depth_source
-from lumigraph.scenes.keypoints import capture_scale, read_keypoints
+from lumigraph.scenes.keypoints import capture_scale, pair_photos, read_keypoints
 from lumigraph.scenes.procedural import make_scene, write_blender
-from lumigraph.scenes.scene import Scene
+from lumigraph.scenes.scene import Scene, Views
 
 SIZE = 24
 
@@ -107,8 +109,6 @@ def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
     half = [0.5 * truth(scene, index) for index in range(3)]
     train = scene.split("train").with_depths(half)
     train.cameras = cameras["train"]
-    from dataclasses import replace
-
     scaled = Scene(replace(scene.info, cameras=cameras, world_transform=transform), {"train": train})
     for index, name in enumerate(scene.split("train").names):
         path = (tmp_path / name).with_suffix(".npy")
@@ -126,7 +126,9 @@ def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
 # ------------------------------------------------------------------ key points
 
 
-def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0) -> Path:
+def write_colmap(
+    scene: Scene, folder: Path, binary: bool, scale: float = 3.0, folders: bool = False
+) -> Path:
     """A COLMAP model of the scene, `scale` times smaller than it and shifted, seen at every known pixel."""
     views, images, points, number = scene.split("train"), [], [], 1
     for index, name in enumerate(views.names):
@@ -144,7 +146,7 @@ def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0) -
         pose = views.cameras.camera_to_world[index].double().numpy()
         rotation = pose[:, :3].T
         translation = -rotation @ ((pose[:, 3] + 10) / scale)
-        images.append((index + 1, quaternion(rotation), translation, Path(name).name, places, numbers))
+        images.append((index + 1, quaternion(rotation), translation, name if folders else Path(name).name, places, numbers))
     folder.mkdir()
     (write_binary if binary else write_text)(folder, images, points)
     return folder
@@ -227,6 +229,58 @@ def test_photos_that_the_model_does_not_know_are_told(tmp_path: Path, scene: Sce
     keypoints = read_keypoints(write_colmap(scene, tmp_path / "model", binary=True))
     with pytest.raises(LumigraphError, match="knows 0 of the 2"):
         capture_scale(keypoints, ["a.png", "b.png"], np.zeros((2, 3)))
+
+
+def test_photos_are_paired_with_their_folders() -> None:
+    sequences = ["seq-01/f.png", "seq-02/f.png"]
+    assert pair_photos(sequences[::-1], sequences) == sequences
+    assert pair_photos(["room/seq-02/f.png", "room/seq-01/f.png"], sequences) == [
+        "room/seq-01/f.png",
+        "room/seq-02/f.png",
+    ]
+    assert pair_photos(["images/a.png"], ["a.png", "b.png"]) == ["images/a.png", None]
+    assert pair_photos(["seq-01/f.png"], sequences) == ["seq-01/f.png", None]
+    with pytest.raises(LumigraphError, match="may both be the photo f.png"):
+        pair_photos(sequences, ["f.png"])
+    with pytest.raises(LumigraphError, match=r"f.png of the COLMAP model may be the photo seq-01/f.png or"):
+        pair_photos(["f.png"], sequences)
+
+
+def test_sequences_with_the_same_file_names_keep_their_key_points(tmp_path: Path, scene: Scene) -> None:
+    views = scene.split("train")
+    folders = [f"seq-{number:02d}/frame.png" for number in range(3)]
+    renamed = Views.from_arrays(
+        views.cameras, folders, [views.image(i).numpy() for i in range(3)], depths=[truth(scene, i) for i in range(3)]
+    )
+    named = Scene(scene.info, {"train": renamed})
+    model = write_colmap(named, tmp_path / "model", binary=True, folders=True)
+    maps = write_monocular(named, tmp_path / "mono")
+    options = DepthSource(depth_source="mono", mono_depth=maps, depth_align="colmap", colmap=model)
+    changed = with_depth_source(named, options).split("train")
+    for index in range(3):
+        depth, known = changed.depth(index), truth(scene, index)
+        assert depth is not None
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
+
+
+def test_reduced_copies_with_other_names_are_paired_in_order(tmp_path: Path, scene: Scene) -> None:
+    """As LLFF's rows of poses and its images are: the model has the names of the full photos."""
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    views, maps = scene.split("train"), tmp_path / "mono"
+    copies = copy.copy(views)
+    copies.names = [f"image{number:03d}.png" for number in range(3)]
+    bare = copies.with_depths([None] * 3)
+    renamed = Scene(replace(scene.info, format="llff"), {"train": copies})
+    write_monocular(renamed, maps)
+    options = DepthSource(depth_source="mono", mono_depth=maps, depth_align="colmap", colmap=model)
+    changed = with_depth_source(Scene(renamed.info, {"train": bare}), options).split("train")
+    depth, known = changed.depth(2), truth(scene, 2)
+    assert depth is not None
+    np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
+    turned = copy.copy(bare)
+    turned.cameras = replace(bare.cameras, ids=torch.tensor([1, 2, 0]))
+    with pytest.raises(LumigraphError, match="stand otherwise"):
+        with_depth_source(Scene(renamed.info, {"train": turned}), options)
 
 
 def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:

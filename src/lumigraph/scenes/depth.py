@@ -22,7 +22,7 @@ from lumigraph.geometry.depth_alignment import (
     keypoint_weights,
 )
 from lumigraph.scenes.formats.pictures import resampled
-from lumigraph.scenes.keypoints import KeyPoints, capture_scale, read_keypoints
+from lumigraph.scenes.keypoints import KeyPoints, capture_scale, pair_photos, read_keypoints
 from lumigraph.scenes.scene import Scene, Views
 
 log = logging.getLogger("lumigraph")
@@ -114,15 +114,26 @@ def _anchors(scene: Scene, views: Views, options: DepthSource) -> list[_Anchor |
         return [_sensor_anchor(views, index, unit) for index in range(len(views))]
     assert options.colmap is not None
     keypoints = read_keypoints(options.colmap)
-    by_name = {Path(name).name: points for name, points in keypoints.items()}
-    names = [Path(name).name for name in views.names]
+    names = _model_names(scene, views, list(keypoints))
     positions = views.cameras.transformed(scene.info.to_capture).positions.double().numpy()
-    scale = capture_scale(by_name, names, positions)
+    scale = capture_scale(keypoints, names, positions)
     factor = scene.info.downscale
     return [
-        None if name not in by_name else _keypoint_anchor(by_name[name], views, index, scale, factor)
+        None if name is None else _keypoint_anchor(keypoints[name], views, index, scale, factor)
         for index, name in enumerate(names)
     ]
+
+
+def _model_names(scene: Scene, views: Views, known: list[str]) -> list[str | None]:
+    """What a COLMAP model that knows these names calls each photo.
+
+    The reduced copies of published captures in LLFF's format have names of their own. As rows of poses do, they follow
+    the model's names in their order, and photos are numbered so.
+    """
+    names, numbers = pair_photos(known, views.names), views.cameras.ids.tolist()
+    if scene.info.format == "llff" and not any(names) and max(numbers) < len(known):
+        return [sorted(known)[number] for number in numbers]
+    return names
 
 
 def _sensor_anchor(views: Views, index: int, unit: float) -> _Anchor | None:
