@@ -366,11 +366,13 @@ class Scene:
 
     Attributes:
         missing: the images that the file lists but that are not there; their frames were skipped.
+        folders: where the images are read from, relative to the scene's folder, if the names of views do not tell.
     """
 
     info: SceneInfo
     views: dict[str, Views]
     missing: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> Views:
         """The views of one split.
