@@ -27,7 +27,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import image_size, io_errors, read_matrix
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.conventions import similarity
+from lumigraph.geometry.conventions import llff_to_opencv, opencv_to_opengl, similarity
 from lumigraph.geometry.fitting import average_pose, fit_focus, nearest_to_axes
 from lumigraph.geometry.ndc import ForwardFrame, is_ahead
 from lumigraph.geometry.rotations import perpendicular, unit
@@ -203,8 +203,8 @@ def _frame(
 ) -> Frame:
     """One image with what its row says; the row's numbers get names, for messages."""
     matrix = row[:15].reshape(3, 5)
-    # Columns down, right, back to right, up, back.
-    pose = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], axis=1)
+    # Frames hold poses as the JSON formats have them, with OpenGL axes.
+    pose = opencv_to_opengl(llff_to_opencv(torch.tensor(matrix[:, :4]))).numpy()
     members = dict(zip(("height", "width", "focal", "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
     fields = Fields(
         {name: float(value) for name, value in members.items()} | {"pose": pose.tolist()},
