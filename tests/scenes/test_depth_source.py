@@ -190,6 +190,24 @@ def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
     (folder / "points3D.bin").write_bytes(data)
 
 
+@pytest.mark.parametrize("source", ["mono", "composite"])
+def test_a_photo_of_which_the_sensor_knows_nothing_goes_without(
+    tmp_path: Path, scene: Scene, caplog: pytest.LogCaptureFixture, source: Any
+) -> None:
+    blank = [truth(scene, 0), np.full((SIZE, SIZE), np.nan, np.float32), truth(scene, 2)]
+    part = Scene(scene.info, {"train": scene.split("train").with_depths(blank)})
+    options = DepthSource(depth_source=source, mono_depth=write_monocular(scene, tmp_path))
+    caplog.set_level(logging.WARNING, "lumigraph")
+    views = with_depth_source(part, options).split("train")
+    known = [bool(torch.isfinite(depth).all()) for i in range(3) if (depth := views.depth(i)) is not None]
+    assert known == [True, False, True]
+    unknown = views.depth(1)
+    assert unknown is not None
+    assert bool(torch.isnan(unknown).all())
+    assert len(caplog.records) == 1
+    assert "1 of 3 training views is left out, first train/r_001.png" in caplog.text
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_monocular_depth_is_aligned_to_keypoints(tmp_path: Path, scene: Scene, binary: bool) -> None:
     model = write_colmap(scene, tmp_path / "model", binary)

@@ -86,17 +86,19 @@ def _medians(scene: Scene, views: Views) -> tuple[float | None, float]:
 
 
 def with_depth_source(scene: Scene, options: DepthSource) -> Scene:
-    """The scene with the depth that `options` asks for in its training views.
+    """The scene with the depth that `options` asks for in its training views. A view whose monocular depth cannot be
+    aligned goes without it, and one warning counts them.
 
     Raises:
-        LumigraphError: a map is missing, of another shape than its photo, or cannot be aligned.
+        LumigraphError: a map is missing or of another shape than its photo, or no map can be aligned.
     """
     if options.depth_source == "sensor" and options.depth_sigma is None:
         return scene
     views = scene.split("train")
     unit, _, _ = split_similarity(scene.info.world_transform)
     anchors = _anchors(scene, views, options)
-    pairs = [_depth_of(views, index, options, anchors, unit) for index in range(len(views))]
+    fits = _fits(scene, views, options, anchors)
+    pairs = [_depth_of(views, index, options, fits[index], unit) for index in range(len(views))]
     changed = views.with_depths([depth for depth, _ in pairs], [sigma for _, sigma in pairs])
     return replace(scene, views={**scene.views, "train": changed})
 
@@ -154,17 +156,19 @@ def _keypoint_anchor(points: KeyPoints, views: Views, index: int, scale: float, 
 
 
 def _depth_of(
-    views: Views, index: int, options: DepthSource, anchors: Sequence[_Anchor | None], unit: float
+    views: Views, index: int, options: DepthSource, fit: ScaleShift | None, unit: float
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Depth and its standard deviation of one view, scene units."""
     least, known = options.depth_sigma or 0.0, views.depth(index)
     sensor = None if known is None else known.numpy() / unit
     sensor_sigma = None if sensor is None else np.maximum(least, _SENSOR_ERROR * sensor)
-    if options.depth_source == "sensor":
+    if options.depth_source == "mono":
+        sensor = sensor_sigma = None
+    if fit is None:
         return _in_scene_units(sensor, sensor_sigma, unit)
-    monocular, residual = _aligned(views, index, options, anchors[index])
-    sigma = np.full_like(monocular, max(least, residual))
-    if options.depth_source == "mono" or sensor is None or sensor_sigma is None:
+    monocular = fit(_monocular(views, index, options)[0])
+    sigma = np.full_like(monocular, max(least, fit.residual))
+    if sensor is None or sensor_sigma is None:
         return _in_scene_units(monocular, sigma, unit)
     depth, filled = composite_depth(sensor, monocular)
     return _in_scene_units(depth, np.where(filled, sigma, sensor_sigma), unit)
@@ -178,25 +182,53 @@ def _in_scene_units(
     return (unit * depth).astype(np.float32), np.nan_to_num(unit * sigma).astype(np.float32)
 
 
-def _aligned(
-    views: Views, index: int, options: DepthSource, anchor: _Anchor | None
-) -> tuple[np.ndarray, float]:
-    """The monocular depth of a view in units of the capture, and its spread about what it was aligned to."""
+def _fits(
+    scene: Scene, views: Views, options: DepthSource, anchors: Sequence[_Anchor | None]
+) -> list[ScaleShift | None]:
+    """What makes the monocular depth of each view depth in units of the capture; None where nothing does."""
+    if options.depth_source == "sensor":
+        return [None] * len(views)
+    fits, failures = [], []
+    for index, anchor in enumerate(anchors):
+        try:
+            fits.append(_fit(views, index, options, anchor))
+        except _NotAligned as error:
+            fits.append(None)
+            failures.append(error)
+    if failures:
+        if len(failures) == len(views):
+            raise failures[0]
+        log.warning(
+            "the monocular depth of %d of %d training views is left out, first %s: %s (in %s)",
+            len(failures),
+            len(views),
+            views.names[fits.index(None)],
+            failures[0].what,
+            scene.info.source,
+        )
+    return fits
+
+
+class _NotAligned(LumigraphError):
+    """Monocular depth and what is known of depth do not come together."""
+
+
+def _fit(views: Views, index: int, options: DepthSource, anchor: _Anchor | None) -> ScaleShift:
+    """The scale and shift of one view's monocular depth."""
     monocular, path = _monocular(views, index, options)
     if options.depth_align == "none":
-        plain = ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
-        return plain(monocular), 0.0
+        return ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
     if anchor is None:
-        raise LumigraphError(
+        raise _NotAligned(
             f"nothing is known that the monocular depth of {views.names[index]} could be aligned to",
             where=path,
-            todo="Choose another --depth-align, or leave the view out",
+            todo="Choose another --depth-align",
         )
     rows, columns, depth, weights = anchor
     try:
         fit = fit_scale_shift(monocular[rows, columns], depth, weights, inverse=options.mono_inverse)
     except LumigraphError as error:
-        raise LumigraphError(error.what, where=path, todo=error.todo) from error
+        raise _NotAligned(error.what, where=path, todo=error.todo) from error
     log.info(
         "%s: monocular depth times %.4g plus %.4g; %.0f %% of the known depths agree, spread %.4g",
         views.names[index],
@@ -205,7 +237,7 @@ def _aligned(
         100 * fit.inliers,
         fit.residual,
     )
-    return fit(monocular), fit.residual
+    return fit
 
 
 def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarray, Path]:
