@@ -9,6 +9,7 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.depth import check_depths
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.scenes.scene import Scene, Views
@@ -127,6 +128,21 @@ def test_a_wrong_unit_is_warned_of(scene: Scene, caplog: pytest.LogCaptureFixtur
     wrong = [1000 * views.depth(i).numpy() for i in range(len(views))]  # pyright: ignore
     check_depths(with_train(scene, views.with_depths(wrong)))
     assert "unit of the depth maps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (DepthReading(depth_unit=0.0), "--depth-unit 0"),
+        (DepthReading(depth_unit=float("nan")), "--depth-unit nan"),
+        (DepthReading(depth_range=(2.0, 1.0)), "--depth-range 2 1"),
+        (DepthReading(depth_range=(float("nan"), 1.0)), "--depth-range nan 1"),
+        (DepthReading(depth_unit=0.1), "a built-in scene knows its depth"),
+    ],
+)
+def test_readings_that_mean_nothing_are_refused(reading: DepthReading, words: str) -> None:
+    with pytest.raises(LumigraphError, match=words):
+        load_scene("builtin:still:16", depths=reading)
 
 
 def test_splits_survive_the_scene_file(scene: Scene) -> None:

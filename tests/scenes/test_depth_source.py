@@ -75,6 +75,25 @@ def test_training_at_several_scales_has_the_depth_of_the_photos(
     assert agreements == [100.0] * 3
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_distances_along_rays_become_depth(tmp_path: Path, scene: Scene, inverse: bool) -> None:
+    views = scene.split("train")
+    lengths = [views.cameras.view_rays(index).directions.norm(dim=-1).numpy() for index in range(3)]
+    distances = [truth(scene, index) * lengths[index] for index in range(3)]
+    told = Scene(scene.info, {"train": views.with_depths(distances)})
+    options = DepthSource(
+        depth_source="mono",
+        mono_depth=write_monocular(told, tmp_path, inverse),
+        mono_inverse=inverse,
+        mono_kind="euclidean",
+    )
+    changed = with_depth_source(scene, options).split("train")
+    for index in range(3):
+        depth, known = changed.depth(index), truth(scene, index)
+        assert depth is not None
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-4)
+
+
 def test_a_composite_has_the_sensors_depth_and_its_own_uncertainty(tmp_path: Path, scene: Scene) -> None:
     options = DepthSource(
         depth_source="composite", mono_depth=write_monocular(scene, tmp_path), depth_sigma=0.07
@@ -126,9 +145,7 @@ def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
 # ------------------------------------------------------------------ key points
 
 
-def write_colmap(
-    scene: Scene, folder: Path, binary: bool, scale: float = 3.0, folders: bool = False
-) -> Path:
+def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0, folders: bool = False) -> Path:
     """A COLMAP model of the scene, `scale` times smaller than it and shifted, seen at every known pixel."""
     views, images, points, number = scene.split("train"), [], [], 1
     for index, name in enumerate(views.names):
@@ -146,7 +163,16 @@ def write_colmap(
         pose = views.cameras.camera_to_world[index].double().numpy()
         rotation = pose[:, :3].T
         translation = -rotation @ ((pose[:, 3] + 10) / scale)
-        images.append((index + 1, quaternion(rotation), translation, name if folders else Path(name).name, places, numbers))
+        images.append(
+            (
+                index + 1,
+                quaternion(rotation),
+                translation,
+                name if folders else Path(name).name,
+                places,
+                numbers,
+            )
+        )
     folder.mkdir()
     (write_binary if binary else write_text)(folder, images, points)
     return folder
@@ -268,7 +294,10 @@ def test_sequences_with_the_same_file_names_keep_their_key_points(tmp_path: Path
     views = scene.split("train")
     folders = [f"seq-{number:02d}/frame.png" for number in range(3)]
     renamed = Views.from_arrays(
-        views.cameras, folders, [views.image(i).numpy() for i in range(3)], depths=[truth(scene, i) for i in range(3)]
+        views.cameras,
+        folders,
+        [views.image(i).numpy() for i in range(3)],
+        depths=[truth(scene, i) for i in range(3)],
     )
     named = Scene(scene.info, {"train": renamed})
     model = write_colmap(named, tmp_path / "model", binary=True, folders=True)

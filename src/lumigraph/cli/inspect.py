@@ -6,6 +6,7 @@ from typing import Any
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
@@ -28,6 +29,7 @@ class Arguments:
     """Replace the folder of --write."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
     facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
+    depths: FlatOptions[DepthReading] = field(default_factory=DepthReading)
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +44,11 @@ def main(argv: list[str]) -> None:
     from lumigraph.scenes.summary import summarise
 
     scene = load_scene(
-        arguments.scene, downscale=arguments.downscale, splits=arguments.splits, facing=arguments.facing
+        arguments.scene,
+        downscale=arguments.downscale,
+        splits=arguments.splits,
+        facing=arguments.facing,
+        depths=arguments.depths,
     )
     if arguments.write is not None and scene.info.format != "builtin":
         raise LumigraphError(

@@ -9,6 +9,7 @@ from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
@@ -34,6 +35,7 @@ class Arguments:
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
     facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
+    depths: FlatOptions[DepthReading] = field(default_factory=DepthReading)
     depth_from: FlatOptions[DepthSource] = field(default_factory=DepthSource)
     options: FlatOptions[TrainOptions]
 
@@ -59,6 +61,7 @@ def main(argv: list[str]) -> None:
         splits=arguments.splits,
         background=arguments.background,
         facing=arguments.facing,
+        depths=arguments.depths,
     )
     depth = depth_loss_of(config)
     if depth.needs_depth:

@@ -103,6 +103,8 @@ class DepthSource:
     """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene."""
     mono_inverse: bool = False
     """The maps of --mono-depth hold the inverse of depth."""
+    mono_kind: Literal["z", "euclidean"] = "z"
+    """What the maps of --mono-depth tell of: z, depth along the camera's axis, or euclidean, distance along the ray."""
     depth_align: Literal["none", "sensor", "colmap"] = "sensor"
     """What the scale and shift of each map of --mono-depth are found from: the scene's depth maps, the key points of
     --colmap, or nothing, for maps in units of the capture."""

@@ -21,6 +21,7 @@ from lumigraph.geometry.depth_alignment import (
     fit_scale_shift,
     keypoint_weights,
 )
+from lumigraph.scenes.formats.maps import ray_lengths
 from lumigraph.scenes.formats.pictures import resampled
 from lumigraph.scenes.keypoints import KeyPoints, capture_scale, pair_photos, read_keypoints
 from lumigraph.scenes.scene import Scene, Views
@@ -166,7 +167,7 @@ def _depth_of(
         sensor = sensor_sigma = None
     if fit is None:
         return _in_scene_units(sensor, sensor_sigma, unit)
-    monocular = fit(_monocular(views, index, options)[0])
+    monocular = fit(_monocular(views, index, options)[0]) / _lengths(views, index, options)
     sigma = np.full_like(monocular, max(least, fit.residual))
     if sensor is None or sensor_sigma is None:
         return _in_scene_units(monocular, sigma, unit)
@@ -192,7 +193,7 @@ def _fits(
     for index, anchor in enumerate(anchors):
         try:
             fits.append(_fit(views, index, options, anchor))
-        except _NotAligned as error:
+        except _NotAlignedError as error:
             fits.append(None)
             failures.append(error)
     if failures:
@@ -209,7 +210,7 @@ def _fits(
     return fits
 
 
-class _NotAligned(LumigraphError):
+class _NotAlignedError(LumigraphError):
     """Monocular depth and what is known of depth do not come together."""
 
 
@@ -219,16 +220,17 @@ def _fit(views: Views, index: int, options: DepthSource, anchor: _Anchor | None)
     if options.depth_align == "none":
         return ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
     if anchor is None:
-        raise _NotAligned(
+        raise _NotAlignedError(
             f"nothing is known that the monocular depth of {views.names[index]} could be aligned to",
             where=path,
             todo="Choose another --depth-align",
         )
     rows, columns, depth, weights = anchor
+    depth = depth * _lengths(views, index, options)[rows, columns]
     try:
         fit = fit_scale_shift(monocular[rows, columns], depth, weights, inverse=options.mono_inverse)
     except LumigraphError as error:
-        raise _NotAligned(error.what, where=path, todo=error.todo) from error
+        raise _NotAlignedError(error.what, where=path, todo=error.todo) from error
     log.info(
         "%s: monocular depth times %.4g plus %.4g; %.0f %% of the known depths agree, spread %.4g",
         views.names[index],
@@ -238,6 +240,14 @@ def _fit(views: Views, index: int, options: DepthSource, anchor: _Anchor | None)
         fit.residual,
     )
     return fit
+
+
+def _lengths(views: Views, index: int, options: DepthSource) -> np.ndarray:
+    """What the network tells of along each ray of a view for one unit of depth."""
+    if options.mono_kind == "euclidean":
+        return ray_lengths(views.cameras, index)
+    width, height = views.cameras.size[index].tolist()
+    return np.ones((height, width))
 
 
 def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarray, Path]:

@@ -65,7 +65,8 @@ def pair_photos(known: Sequence[str], photos: Sequence[str]) -> list[str | None]
     chosen: dict[str, tuple[int, str]] = {}
     for photo in photos:
         ranked = sorted(
-            ((_shared(photo, name), name) for name in by_file.get(PurePosixPath(photo).name, ())), reverse=True
+            ((_shared(photo, name), name) for name in by_file.get(PurePosixPath(photo).name, ())),
+            reverse=True,
         )
         if not ranked:
             continue

@@ -1,13 +1,14 @@
 """Open a scene by its folder or its built-in name, whatever its format."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.formats import blender, llff, multiscale, rgbd, transforms
 from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo
@@ -25,6 +26,7 @@ def load_scene(
     background: Background | None = None,
     scales: int = 1,
     facing: FacingOptions | None = None,
+    depths: DepthReading | None = None,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
@@ -38,14 +40,18 @@ def load_scene(
             every image is looked at for transparency, instead of a few.
         scales: give every view at so many sizes, each half of the one before.
         facing: how the cameras of a capture in LLFF's format stand; by default as they tell.
+        depths: what the numbers in depth maps mean; by default as their files say.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
-            given for photos without transparency.
+            given for photos without transparency, or how to read depth maps for a scene that has none.
     """
     if background == "opaque":
         raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
-    scene = _read(source, downscale, splits or SplitOptions(), background, facing or FacingOptions())
+    asked = _Asked(
+        downscale, splits or SplitOptions(), background, facing or FacingOptions(), depths or DepthReading()
+    )
+    scene = _read(source, asked)
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
@@ -84,15 +90,29 @@ def with_scales(scene: Scene, scales: int) -> Scene:
     return replace(scene, info=replace(scene.info, cameras=cameras, scales=scales), views=views)
 
 
-def _read(
-    source: str | os.PathLike[str],
-    downscale: int,
-    splits: SplitOptions,
-    background: Background | None,
-    facing: FacingOptions,
-) -> Scene:
-    scene = _read_all(source, downscale, splits, background, facing)
-    return scene if splits.views is None else _with_few(scene, splits, splits.views)
+@dataclass(frozen=True)
+class _Asked:
+    """How a scene is to be read."""
+
+    downscale: int
+    splits: SplitOptions
+    background: Background | None
+    facing: FacingOptions
+    depths: DepthReading
+
+    def check(self) -> None:
+        """Raises LumigraphError when a value is out of its range."""
+        self.splits.check()
+        self.facing.check()
+        self.depths.check()
+
+
+def _read(source: str | os.PathLike[str], asked: _Asked) -> Scene:
+    asked.check()
+    scene = _read_all(source, asked)
+    if not any(views.has_depths for views in scene.views.values()):
+        asked.depths.refuse(os.fspath(source), "this scene has none")
+    return scene if asked.splits.views is None else _with_few(scene, asked.splits, asked.splits.views)
 
 
 def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
@@ -108,15 +128,8 @@ def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
     return replace(scene, info=replace(scene.info, cameras=cameras, splits=splits), views=views)
 
 
-def _read_all(
-    source: str | os.PathLike[str],
-    downscale: int,
-    splits: SplitOptions,
-    background: Background | None,
-    facing: FacingOptions,
-) -> Scene:
-    splits.check()
-    facing.check()
+def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
+    downscale, splits, background, facing = asked.downscale, asked.splits, asked.background, asked.facing
     name = os.fspath(source)
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
@@ -128,19 +141,20 @@ def _read_all(
                 todo="Leave --split out",
             )
         facing.refuse(name)
+        asked.depths.refuse(name, "a built-in scene knows its depth")
         return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
     folder = _folder(Path(name))
     if llff.is_llff(folder) and not (blender.is_blender(folder) or transforms.is_transforms(folder)):
         return llff.read(folder, downscale, splits, background, facing)
     facing.refuse(name)
     if blender.is_blender(folder):
-        return blender.read(folder, downscale, splits, background)
+        return blender.read(folder, downscale, splits, background, asked.depths)
     if transforms.is_transforms(folder):
-        return transforms.read(folder, downscale, splits, background)
+        return transforms.read(folder, downscale, splits, background, asked.depths)
     if multiscale.is_multiscale(folder):
         return multiscale.read(folder, downscale, splits, background)
     if rgbd.is_rgbd(folder):
-        return rgbd.read(folder, downscale, splits, background)
+        return rgbd.read(folder, downscale, splits, background, asked.depths)
     raise _unknown(folder)
 
 
@@ -159,9 +173,8 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = with_scales(
-        _read(source, downscale or info.downscale, info.splits, background, info.facing), info.scales
-    )
+    asked = _Asked(downscale or info.downscale, info.splits, background, info.facing, info.depths)
+    scene = with_scales(_read(source, asked), info.scales)
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 
