@@ -10,6 +10,7 @@ unbounded scene.
 """
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from lumigraph.geometry.conventions import (
     split_similarity,
     transform_points,
 )
+from lumigraph.scenes.depth_agreement import agreeing_scale
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
@@ -62,8 +64,6 @@ _OUTLIERS = 0.01
 """The part of the measured points, at either end of each axis, that may lie outside the core."""
 _NEAREST = 0.5
 """Nothing is expected nearer than this part of the smallest depth measured."""
-_SUSPICIOUS = 300.0
-"""Ratio of depths to the cameras' movement from which a wrong unit is likelier than an odd capture."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ def read(
     check_downscale(frames, downscale)
     cameras = make_cameras(frames, 1e-3, 1e6)
     meaning = DepthMeaning.told(reading, MILLIMETRES)
-    seen = _points(cameras, depths, meaning)
-    transform, near = _place(cameras, seen, folder)
+    seen = _look(cameras, depths, meaning)
+    _check_unit(seen, meaning.unit, folder)
+    transform, near = _place(cameras, seen)
     scale, _, _ = split_similarity(transform)
     cameras = make_cameras(frames, near / scale, CAPTURE_FAR / scale).transformed(transform)
     alpha = uses_alpha(frames, thorough=background is not None)
@@ -254,34 +255,50 @@ def _sequence(name: str) -> int | None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Points measured in some frames, and their depths; units of the capture."""
+    """Depth maps of some frames with their cameras, and points that they measured; units of the capture."""
 
+    cameras: Cameras
+    maps: list[Float[Tensor, "H W"]]
     points: Float[Tensor, "n 3"]
     depths: Float[Tensor, " n"]
 
 
-def _points(cameras: Cameras, depths: Sequence[Path | None], meaning: DepthMeaning) -> _Seen:
-    there = [index for index, path in enumerate(depths) if path is not None]
-    step = max(1, len(there) // _PLACING_FRAMES)
+def _look(cameras: Cameras, depths: Sequence[Path | None], meaning: DepthMeaning) -> _Seen:
+    there = [(index, path) for index, path in enumerate(depths) if path is not None]
+    step = max(1, math.ceil(len(there) / _PLACING_FRAMES))
+    there = there[::step]
+    maps = [torch.from_numpy(meaning.read(path, cameras, index)) for index, path in there]
     points, known = [torch.zeros(0, 3)], [torch.zeros(0)]
-    for index in there[::step][:_PLACING_FRAMES]:
-        path = depths[index]
-        assert path is not None
-        depth = torch.from_numpy(meaning.read(path, cameras, index))[::_PLACING_STRIDE, ::_PLACING_STRIDE]
+    for (index, _), depth in zip(there, maps, strict=True):
+        depth = depth[::_PLACING_STRIDE, ::_PLACING_STRIDE]
         y, x = torch.nonzero(torch.isfinite(depth), as_tuple=True)
         at = depth[y, x]
         rays = cameras.rays(torch.full_like(x, index), _PLACING_STRIDE * x, _PLACING_STRIDE * y)
         points.append(rays.origins + at[:, None] * rays.directions)
         known.append(at)
-    return _Seen(torch.cat(points), torch.cat(known))
+    chosen = torch.tensor([index for index, _ in there], dtype=torch.int64)
+    return _Seen(cameras[chosen], maps, torch.cat(points), torch.cat(known))
 
 
-def _place(cameras: Cameras, seen: _Seen, folder: Path) -> tuple[Float[Tensor, "4 4"], float]:
+def _check_unit(seen: _Seen, unit: float, folder: Path) -> None:
+    """Warns where depth maps fit each other better were the cameras ten times nearer together, or farther apart."""
+    scale = agreeing_scale(seen.cameras, seen.maps)
+    if scale != 1:
+        log.warning(
+            "the depth maps agree if the cameras are %g times as far apart as their poses say: is 1 in a depth "
+            "map %g of the poses' unit, or rather --depth-unit %g? (in %s)",
+            scale,
+            unit,
+            unit / scale,
+            folder,
+        )
+
+
+def _place(cameras: Cameras, seen: _Seen) -> tuple[Float[Tensor, "4 4"], float]:
     """The similarity to scene units, in which the core is the cube [-1, 1]^3, and near in scene units."""
     upright = unit_transform(cameras)
     if not len(seen.points):
         return upright, capture_near(cameras.transformed(upright))
-    _check_unit(cameras, seen, folder)
     points = transform_points(upright, seen.points.double())
     ends = torch.quantile(points, torch.tensor([_OUTLIERS, 1 - _OUTLIERS], dtype=torch.float64), dim=0)
     corners = torch.cat([ends, transform_points(upright, cameras.positions.double())])
@@ -290,17 +307,3 @@ def _place(cameras: Cameras, seen: _Seen, folder: Path) -> tuple[Float[Tensor, "
     transform = similarity(1.0 / half, translation=-0.5 * (lower + upper) / half) @ upright
     scale, _, _ = split_similarity(transform)
     return transform, max(1e-3, _NEAREST * scale * float(seen.depths.min()))
-
-
-def _check_unit(cameras: Cameras, seen: _Seen, folder: Path) -> None:
-    """Warns where depths and poses can hardly have the units that they should have."""
-    moved = float((cameras.positions - cameras.positions.mean(0)).norm(dim=1).max())
-    median = float(seen.depths.median())
-    if moved > 0 and not 1 / _SUSPICIOUS <= median / moved <= _SUSPICIOUS:
-        log.warning(
-            "the cameras are within %.3g of each other and the median depth is %.3g: is depth in thousandths of the "
-            "poses' unit? (in %s)",
-            2 * moved,
-            median,
-            folder,
-        )
