@@ -147,7 +147,7 @@ def test_inward_captures_as_nerf_pytorch_reads_them(inward_llff_scene, inward_ll
     cameras = info.cameras["train"]
     np.testing.assert_allclose(opengl(cameras), poses, atol=1e-5)
     assert float(cameras.positions.square().sum(1).mean()) == pytest.approx(1.0, rel=1e-5)
-    np.testing.assert_allclose(cameras.near.numpy(), 0.9 * scale * bounds[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(cameras.near.numpy(), 0.9 * scale * bounds.min(), rtol=1e-5)
     np.testing.assert_allclose(cameras.far.numpy(), scale * bounds.max(), rtol=1e-5)
     assert info.forward is None
     assert (info.bounds.lower.tolist(), info.bounds.upper.tolist()) == ([-1.0] * 3, [1.0] * 3)

@@ -322,12 +322,11 @@ def _spherify(cameras: Cameras, focus: Float[Tensor, "3"], path: Path) -> Float[
 def _with_planes(cameras: Cameras, kind: Facing, far_factor: float) -> Cameras:
     """Near and far, scene units, from the depths that were reconstructed, which `cameras` has.
 
-    Inward: from the nearest of all to at most `far_factor` times that (nerf_pl). Else from a little before what a
-    camera sees to the end of what all see; over all cameras these are nerf-pytorch's without NDC.
+    Inward: from the nearest of all to at most `far_factor` times that (nerf_pl). Spherified: from a little before the
+    nearest of all to the end of what all see (nerf-pytorch). Else from a little before what a camera sees to that end.
     """
+    nearest, far = torch.full_like(cameras.near, float(cameras.near.min())), cameras.far.max()
     if kind == "inward":
-        near = cameras.near.min().expand(len(cameras)).contiguous()
-        return replace(cameras, near=near, far=torch.minimum(far_factor * near, cameras.far.max()))
-    return replace(
-        cameras, near=_NEAR_ROOM * cameras.near, far=torch.full_like(cameras.far, float(cameras.far.max()))
-    )
+        return replace(cameras, near=nearest, far=torch.minimum(far_factor * nearest, far))
+    near = nearest if kind == "spherify" else cameras.near
+    return replace(cameras, near=_NEAR_ROOM * near, far=far.expand(len(cameras)).contiguous())
