@@ -102,8 +102,7 @@ def _check_frame(program: str, info: "SceneInfo") -> None:
     facing, option = _INWARD[program]
     if info.format == "llff" and info.forward is None and info.facing.facing != facing:
         raise LumigraphError(
-            f"the capture is not read as a forward-facing one, and in {program} others have the frame and the depths of "
-            f"--facing {facing}",
+            f"the capture is not read as a forward-facing one, and {program} places others as --facing {facing} does",
             where=info.source,
             todo=f"Pass --facing {facing}, if the checkpoint was trained with {option}",
         )
