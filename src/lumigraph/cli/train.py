@@ -3,11 +3,12 @@
 import logging
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
 from lumigraph.configs.common import TrainOptions
-from lumigraph.configs.depth import DepthSource, depth_loss_of
+from lumigraph.configs.depth import DepthSource, depth_loss_of, options_without_effect
+from lumigraph.configs.registry import load_presets
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.training.sources import PhotoSource
 
     options: TrainOptions = arguments.options
+    _check_depth_options(method, config, arguments.depth_from)
     set_threads(options.devices)
     scene = load_scene(
         arguments.scene,
@@ -67,11 +69,6 @@ def main(argv: list[str]) -> None:
     if depth.needs_depth:
         scene = with_depth_source(scene, arguments.depth_from)
         check_depths(scene)
-    elif arguments.depth_from != DepthSource():
-        raise LumigraphError(
-            "options say where depth comes from, and training does not use it",
-            todo="Add --depth-loss, of a method that knows it, or leave these options out",
-        )
     # After depth has come to its views: what a network or COLMAP knows is of the photos, not of smaller copies.
     scene = with_scales(scene, arguments.scales)
     if depth.depth_sky_weight and scene.info.background == "opaque":
@@ -100,6 +97,22 @@ def main(argv: list[str]) -> None:
         held_out="val" in scene.views,
     )
     report(run, result, "validation photos" if result.held_out else "training photos")
+
+
+def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
+    """Raises LumigraphError where depth is spoken of and not used."""
+    depth = depth_loss_of(config)
+    if not depth.needs_depth and source != DepthSource():
+        raise LumigraphError(
+            "options say where depth comes from, and training does not use it",
+            todo="Add --depth-loss, of a method that knows it, or leave these options out",
+        )
+    idle = options_without_effect(config, load_presets(method).values())
+    if idle:
+        raise LumigraphError(
+            f"no effect with --depth-loss {depth.depth_loss}: {', '.join(idle)}",
+            todo="Choose another --depth-loss, or leave these options out",
+        )
 
 
 def _warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:

@@ -1,6 +1,7 @@
 """Options of depth supervision, shared by the methods that know it. Imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,36 @@ _NOT_NEGATIVE = (
     "depth_weight", "depth_expected_weight", "depth_empty_weight", "depth_bound_weight", "depth_beta",
     "depth_sky_weight",
 )  # fmt: skip
+
+
+_LOSSES_WITH = {
+    "depth_penalty": ("l2", "urf"),
+    "depth_statistic": ("l2",),
+    "depth_expected_weight": ("urf",),
+    "depth_empty_weight": ("urf", "swb"),
+    "depth_bound_weight": ("swb",),
+    "depth_beta": ("swb",),
+    "depth_open_far": ("swb",),
+    "depth_at_middles": ("swb",),
+    "depth_sky_weight": tuple(WEIGHTS),
+}
+"""The losses that an option means something to; those not named here belong to all but "none"."""
+
+
+def options_without_effect(config: Any, presets: Iterable[Any]) -> list[str]:
+    """Options of a method's config that were chosen and mean nothing to its depth loss, as on the command line. What a
+    preset of the method sets was not chosen."""
+    depth = depth_loss_of(config)
+    expected = [DepthLoss(), *map(depth_loss_of, presets)]
+    idle = []
+    for option in fields(DepthLoss):
+        used = _LOSSES_WITH.get(option.name, tuple(WEIGHTS)[1:])
+        value = getattr(depth, option.name)
+        if option.name == "depth_loss" or depth.depth_loss in used:
+            continue
+        if all(value != getattr(other, option.name) for other in expected):
+            idle.append(f"--{option.name.replace('_', '-')}")
+    return idle
 
 
 def depth_loss_of(config: Any) -> DepthLoss:
