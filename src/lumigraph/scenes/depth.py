@@ -258,7 +258,7 @@ def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarr
         raise LumigraphError(
             f"there is no monocular depth of {views.names[index]}",
             where=path,
-            todo="Write it with numpy.save, or choose --depth-source sensor",
+            todo="Write it, as `lumigraph depth` does (--split all: of every photo), or choose --depth-source sensor",
         )
     width, height = views.cameras.size[index].tolist()
     return resampled(decode_values(path), (width, height), path).astype(np.float64), path
