@@ -338,6 +338,7 @@ def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:
     np.save(tmp_path / "train" / "r_001.npy", np.ones((4, 9)))
     with pytest.raises(LumigraphError, match="9x4"):
         with_depth_source(scene, options)
+    write_monocular(scene, tmp_path)
     bare = Scene(scene.info, {"train": scene.split("train").with_depths([None] * 3)})
     with pytest.raises(LumigraphError, match="0 pixels of known depth"):
         with_depth_source(bare, options)

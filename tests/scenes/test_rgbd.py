@@ -123,6 +123,7 @@ def test_a_wrong_unit_is_warned_of(
     assert not caplog.records
     depth, original = told.split("train").depth(0), made.split("train").depth(1)
     scale, _, _ = split_similarity(told.info.world_transform)
+    assert depth is not None
     torch.testing.assert_close(depth / scale / factor, original, atol=6e-4, rtol=0, equal_nan=True)
 
 
