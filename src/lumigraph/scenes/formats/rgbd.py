@@ -10,7 +10,6 @@ unbounded scene.
 """
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -265,8 +264,7 @@ class _Seen:
 
 def _look(cameras: Cameras, depths: Sequence[Path | None], meaning: DepthMeaning) -> _Seen:
     there = [(index, path) for index, path in enumerate(depths) if path is not None]
-    step = max(1, math.ceil(len(there) / _PLACING_FRAMES))
-    there = there[::step]
+    there = there[:: max(1, len(there) // _PLACING_FRAMES)][:_PLACING_FRAMES]
     maps = [torch.from_numpy(meaning.read(path, cameras, index)) for index, path in there]
     points, known = [torch.zeros(0, 3)], [torch.zeros(0)]
     for (index, _), depth in zip(there, maps, strict=True):
