@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.errors import LumigraphError
 
@@ -67,14 +68,17 @@ def main(argv: list[str]) -> None:
         check_legacy_folder(arguments.legacy, arguments.overwrite)
     plan = _plan(arguments, open_teacher(arguments.run))
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
-        done = bake(
-            arguments.run,
-            arguments.out,
-            plan,
-            device=arguments.device,
-            precision=arguments.precision,
-            devices=arguments.devices,
-        )
+        # Where both are given, --overwrite begins anew.
+        instead = " in place of --overwrite" if arguments.overwrite else ""
+        with interrupted_means(f"the same command with --resume{instead} goes on"):
+            done = bake(
+                arguments.run,
+                arguments.out,
+                plan,
+                device=arguments.device,
+                precision=arguments.precision,
+                devices=arguments.devices,
+            )
         speed = f", {done.views:,} now at {done.rays_per_second:,.0f} rays/s" if done.views else ""
     else:
         speed = ", finished already"
@@ -109,7 +113,8 @@ def _plan(arguments: Arguments, run):
     from lumigraph.distillation.poses import sample_poses
     from lumigraph.distillation.shards import Plan
 
-    info = taught_scene(run.info, run.load_renderer("cpu"))
+    teacher = run.load_renderer("cpu")
+    info = taught_scene(run.info, teacher)
     cameras = sample_poses(
         arguments.poses,
         arguments.views,
@@ -122,6 +127,7 @@ def _plan(arguments: Arguments, run):
     if arguments.width is not None:
         width, height = cameras.size[0].tolist()
         cameras = cameras.resized(arguments.width, max(1, round(height * arguments.width / width)))
+    teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     provenance = {
         **teacher_provenance(run),
         "poses": arguments.poses,

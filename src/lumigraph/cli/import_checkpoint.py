@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.facing import FacingOptions
@@ -48,8 +48,8 @@ class Arguments:
     """Reduce the images by this factor."""
     background: Literal["white", "black"] | None = None
     """What lies behind transparent photos (None: white)."""
-    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
-    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
+    splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
+    facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
     overwrite: bool = False
     """Replace a finished run."""
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
     from lumigraph.geometry.cameras import Cameras
+    from lumigraph.rendering.movies import DepthScale
     from lumigraph.scenes.scene import SceneInfo
 
 PathName = Literal[
@@ -39,7 +41,8 @@ class Arguments:
     downscale: int = 1
     """Make the pictures smaller than the photos by this factor."""
     depth: bool = False
-    """Show the depth at the right of the colours."""
+    """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
+    where nothing is. The first frame sets the range, which is printed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
@@ -62,12 +65,10 @@ def main(argv: list[str]) -> None:
             "this movie exists already", where=arguments.out, todo="Choose another name or pass --overwrite"
         )
     # Imported here: --help has to be quick, and these bring torch.
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
+    from lumigraph.cli.opening import open_renderer
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.rendering.movies import check_format, even, frames, sized, write_movie
+    from lumigraph.rendering.movies import DepthScale, check_format, even, frames, sized, write_movie
+    from lumigraph.training.progress import counting
 
     check_format(arguments.out)
     set_threads()
@@ -81,14 +82,30 @@ def main(argv: list[str]) -> None:
         cameras = cameras.downscale(arguments.downscale)
     if arguments.out.suffix.lower() == ".mp4":
         cameras = even(cameras)
-    warn_of_finer_pixels(renderer, info, cameras)
+    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     cameras = cameras.to(renderer.device)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("frames", total=len(cameras))
-        pictures = frames(renderer, cameras, depth=arguments.depth)
-        count = write_movie(arguments.out, pictures, arguments.fps, lambda: progress.advance(task))
+    scale = DepthScale() if arguments.depth else None
+    with (
+        interrupted_means("nothing is kept of the movie"),
+        counting("frames", len(cameras)) as advance,
+    ):
+        count = write_movie(arguments.out, frames(renderer, cameras, scale), arguments.fps, advance)
     width, height = cameras.size[0].tolist()
     sys.stdout.write(f"{arguments.out}: {count} frames of {width}x{height}\n")
+    if scale is not None:
+        sys.stdout.write(_depth_legend(scale, info))
+
+
+def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:
+    """What the greys of the right half of the movie mean."""
+    from lumigraph.geometry.conventions import split_similarity
+
+    unit = split_similarity(info.to_capture)[0]
+    near, far = (unit * limit for limit in scale.limits)
+    return (
+        f"depth, in the right half: white is {near:.3g} and nearer, dark grey {far:.3g} and farther, black where "
+        "nothing is (units of the capture)\n"
+    )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -377,7 +377,7 @@ class MipNeRF(Renderer):
         near, far = (rays.near, rays.far) if self.frame is None else (0 * rays.near, 0 * rays.far + 1)
         near, far, t = near[:, None], far[:, None], seen.edges
         if self.disparity:
-            near, far, t = 1 / near, 1 / far, 1 / t.clamp(min=_EMPTY)
+            near, far, t = 1 / near, 1 / far, 1 / torch.maximum(t, near)
         return distortion(seen.weights, (t - near) / (far - near)).sum()
 
     def optimisers(self) -> list[ParameterGroup]:
@@ -393,9 +393,8 @@ class MipNeRF(Renderer):
 
     def lr_scale(self, step: int, progress: float) -> float:
         config = self.config
-        return delayed_log_linear(
-            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
-        )
+        delay = config.lr_delay_steps / config.training_steps
+        return delayed_log_linear(progress, config.final_lr / config.lr, delay, config.lr_delay_factor)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the activations that a step keeps, and those of a picture's chunk."""
