@@ -56,6 +56,9 @@ def load_scene(
         downscale, splits or SplitOptions(), background, facing or FacingOptions(), depths or DepthReading()
     )
     scene = _read(source, asked)
+    # Not where a scene is read as another was, for which they were chosen.
+    if scene.info.format == "builtin" or not any(views.has_depths for views in scene.views.values()):
+        asked.depths.refuse(os.fspath(source), "this scene has none")
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
@@ -114,8 +117,6 @@ class _Asked:
 def _read(source: str | os.PathLike[str], asked: _Asked) -> Scene:
     asked.check()
     scene = _read_all(source, asked)
-    if not any(views.has_depths for views in scene.views.values()):
-        asked.depths.refuse(os.fspath(source), "this scene has none")
     return scene if asked.splits.views is None else _with_few(scene, asked.splits, asked.splits.views)
 
 
@@ -145,7 +146,6 @@ def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
                 todo="Leave --split out",
             )
         facing.refuse(name)
-        asked.depths.refuse(name, "a built-in scene knows its depth")
         return load_builtin(name.removeprefix(BUILTIN), downscale=downscale, background=background)
     folder = _folder(Path(name))
     if llff.is_llff(folder) and not (blender.is_blender(folder) or transforms.is_transforms(folder)):
