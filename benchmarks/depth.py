@@ -105,9 +105,8 @@ def main() -> None:
             few = ["--views", views, "--select", arguments.select] if views else []
             steps = ["--max-steps", arguments.steps, "--training-steps", arguments.steps]
             run = folder / f"run-{views}-{loss}-{keep:g}"
-            figures = measure(
-                str(scene), run, downscale, loss, [*few, *steps, "--keep-depth", keep, *arguments.options]
-            )
+            part = [] if loss == "none" else ["--keep-depth", keep]
+            figures = measure(str(scene), run, downscale, loss, [*few, *steps, *part, *arguments.options])
             rows.append(
                 {
                     "views": views or "all",

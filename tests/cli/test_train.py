@@ -1,11 +1,14 @@
 """`train` as scripts call it: resuming, and what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from lumigraph.cli.main import main
+from lumigraph.configs.depth import options_without_effect
+from lumigraph.configs.registry import load_presets
 from lumigraph.files import load_tensors, read_json
 from lumigraph.scenes.procedural import make_scene, write_blender
 
@@ -49,6 +52,12 @@ def test_schedules_end_with_the_methods_own_steps(tmp_path: Path) -> None:
         (["--max-steps", "0"], "--max-steps must be positive"),
         (["--precision", "bfloat16"], "float32 only"),
         (["--samples", "9000000000"], "GB needed"),
+        (
+            ["--keep-depth", "0.3", "--depth-beta", "2"],
+            "no effect with --depth-loss none: --depth-beta, --keep-depth",
+        ),
+        (["--depth-loss", "l2", "--depth-beta", "2"], "no effect with --depth-loss l2: --depth-beta"),
+        (["--depth-source", "mono", "--mono-depth", "maps"], "training does not use it"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(
@@ -63,6 +72,15 @@ def test_what_cannot_be_trained_leaves_nothing(
     # Usage errors are framed, and their lines broken.
     assert words in " ".join(said.replace("│", " ").split()), said
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_preset_sets_may_be_of_another_loss() -> None:
+    presets = load_presets("mipnerf360")
+    room = replace(presets["swb-room"], depth=replace(presets["swb-room"].depth, depth_loss="none"))
+    assert room.depth.depth_beta == 2.0
+    assert options_without_effect(room, presets.values()) == []
+    chosen = replace(room, depth=replace(room.depth, depth_beta=1.0))
+    assert options_without_effect(chosen, presets.values()) == ["--depth-beta"]
 
 
 def test_a_broken_photo_leaves_nothing(tmp_path: Path, capsys) -> None:

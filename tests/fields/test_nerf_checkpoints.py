@@ -2,12 +2,14 @@
 
 import argparse
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lumigraph.cli.main import main
@@ -284,6 +286,100 @@ def test_forward_facing_checkpoints_too(layout: str, tmp_path: Path) -> None:
     seen = renderer.render(Rays(o, torch.cat([slopes, -one[:, None]], 1), 0.01 * one, 0.5 * one, 100 * one))
     assert wanted.std() > 0.02
     torch.testing.assert_close(seen.rgb, wanted.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+FOCAL = 30.0
+
+
+@pytest.fixture(scope="module")
+def inward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures, partly transparent, around the point (1, 2, 3), in LLFF's format."""
+    folder = tmp_path_factory.mktemp("scenes") / "inward"
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for number in range(6):
+        angle = 2 * math.pi * number / 6
+        back = np.array([math.cos(angle), 0.4 + 0.1 * math.sin(5 * angle), math.sin(angle)])
+        back /= np.linalg.norm(back)
+        right = np.cross([0.0, 1.0, 0.0], back)
+        right /= np.linalg.norm(right)
+        position = np.array([1.0, 2.0, 3.0]) + (4 + 0.1 * number) * back
+        columns = [-np.cross(back, right), right, back, position, np.array([SIZE, SIZE, FOCAL])]
+        rows.append(np.concatenate([np.stack(columns, 1).ravel(), [2 + 0.1 * number, 9 - 0.2 * number]]))
+        picture = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / "images" / f"{number}.png")
+    np.save(folder / "poses_bounds.npy", np.stack(rows))
+    return folder
+
+
+def published_frame(folder: Path, spherify: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Poses [N, 4, 4], right, up, back, and bounds [N, 2] as both programs recentre and scale them; `spherify`: as
+    nerf-pytorch goes on."""
+    rows = np.load(folder / "poses_bounds.npy")
+    matrices, scale = rows[:, :15].reshape(-1, 3, 5), rows[:, 15].min() * 0.75
+    last = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(rows), 1, 4))
+    poses = np.concatenate(
+        [matrices[..., 1:2], -matrices[..., :1], matrices[..., 2:3], matrices[..., 3:4] / scale], -1
+    )
+    poses, bounds = np.concatenate([poses, last], 1), rows[:, 15:] / scale
+
+    def frame(first: np.ndarray, second: np.ndarray, third: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        axes = [axis / np.linalg.norm(axis) for axis in (first, second, third)]
+        return np.concatenate([np.stack([*axes, origin], 1), [[0.0, 0.0, 0.0, 1.0]]])
+
+    back = poses[:, :3, 2].mean(0)
+    right = np.cross(poses[:, :3, 1].mean(0), back)
+    poses = np.linalg.inv(frame(right, np.cross(back, right), back, poses[:, :3, 3].mean(0))) @ poses
+    if spherify:
+        directions, origins = poses[:, :3, 2:3], poses[:, :3, 3:4]
+        flat = np.eye(3) - directions * directions.transpose(0, 2, 1)
+        centre = np.linalg.inv(flat.mean(0)) @ (flat @ origins).mean(0)[:, 0]
+        up = (poses[:, :3, 3] - centre).mean(0)
+        first = np.cross([0.1, 0.2, 0.3], up)
+        poses = np.linalg.inv(frame(first, np.cross(up, first), up, centre)) @ poses
+        scale = 1 / np.sqrt((poses[:, :3, 3] ** 2).sum(1).mean())
+        poses[:, :3, 3] *= scale
+        bounds = bounds * scale
+    return poses, bounds
+
+
+@pytest.mark.parametrize(("layout", "facing"), [("nerf_pl", "inward"), ("nerf-pytorch", "spherify")])
+def test_inward_captures_have_the_frame_of_the_checkpoint(
+    layout: str, facing: str, inward: Path, tmp_path: Path, capsys
+) -> None:
+    checkpoint, run = tmp_path / "checkpoint", tmp_path / "run"
+    state = save_pl(checkpoint) if layout == "nerf_pl" else save_pytorch(checkpoint)
+    argv = [*import_argv(checkpoint, inward, run, layout), "--background", "white"]
+    other = {"inward": "spherify", "spherify": "inward"}[facing]
+    for wrong in ([], ["--facing", other]):
+        assert main([*argv, *wrong]) == 2
+        assert f"Pass --facing {facing}" in capsys.readouterr().err
+        assert not run.exists()
+    assert main([*argv, "--facing", facing, "--far-factor", "3"]) == 0
+    poses, bounds = published_frame(inward, facing == "spherify")
+    origins, directions = corner_rays(
+        torch.tensor(poses[0], dtype=torch.float32), SIZE, 2 * math.atan(0.5 * SIZE / FOCAL)
+    )
+    unit = torch.nn.functional.normalize(directions, dim=-1)
+    near, far = float(bounds.min()), float(bounds.max())
+    if layout == "nerf_pl":
+        rays, mlp, prefixes = (origins, unit, near, min(3 * near, far)), nerf_pl_mlp, PL
+    else:
+        rays, mlp, prefixes = (origins, directions, 0.9 * near, far), pytorch_mlp, PT
+    colour, _ = published_render(mlp, state, prefixes, rays, unit)
+    assert colour.std() > 0.03
+    renderer, info = open_renderer(run, "cpu")
+    seen = renderer.view(info.cameras["test"][0])
+    torch.testing.assert_close(seen.rgb.reshape(-1, 3), colour.clamp(0, 1), atol=2e-4, rtol=0)
+
+
+def test_formats_that_no_published_program_reads_are_refused(scene: Path, tmp_path: Path, capsys) -> None:
+    room, checkpoint = tmp_path / "room", tmp_path / "checkpoint"
+    shutil.copytree(scene, room)
+    (room / "transforms_train.json").rename(room / "transforms.json")
+    save_pl(checkpoint)
+    assert main(import_argv(checkpoint, room, tmp_path / "run", "nerf_pl")) == 2
+    assert "does not read scenes in this format" in capsys.readouterr().err
 
 
 def test_weights_alone_and_the_coarse_network_alone(scene: Path, tmp_path: Path, capsys) -> None:

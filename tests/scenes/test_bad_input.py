@@ -95,6 +95,15 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "unknown name in a list": top(train_filenames=["images/1.png", "images/77.png"]),
     "no training view in the lists": top(train_filenames=[], test_filenames=["images/1.png"]),
     "missing mask": frame(mask_path="masks/1.png"),
+    "missing depth map": frame(depth_file_path="depth/1.png"),
+    "unknown kind of depth": lambda data: [
+        data["frames"][2].update(depth_file_path="images/1.png"),
+        data.update(depth_kind="far"),
+    ],
+    "no unit of depth": lambda data: [
+        data["frames"][2].update(depth_file_path="images/1.png"),
+        data.update(depth_scaling_factor=0),
+    ],
     "depth outside": frame(depth_file_path="../depth.png"),
     "huge number": top(cx=10**400),
 }

@@ -7,6 +7,7 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.pictures import premultiplied
 from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.splits import SplitOptions
@@ -232,3 +233,51 @@ def test_depth_arrays_go_before_depth_pictures(blender_scene, save_image):
 def test_built_in_scenes_have_their_own_splits():
     with pytest.raises(LumigraphError, match="has its own splits"):
         load_scene("builtin:still", splits=SplitOptions(split="every"))
+
+
+def test_depth_maps_that_frames_name(blender_scene, change, save_image):
+    """As Dense Depth Priors keeps rooms: 16-bit pictures, a unit for each file, focal lengths in each frame."""
+    for split, unit in (("train", 1000.0), ("val", 500.0)):
+        save_image(blender_scene / "depth" / f"{split}.png", np.full((8, 12), 4000, np.uint16))
+        save_image(blender_scene / "masks" / f"{split}.png", np.eye(8, 12, dtype=np.uint8))
+
+        def name(data, split=split, unit=unit):
+            data.update(depth_scaling_factor=unit)
+            del data["camera_angle_x"]
+            for frame in data["frames"]:
+                frame.update(fx=20.0, fy=21.0, cx=6.0, cy=4.0)
+            data["frames"][1].update(depth_file_path=f"depth/{split}.png", mask_path=f"masks/{split}.png")
+
+        change(blender_scene / f"transforms_{split}.json", name)
+    scene = load_scene(blender_scene)
+    assert scene.views["train"].cameras.focal[0].tolist() == [20.0, 21.0]
+    train, val = scene.views["train"], scene.views["val"]
+    torch.testing.assert_close(train.depth(1), torch.full((8, 12), 4.0))
+    torch.testing.assert_close(val.depth(1), torch.full((8, 12), 8.0))
+    assert bool(train.depth(0).isnan().all())
+    assert int(train.mask(1).sum()) == 8
+    change(
+        blender_scene / "transforms_train.json",
+        lambda data: data["frames"][0].update(depth_file_path="depth/7.png"),
+    )
+    with pytest.raises(LumigraphError, match=r"no file 'depth/7.png'"):
+        load_scene(blender_scene)
+
+
+def test_what_depth_arrays_hold_may_be_told(blender_scene):
+    np.save(blender_scene / "train" / "r_1_depth.npy", np.full((8, 12), 200.0, np.float32))
+    reading = DepthReading(depth_unit=0.01, depth_kind="euclidean")
+    views = load_scene(blender_scene, depths=reading).views["train"]
+    lengths = views.cameras.view_rays(1).directions.norm(dim=-1)
+    torch.testing.assert_close(views.depth(1) * lengths, torch.full((8, 12), 2.0))
+    near = load_scene(blender_scene, depths=DepthReading(depth_range=(0.1, 100.0))).views["train"]
+    assert bool(near.depth(1).isnan().all())
+
+
+def test_pictures_of_distances_say_themselves_what_they_hold(blender_scene, save_image):
+    save_image(blender_scene / "train" / "r_1_depth_0001.png", np.full((8, 12), 128, np.uint8))
+    views = load_scene(blender_scene, depths=DepthReading(depth_range=(0.1, 3.0))).views["train"]
+    assert bool(views.depth(1).isnan().all())
+    for reading in (DepthReading(depth_unit=0.01), DepthReading(depth_kind="z")):
+        with pytest.raises(LumigraphError, match="have no effect: NAME_depth_0001.png"):
+            load_scene(blender_scene, depths=reading)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.depth import check_depths
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.load import load_scene, load_scene_like
-from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.procedural import make_scene, write_blender
 from lumigraph.scenes.scene import Scene, Views
 from lumigraph.scenes.splits import SplitOptions, few
 from lumigraph.training.sources import PhotoSource
@@ -127,6 +129,32 @@ def test_a_wrong_unit_is_warned_of(scene: Scene, caplog: pytest.LogCaptureFixtur
     wrong = [1000 * views.depth(i).numpy() for i in range(len(views))]  # pyright: ignore
     check_depths(with_train(scene, views.with_depths(wrong)))
     assert "unit of the depth maps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (DepthReading(depth_unit=0.0), "--depth-unit 0"),
+        (DepthReading(depth_unit=float("nan")), "--depth-unit nan"),
+        (DepthReading(depth_range=(2.0, 1.0)), "--depth-range 2 1"),
+        (DepthReading(depth_range=(float("nan"), 1.0)), "--depth-range nan 1"),
+        (DepthReading(depth_unit=0.1), "no files of them"),
+    ],
+)
+def test_readings_that_mean_nothing_are_refused(reading: DepthReading, words: str) -> None:
+    with pytest.raises(LumigraphError, match=words):
+        load_scene("builtin:still:16", depths=reading)
+
+
+def test_a_scene_without_depth_maps_refuses_to_be_told_of_them(scene: Scene, tmp_path: Path) -> None:
+    write_blender(scene, tmp_path / "scene")
+    told = load_scene(tmp_path / "scene", depths=DepthReading(depth_range=(0.1, 9.0))).info
+    for path in (tmp_path / "scene").glob("*/*.npy"):
+        path.unlink()
+    with pytest.raises(LumigraphError, match="no files of them"):
+        load_scene(tmp_path / "scene", depths=told.depths)
+    # But another scene may be looked at with what was trained on the first.
+    assert not load_scene_like(told, tmp_path / "scene").split("train").has_depths
 
 
 def test_splits_survive_the_scene_file(scene: Scene) -> None:

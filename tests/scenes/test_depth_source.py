@@ -1,6 +1,10 @@
 """Monocular depth: aligned to a sensor or to key points, alone or where the sensor knows nothing."""
 
+import copy
+import logging
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.cli.main import main
 from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import similarity
 from lumigraph.scenes.depth import with_depth_source
-from lumigraph.scenes.keypoints import capture_scale, read_keypoints
-from lumigraph.scenes.procedural import make_scene
-from lumigraph.scenes.scene import Scene
+from lumigraph.scenes.keypoints import capture_scale, pair_photos, read_keypoints
+from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.scenes.scene import Scene, Views
 
 SIZE = 24
 
@@ -53,6 +58,42 @@ def test_monocular_depth_is_aligned_to_the_sensor(tmp_path: Path, scene: Scene, 
         np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-4)
 
 
+def test_training_at_several_scales_has_the_depth_of_the_photos(
+    tmp_path: Path, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Maps are of photos, and are found and aligned whatever else is made of those."""
+    folder, maps, run = tmp_path / "scene", tmp_path / "maps", tmp_path / "run"
+    write_blender(scene, folder)
+    write_monocular(scene, maps)
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    small = ["--levels", "2", "--log2-entries", "10", "--cells", "16", "--steps", "32", "--samples", "512"]
+    train = ["train", "ngp", str(folder), "--run", str(run), "--max-steps", "1", "--device", "cpu", *small]
+    depth = ["--depth-loss", "swb", "--depth-source", "mono", "--mono-depth", str(maps), "--scales", "2"]
+    caplog.set_level(logging.INFO, "lumigraph")
+    assert main([*train, *depth, "--depth-align", "colmap", "--colmap", str(model)]) == 0
+    agreements = [float(found) for found in re.findall(r"(\d+) % of the known depths agree", caplog.text)]
+    assert agreements == [100.0] * 3
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_distances_along_rays_become_depth(tmp_path: Path, scene: Scene, inverse: bool) -> None:
+    views = scene.split("train")
+    lengths = [views.cameras.view_rays(index).directions.norm(dim=-1).numpy() for index in range(3)]
+    distances = [truth(scene, index) * lengths[index] for index in range(3)]
+    told = Scene(scene.info, {"train": views.with_depths(distances)})
+    options = DepthSource(
+        depth_source="mono",
+        mono_depth=write_monocular(told, tmp_path, inverse),
+        mono_inverse=inverse,
+        mono_kind="euclidean",
+    )
+    changed = with_depth_source(scene, options).split("train")
+    for index in range(3):
+        depth, known = changed.depth(index), truth(scene, index)
+        assert depth is not None
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-4)
+
+
 def test_a_composite_has_the_sensors_depth_and_its_own_uncertainty(tmp_path: Path, scene: Scene) -> None:
     options = DepthSource(
         depth_source="composite", mono_depth=write_monocular(scene, tmp_path), depth_sigma=0.07
@@ -87,8 +128,6 @@ def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
     half = [0.5 * truth(scene, index) for index in range(3)]
     train = scene.split("train").with_depths(half)
     train.cameras = cameras["train"]
-    from dataclasses import replace
-
     scaled = Scene(replace(scene.info, cameras=cameras, world_transform=transform), {"train": train})
     for index, name in enumerate(scene.split("train").names):
         path = (tmp_path / name).with_suffix(".npy")
@@ -106,7 +145,7 @@ def test_lengths_are_those_of_the_capture(tmp_path: Path, scene: Scene) -> None:
 # ------------------------------------------------------------------ key points
 
 
-def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0) -> Path:
+def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0, folders: bool = False) -> Path:
     """A COLMAP model of the scene, `scale` times smaller than it and shifted, seen at every known pixel."""
     views, images, points, number = scene.split("train"), [], [], 1
     for index, name in enumerate(views.names):
@@ -124,7 +163,16 @@ def write_colmap(scene: Scene, folder: Path, binary: bool, scale: float = 3.0) -
         pose = views.cameras.camera_to_world[index].double().numpy()
         rotation = pose[:, :3].T
         translation = -rotation @ ((pose[:, 3] + 10) / scale)
-        images.append((index + 1, quaternion(rotation), translation, Path(name).name, places, numbers))
+        images.append(
+            (
+                index + 1,
+                quaternion(rotation),
+                translation,
+                name if folders else Path(name).name,
+                places,
+                numbers,
+            )
+        )
     folder.mkdir()
     (write_binary if binary else write_text)(folder, images, points)
     return folder
@@ -168,6 +216,24 @@ def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
     (folder / "points3D.bin").write_bytes(data)
 
 
+@pytest.mark.parametrize("source", ["mono", "composite"])
+def test_a_photo_of_which_the_sensor_knows_nothing_goes_without(
+    tmp_path: Path, scene: Scene, caplog: pytest.LogCaptureFixture, source: Any
+) -> None:
+    blank = [truth(scene, 0), np.full((SIZE, SIZE), np.nan, np.float32), truth(scene, 2)]
+    part = Scene(scene.info, {"train": scene.split("train").with_depths(blank)})
+    options = DepthSource(depth_source=source, mono_depth=write_monocular(scene, tmp_path))
+    caplog.set_level(logging.WARNING, "lumigraph")
+    views = with_depth_source(part, options).split("train")
+    known = [bool(torch.isfinite(depth).all()) for i in range(3) if (depth := views.depth(i)) is not None]
+    assert known == [True, False, True]
+    unknown = views.depth(1)
+    assert unknown is not None
+    assert bool(torch.isnan(unknown).all())
+    assert len(caplog.records) == 1
+    assert "1 of 3 training views is left out, first train/r_001.png" in caplog.text
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_monocular_depth_is_aligned_to_keypoints(tmp_path: Path, scene: Scene, binary: bool) -> None:
     model = write_colmap(scene, tmp_path / "model", binary)
@@ -209,6 +275,61 @@ def test_photos_that_the_model_does_not_know_are_told(tmp_path: Path, scene: Sce
         capture_scale(keypoints, ["a.png", "b.png"], np.zeros((2, 3)))
 
 
+def test_photos_are_paired_with_their_folders() -> None:
+    sequences = ["seq-01/f.png", "seq-02/f.png"]
+    assert pair_photos(sequences[::-1], sequences) == sequences
+    assert pair_photos(["room/seq-02/f.png", "room/seq-01/f.png"], sequences) == [
+        "room/seq-01/f.png",
+        "room/seq-02/f.png",
+    ]
+    assert pair_photos(["images/a.png"], ["a.png", "b.png"]) == ["images/a.png", None]
+    assert pair_photos(["seq-01/f.png"], sequences) == ["seq-01/f.png", None]
+    with pytest.raises(LumigraphError, match="may both be the photo f.png"):
+        pair_photos(sequences, ["f.png"])
+    with pytest.raises(LumigraphError, match=r"f.png of the COLMAP model may be the photo seq-01/f.png or"):
+        pair_photos(["f.png"], sequences)
+
+
+def test_sequences_with_the_same_file_names_keep_their_key_points(tmp_path: Path, scene: Scene) -> None:
+    views = scene.split("train")
+    folders = [f"seq-{number:02d}/frame.png" for number in range(3)]
+    renamed = Views.from_arrays(
+        views.cameras,
+        folders,
+        [views.image(i).numpy() for i in range(3)],
+        depths=[truth(scene, i) for i in range(3)],
+    )
+    named = Scene(scene.info, {"train": renamed})
+    model = write_colmap(named, tmp_path / "model", binary=True, folders=True)
+    maps = write_monocular(named, tmp_path / "mono")
+    options = DepthSource(depth_source="mono", mono_depth=maps, depth_align="colmap", colmap=model)
+    changed = with_depth_source(named, options).split("train")
+    for index in range(3):
+        depth, known = changed.depth(index), truth(scene, index)
+        assert depth is not None
+        np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
+
+
+def test_reduced_copies_with_other_names_are_paired_in_order(tmp_path: Path, scene: Scene) -> None:
+    """As LLFF's rows of poses and its images are: the model has the names of the full photos."""
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    views, maps = scene.split("train"), tmp_path / "mono"
+    copies = copy.copy(views)
+    copies.names = [f"image{number:03d}.png" for number in range(3)]
+    bare = copies.with_depths([None] * 3)
+    renamed = Scene(replace(scene.info, format="llff"), {"train": copies})
+    write_monocular(renamed, maps)
+    options = DepthSource(depth_source="mono", mono_depth=maps, depth_align="colmap", colmap=model)
+    changed = with_depth_source(Scene(renamed.info, {"train": bare}), options).split("train")
+    depth, known = changed.depth(2), truth(scene, 2)
+    assert depth is not None
+    np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
+    turned = copy.copy(bare)
+    turned.cameras = replace(bare.cameras, ids=torch.tensor([1, 2, 0]))
+    with pytest.raises(LumigraphError, match="stand otherwise"):
+        with_depth_source(Scene(renamed.info, {"train": turned}), options)
+
+
 def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:
     options = DepthSource(depth_source="mono", mono_depth=tmp_path)
     with pytest.raises(LumigraphError, match="there is no monocular depth of train/r_000.png"):
@@ -217,6 +338,7 @@ def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:
     np.save(tmp_path / "train" / "r_001.npy", np.ones((4, 9)))
     with pytest.raises(LumigraphError, match="9x4"):
         with_depth_source(scene, options)
+    write_monocular(scene, tmp_path)
     bare = Scene(scene.info, {"train": scene.split("train").with_depths([None] * 3)})
     with pytest.raises(LumigraphError, match="0 pixels of known depth"):
         with_depth_source(bare, options)

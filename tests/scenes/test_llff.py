@@ -95,8 +95,7 @@ def test_images_of_the_folder_for_the_scale_are_taken(llff_scene, caplog):
         "9 images of images_2/, averaged over blocks of 1x1 pixels",
         "9 images of images_2/, averaged over blocks of 2x2 pixels",
     ]
-    assert full.views["test"].names == ["images/0.png", "images/8.png"]
-    assert folder.views["test"].names == ["images_2/0.png", "images_2/8.png"]
+    assert full.views["test"].names == folder.views["test"].names == ["0.png", "8.png"]
     for scene, factor in ((full, 1), (folder, 2), (further, 4)):
         cameras = scene.views["train"].cameras
         assert scene.info.downscale == factor
@@ -109,11 +108,23 @@ def test_images_of_the_folder_for_the_scale_are_taken(llff_scene, caplog):
     assert int(load_scene(llff_scene, downscale=3).views["train"].image(0).float().std()) > 0
 
 
+def test_photos_keep_their_names_in_reduced_copies(llff_scene):
+    """Whose files may be called otherwise, as those of published captures are."""
+    for number in range(9):
+        (llff_scene / "images_2" / f"{number}.png").rename(llff_scene / "images_2" / f"image{number:03d}.png")
+    scenes = [load_scene(llff_scene, downscale=factor, splits=ALL) for factor in (1, 2)]
+    names = [scene.views["train"].names for scene in scenes]
+    assert names[0] == names[1] == [f"{number}.png" for number in range(9)]
+    assert scenes[1].views["train"].image(3).unique().tolist() == [60]
+    (llff_scene / "images" / "8.png").unlink()
+    assert load_scene(llff_scene, downscale=2, splits=ALL).views["train"].names[8] == "image008.png"
+
+
 def test_rows_follow_the_images_as_llff_sorts_them(llff_scene, save_image):
     for folder in ("images", "images_2"):
         (llff_scene / folder / "2.png").rename(llff_scene / folder / "10.png")
     names = load_scene(llff_scene, splits=ALL).views["train"].names
-    assert names[:3] == ["images/0.png", "images/1.png", "images/10.png"]
+    assert names[:3] == ["0.png", "1.png", "10.png"]
 
 
 def test_inward_captures_are_recognised_and_placed_like_others(inward_llff_scene, inward_llff_rows):
@@ -136,7 +147,7 @@ def test_inward_captures_as_nerf_pytorch_reads_them(inward_llff_scene, inward_ll
     cameras = info.cameras["train"]
     np.testing.assert_allclose(opengl(cameras), poses, atol=1e-5)
     assert float(cameras.positions.square().sum(1).mean()) == pytest.approx(1.0, rel=1e-5)
-    np.testing.assert_allclose(cameras.near.numpy(), 0.9 * scale * bounds[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(cameras.near.numpy(), 0.9 * scale * bounds.min(), rtol=1e-5)
     np.testing.assert_allclose(cameras.far.numpy(), scale * bounds.max(), rtol=1e-5)
     assert info.forward is None
     assert (info.bounds.lower.tolist(), info.bounds.upper.tolist()) == ([-1.0] * 3, [1.0] * 3)
@@ -156,7 +167,7 @@ def test_inward_captures_as_nerf_pl_reads_them(inward_llff_scene, inward_llff_ro
 
 
 def test_a_scene_is_read_again_alike(inward_llff_scene, tmp_path):
-    splits = SplitOptions(split="names", test_names=("3.png", "images_2/5.png"))
+    splits = SplitOptions(split="names", test_names=("3.png", "5.png"))
     facing = FacingOptions(facing="inward", far_factor=2.0)
     info = load_scene(inward_llff_scene, downscale=2, splits=splits, facing=facing).info
     write_json(tmp_path / "scene.json", info.to_json())
@@ -176,7 +187,7 @@ def test_the_most_centred_view_is_held_out(llff_scene, llff_rows):
     scene = load_scene(llff_scene, splits=SplitOptions(split="most_centred"))
     poses, _, _ = published(llff_rows)
     nearest = int(np.linalg.norm(poses[:, :, 3], axis=1).argmin())
-    assert scene.views["test"].names == [f"images/{nearest}.png"]
+    assert scene.views["test"].names == [f"{nearest}.png"]
     assert len(scene.views["train"]) == len(llff_rows) - 1
 
 

@@ -51,6 +51,18 @@ def assert_equal(one: Scene, other: Scene) -> None:
     assert torch.equal(one.info.bounds.lower, other.info.bounds.lower)
 
 
+def test_few_views_are_few_photos_at_all_their_sizes(still: Path, written: Path) -> None:
+    for select, photos in (("first", [0, 1]), ("uniform", [0, 2])):
+        options = SplitOptions(views=2, select=select)  # pyright: ignore[reportArgumentType]
+        train = load_scene(written, splits=options).split("train")
+        assert train.cameras.ids.tolist() == [photo for photo in photos for _ in range(3)]
+        in_memory = load_scene(still, scales=3, splits=options).split("train")
+        assert torch.equal(train.cameras.ids, in_memory.cameras.ids)
+        assert all(torch.equal(train.image(i), in_memory.image(i)) for i in range(6))
+    with pytest.raises(LumigraphError, match="more than the 3 training views"):
+        load_scene(written, splits=SplitOptions(views=4))
+
+
 # ------------------------------------------------------------------ in memory
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import homogeneous, split_similarity
 from lumigraph.scenes.depth import check_depths
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.scenes.scene import Scene
@@ -99,17 +100,48 @@ def test_lost_frames_are_skipped_with_a_warning(
     assert "1 of 9 frames" in caplog.text
 
 
-def test_a_wrong_unit_is_warned_of(tmp_path: Path, made: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def scale_poses(folder: Path, factor: float) -> None:
+    for path in folder.glob("seq-*/*.pose.txt"):
+        rows = np.loadtxt(path)
+        rows[:3, 3] *= factor
+        np.savetxt(path, rows)
+
+
+@pytest.mark.parametrize("factor", [1000.0, 10.0, 0.1])
+def test_a_wrong_unit_is_warned_of(
+    tmp_path: Path, made: Scene, caplog: pytest.LogCaptureFixture, factor: float
+) -> None:
     caplog.set_level(logging.WARNING, "lumigraph")
-    folder = write(tmp_path / "right", made)
+    folder = write(tmp_path / "room", made)
     load_scene(folder)
     assert not caplog.records
-    for path in folder.glob("seq-01/*.pose.txt"):  # poses in millimetres as well
-        rows = np.loadtxt(path)
-        rows[:3, 3] *= 1000
-        np.savetxt(path, rows)
+    scale_poses(folder, factor)
     load_scene(folder)
-    assert "thousandths of the poses' unit" in caplog.text
+    assert f"rather --depth-unit {0.001 * factor:g}?" in caplog.text
+    caplog.clear()
+    told = load_scene(folder, depths=DepthReading(depth_unit=0.001 * factor))
+    assert not caplog.records
+    depth, original = told.split("train").depth(0), made.split("train").depth(1)
+    scale, _, _ = split_similarity(told.info.world_transform)
+    assert depth is not None
+    torch.testing.assert_close(depth / scale / factor, original, atol=6e-4, rtol=0, equal_nan=True)
+
+
+def test_depth_beyond_what_a_sensor_sees_is_unknown_and_no_part_of_the_core(
+    tmp_path: Path, made: Scene
+) -> None:
+    folder = write(tmp_path / "room", made)
+    path = folder / "seq-01" / "frame-000001.depth.png"
+    stored = np.array(Image.open(path))
+    stored[:8] = 60000
+    Image.fromarray(stored).save(path)
+    scenes = [load_scene(folder), load_scene(folder, depths=DepthReading(depth_range=(0.1, 10.0)))]
+    scales = [split_similarity(scene.info.world_transform)[0] for scene in scenes]
+    assert scales[1] > 2 * scales[0]
+    known = [scene.split("train").depth(0)[:8] for scene in scenes]  # pyright: ignore
+    assert bool(torch.isfinite(known[0]).all())
+    assert bool(torch.isnan(known[1]).all())
+    assert scenes[1].info.depths == DepthReading(depth_range=(0.1, 10.0))
 
 
 def test_frames_without_depth_are_a_scene_all_the_same(tmp_path: Path, made: Scene) -> None:
@@ -169,3 +201,17 @@ def test_the_red_kitchen(shared_data: Path) -> None:
     assert depth is not None
     assert 1 < float(depth.nanmedian()) / scale < 4
     check_depths(scene)
+
+
+@pytest.mark.parametrize("unit", [0.01, 0.0001])
+def test_a_wrong_unit_of_the_red_kitchen_is_warned_of(
+    shared_data: Path, caplog: pytest.LogCaptureFixture, unit: float
+) -> None:
+    folder = shared_data / "rgbd_redkitchen"
+    if not folder.is_dir():
+        pytest.skip("the red kitchen is not there")
+    caplog.set_level(logging.WARNING, "lumigraph")
+    load_scene(folder)
+    assert not caplog.records
+    load_scene(folder, depths=DepthReading(depth_unit=unit))
+    assert "rather --depth-unit 0.001?" in caplog.text

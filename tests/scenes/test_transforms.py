@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.conventions import invert_similarity, transform_points
-from lumigraph.scenes.load import load_scene
+from lumigraph.geometry.conventions import invert_similarity, split_similarity, transform_points
+from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.load import load_scene, load_scene_like
+from lumigraph.scenes.scene import SceneInfo
 from lumigraph.scenes.splits import SplitOptions
 
 
@@ -247,6 +249,26 @@ class TestBounds:
         cameras = load_scene(capture).info.cameras["train"]
         assert float(cameras.near[0]) == pytest.approx(0.2, rel=1e-4)
         assert float(cameras.far[0]) == pytest.approx(4.0, rel=1e-4)
+
+
+def test_what_depth_maps_hold_may_be_told(capture, change, save_image):
+    values = np.full((8, 12), 5000, np.uint16)
+    values[0] = 60000
+    save_image(capture / "depth" / "1.png", values)
+    change(
+        capture / "transforms.json",
+        lambda data: data["frames"][1].update(depth_file_path="depth/1.png") or data.update(depth_kind="z"),
+    )
+    reading = DepthReading(depth_unit=2e-3, depth_kind="euclidean", depth_range=(0.0, 100.0))
+    scene = load_scene(capture, depths=reading)
+    views = scene.views["train"]
+    scale, _, _ = split_similarity(scene.info.world_transform)
+    lengths = views.cameras.view_rays(0).directions.norm(dim=-1)
+    depth = views.depth(0)
+    assert bool(depth[0].isnan().all())
+    assert torch.allclose(depth[1:] * lengths[1:], torch.full((7, 12), 10.0 * scale), rtol=1e-4)
+    again = load_scene_like(SceneInfo.from_json(scene.info.to_json()), capture).views["train"].depth(0)
+    assert torch.equal(again[1:], depth[1:])
 
 
 def test_masks_and_depth(capture, change, save_image):

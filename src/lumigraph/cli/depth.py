@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lumigraph.cli.parsing import Positional, parse
 
@@ -21,6 +22,8 @@ class Arguments:
     """Folder with a depth estimation model of the Hugging Face hub. Nothing is downloaded."""
     out: Path
     """Folder for the maps: NAME.npy for each photo."""
+    split: Literal["train", "val", "test", "all"] = "train"
+    """Photos to look at; training asks for the depth of those it trains on."""
     downscale: int = 1
     """Reduce the photos by this factor."""
     device: str = "auto"
@@ -42,7 +45,9 @@ def main(argv: list[str]) -> None:
     set_threads()
     require_replaceable(arguments.out, arguments.overwrite)
     scene = load_scene(arguments.scene, downscale=arguments.downscale)
+    parts = list(scene.views.values()) if arguments.split == "all" else [scene.split(arguments.split)]
+    white = scene.info.background in ("white", "random")
     predict = load_predictor(arguments.model, resolve_device(arguments.device))
-    with counting("photos", sum(map(len, scene.views.values()))) as advance:
-        count = predict_depths(scene, predict, arguments.out, arguments.overwrite, advance)
+    with counting("photos", sum(map(len, parts))) as advance:
+        count = predict_depths(parts, white, predict, arguments.out, arguments.overwrite, advance)
     sys.stdout.write(f"{arguments.out}: depth of {count} photos\n")

@@ -3,12 +3,19 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
+
+if TYPE_CHECKING:
+    from lumigraph.scenes.scene import SceneInfo
+
+_INWARD = {"nerf_pl": ("inward", "--spheric_poses"), "nerf-pytorch": ("spherify", "--spherify")}
+"""How each program places captures in LLFF's format that do not face forward, and its option for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,7 @@ class Arguments:
     background: Literal["white", "black"] | None = None
     """What lies behind transparent photos (None: white)."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
+    facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
     overwrite: bool = False
     """Replace a finished run."""
 
@@ -61,7 +69,9 @@ def main(argv: list[str]) -> None:
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
+        facing=arguments.facing,
     )
+    _check_frame(arguments.format, scene.info)
     options = TrainOptions(run=arguments.run, overwrite=arguments.overwrite)
     config = _config(arguments, published)
     provenance = {
@@ -78,6 +88,24 @@ def main(argv: list[str]) -> None:
     count = sum(parameter.numel() for parameter in renderer.parameters())
     networks = "coarse and fine" if published.fine else "one network"
     sys.stdout.write(f"{run.path}: {networks}, {shape.depth} x {shape.width}, {count:,} parameters\n")
+
+
+def _check_frame(program: str, info: "SceneInfo") -> None:
+    """Raises LumigraphError where cameras do not stand, or look as far, as the program that wrote the checkpoint had
+    them."""
+    if info.format not in ("blender", "multiscale", "builtin", "llff"):
+        raise LumigraphError(
+            f"{program} does not read scenes in this format ({info.format}), so a checkpoint has another frame",
+            where=info.source,
+            todo="Give the scene that it was trained on, in Blender's or in LLFF's format",
+        )
+    facing, option = _INWARD[program]
+    if info.format == "llff" and info.forward is None and info.facing.facing != facing:
+        raise LumigraphError(
+            f"the capture is not read as a forward-facing one, and {program} places others as --facing {facing} does",
+            where=info.source,
+            todo=f"Pass --facing {facing}, if the checkpoint was trained with {option}",
+        )
 
 
 def _config(arguments: Arguments, published):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
@@ -32,6 +33,7 @@ class Arguments:
     """Replace the folder of --write."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
     facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
+    depths: Annotated[FlatOptions[DepthReading], headed("depth maps")] = field(default_factory=DepthReading)
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +48,11 @@ def main(argv: list[str]) -> None:
     from lumigraph.scenes.summary import summarise
 
     scene = load_scene(
-        arguments.scene, downscale=arguments.downscale, splits=arguments.splits, facing=arguments.facing
+        arguments.scene,
+        downscale=arguments.downscale,
+        splits=arguments.splits,
+        facing=arguments.facing,
+        depths=arguments.depths,
     )
     if arguments.write is not None and scene.info.format != "builtin":
         raise LumigraphError(

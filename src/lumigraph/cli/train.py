@@ -3,12 +3,14 @@
 import logging
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
 from lumigraph.configs.common import TrainOptions
-from lumigraph.configs.depth import DepthSource, depth_loss_of
+from lumigraph.configs.depth import DepthSource, depth_loss_of, options_without_effect
+from lumigraph.configs.registry import load_presets
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
 
@@ -34,6 +36,7 @@ class Arguments:
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
     facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
+    depths: Annotated[FlatOptions[DepthReading], headed("depth maps")] = field(default_factory=DepthReading)
     depth_from: Annotated[FlatOptions[DepthSource], headed("depth source")] = field(
         default_factory=DepthSource
     )
@@ -49,29 +52,27 @@ def main(argv: list[str]) -> None:
     from lumigraph.configs.registry import load_renderer_class
     from lumigraph.rendering.machine import set_threads
     from lumigraph.scenes.depth import check_depths, with_depth_source
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.scenes.load import load_scene, with_scales
     from lumigraph.training.fit import begin, fit
     from lumigraph.training.sources import PhotoSource
 
     options: TrainOptions = arguments.options
+    _check_depth_options(method, config, arguments.depth_from)
     set_threads(options.devices)
     scene = load_scene(
         arguments.scene,
         downscale=arguments.downscale,
         splits=arguments.splits,
         background=arguments.background,
-        scales=arguments.scales,
         facing=arguments.facing,
+        depths=arguments.depths,
     )
     depth = depth_loss_of(config)
     if depth.needs_depth:
         scene = with_depth_source(scene, arguments.depth_from)
         check_depths(scene)
-    elif arguments.depth_from != DepthSource():
-        raise LumigraphError(
-            "options say where depth comes from, and training does not use it",
-            todo="Add --depth-loss, of a method that knows it, or leave these options out",
-        )
+    # After depth has come to its views: what a network or COLMAP knows is of the photos, not of smaller copies.
+    scene = with_scales(scene, arguments.scales)
     if depth.depth_sky_weight and scene.info.background == "opaque":
         raise LumigraphError(
             "--depth-sky-weight has no effect: the photos are opaque",
@@ -98,6 +99,22 @@ def main(argv: list[str]) -> None:
         held_out="val" in scene.views,
     )
     report(run, result, "validation photos" if result.held_out else "training photos")
+
+
+def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
+    """Raises LumigraphError where depth is spoken of and not used."""
+    depth = depth_loss_of(config)
+    if not depth.needs_depth and source != DepthSource():
+        raise LumigraphError(
+            "options say where depth comes from, and training does not use it",
+            todo="Add --depth-loss, of a method that knows it, or leave these options out",
+        )
+    idle = options_without_effect(config, load_presets(method).values())
+    if idle:
+        raise LumigraphError(
+            f"no effect with --depth-loss {depth.depth_loss}: {', '.join(idle)}",
+            todo="Choose another --depth-loss, or leave these options out",
+        )
 
 
 def _warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:

@@ -1,6 +1,7 @@
 """Options of depth supervision, shared by the methods that know it. Imports no torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,36 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
+_LOSSES_WITH = {
+    "depth_penalty": ("l2", "urf"),
+    "depth_statistic": ("l2",),
+    "depth_expected_weight": ("urf",),
+    "depth_empty_weight": ("urf", "swb"),
+    "depth_bound_weight": ("swb",),
+    "depth_beta": ("swb",),
+    "depth_open_far": ("swb",),
+    "depth_at_middles": ("swb",),
+    "depth_sky_weight": tuple(WEIGHTS),
+}
+"""The losses that an option means something to; those not named here belong to all but "none"."""
+
+
+def options_without_effect(config: Any, presets: Iterable[Any]) -> list[str]:
+    """Options of a method's config that were chosen and mean nothing to its depth loss, as on the command line. What a
+    preset of the method sets was not chosen."""
+    depth = depth_loss_of(config)
+    expected = [DepthLoss(), *map(depth_loss_of, presets)]
+    idle = []
+    for option in fields(DepthLoss):
+        used = _LOSSES_WITH.get(option.name, tuple(WEIGHTS)[1:])
+        value = getattr(depth, option.name)
+        if option.name == "depth_loss" or depth.depth_loss in used:
+            continue
+        if all(value != getattr(other, option.name) for other in expected):
+            idle.append(f"--{option.name.replace('_', '-')}")
+    return idle
+
+
 def depth_loss_of(config: Any) -> DepthLoss:
     """How a method's config uses depth; of one that does not know depth, the default, which is not at all."""
     depth = getattr(config, "depth", None)
@@ -107,6 +138,8 @@ class DepthSource:
     """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene."""
     mono_inverse: bool = False
     """The maps of --mono-depth hold the inverse of depth."""
+    mono_kind: Literal["z", "euclidean"] = "z"
+    """What the maps of --mono-depth tell of: z, depth along the camera's axis, or euclidean, distance along the ray."""
     depth_align: Literal["none", "sensor", "colmap"] = "sensor"
     """What the scale and shift of each map of --mono-depth are found from: the scene's depth maps, the key points of
     --colmap, or nothing, for maps in units of the capture."""

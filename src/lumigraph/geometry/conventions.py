@@ -31,11 +31,6 @@ def llff_to_opencv(poses: Poses) -> Poses:
     return torch.stack((poses[..., 1], poses[..., 0], -poses[..., 2], poses[..., 3]), dim=-1)
 
 
-def opencv_to_llff(poses: Poses) -> Poses:
-    """Inverse of `llff_to_opencv`."""
-    return llff_to_opencv(poses)
-
-
 def focal_from_angle(angle: float, side: float | int) -> float:
     """Focal length in pixels from the field of view in radians over ``side`` pixels: 0.5 side / tan(angle / 2)."""
     if not 0.0 < angle < math.pi:

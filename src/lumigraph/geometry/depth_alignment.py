@@ -70,7 +70,7 @@ def fit_scale_shift(
     if len(m) < 2 or float(np.ptp(m)) == 0:
         raise LumigraphError(
             f"monocular depth cannot be aligned: {len(m)} pixels of known depth, which must differ",
-            todo="Give more known depth for this picture, or leave its monocular depth out",
+            todo="Give more known depth: a sensor's maps, or key points of another model",
         )
     target = 1 / z if inverse else z
     scale, shift = _consensus(m, target, q, seed, trials, tolerance)

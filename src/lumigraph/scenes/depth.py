@@ -21,8 +21,9 @@ from lumigraph.geometry.depth_alignment import (
     fit_scale_shift,
     keypoint_weights,
 )
+from lumigraph.scenes.formats.maps import ray_lengths
 from lumigraph.scenes.formats.pictures import resampled
-from lumigraph.scenes.keypoints import KeyPoints, capture_scale, read_keypoints
+from lumigraph.scenes.keypoints import KeyPoints, capture_scale, pair_photos, read_keypoints
 from lumigraph.scenes.scene import Scene, Views
 
 log = logging.getLogger("lumigraph")
@@ -86,17 +87,19 @@ def _medians(scene: Scene, views: Views) -> tuple[float | None, float]:
 
 
 def with_depth_source(scene: Scene, options: DepthSource) -> Scene:
-    """The scene with the depth that `options` asks for in its training views.
+    """The scene with the depth that `options` asks for in its training views. A view whose monocular depth cannot be
+    aligned goes without it, and one warning counts them.
 
     Raises:
-        LumigraphError: a map is missing, of another shape than its photo, or cannot be aligned.
+        LumigraphError: a map is missing or of another shape than its photo, or no map can be aligned.
     """
     if options.depth_source == "sensor" and options.depth_sigma is None:
         return scene
     views = scene.split("train")
     unit, _, _ = split_similarity(scene.info.world_transform)
     anchors = _anchors(scene, views, options)
-    pairs = [_depth_of(views, index, options, anchors, unit) for index in range(len(views))]
+    fits = _fits(scene, views, options, anchors)
+    pairs = [_depth_of(views, index, options, fits[index], unit) for index in range(len(views))]
     changed = views.with_depths([depth for depth, _ in pairs], [sigma for _, sigma in pairs])
     return replace(scene, views={**scene.views, "train": changed})
 
@@ -114,15 +117,26 @@ def _anchors(scene: Scene, views: Views, options: DepthSource) -> list[_Anchor |
         return [_sensor_anchor(views, index, unit) for index in range(len(views))]
     assert options.colmap is not None
     keypoints = read_keypoints(options.colmap)
-    by_name = {Path(name).name: points for name, points in keypoints.items()}
-    names = [Path(name).name for name in views.names]
+    names = _model_names(scene, views, list(keypoints))
     positions = views.cameras.transformed(scene.info.to_capture).positions.double().numpy()
-    scale = capture_scale(by_name, names, positions)
+    scale = capture_scale(keypoints, names, positions)
     factor = scene.info.downscale
     return [
-        None if name not in by_name else _keypoint_anchor(by_name[name], views, index, scale, factor)
+        None if name is None else _keypoint_anchor(keypoints[name], views, index, scale, factor)
         for index, name in enumerate(names)
     ]
+
+
+def _model_names(scene: Scene, views: Views, known: list[str]) -> list[str | None]:
+    """What a COLMAP model that knows these names calls each photo.
+
+    The reduced copies of published captures in LLFF's format have names of their own. As rows of poses do, they follow
+    the model's names in their order, and photos are numbered so.
+    """
+    names, numbers = pair_photos(known, views.names), views.cameras.ids.tolist()
+    if scene.info.format == "llff" and not any(names) and max(numbers) < len(known):
+        return [sorted(known)[number] for number in numbers]
+    return names
 
 
 def _sensor_anchor(views: Views, index: int, unit: float) -> _Anchor | None:
@@ -143,17 +157,19 @@ def _keypoint_anchor(points: KeyPoints, views: Views, index: int, scale: float, 
 
 
 def _depth_of(
-    views: Views, index: int, options: DepthSource, anchors: Sequence[_Anchor | None], unit: float
+    views: Views, index: int, options: DepthSource, fit: ScaleShift | None, unit: float
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Depth and its standard deviation of one view, scene units."""
     least, known = options.depth_sigma or 0.0, views.depth(index)
     sensor = None if known is None else known.numpy() / unit
     sensor_sigma = None if sensor is None else np.maximum(least, _SENSOR_ERROR * sensor)
-    if options.depth_source == "sensor":
+    if options.depth_source == "mono":
+        sensor = sensor_sigma = None
+    if fit is None:
         return _in_scene_units(sensor, sensor_sigma, unit)
-    monocular, residual = _aligned(views, index, options, anchors[index])
-    sigma = np.full_like(monocular, max(least, residual))
-    if options.depth_source == "mono" or sensor is None or sensor_sigma is None:
+    monocular = fit(_monocular(views, index, options)[0]) / _lengths(views, index, options)
+    sigma = np.full_like(monocular, max(least, fit.residual))
+    if sensor is None or sensor_sigma is None:
         return _in_scene_units(monocular, sigma, unit)
     depth, filled = composite_depth(sensor, monocular)
     return _in_scene_units(depth, np.where(filled, sigma, sensor_sigma), unit)
@@ -167,25 +183,54 @@ def _in_scene_units(
     return (unit * depth).astype(np.float32), np.nan_to_num(unit * sigma).astype(np.float32)
 
 
-def _aligned(
-    views: Views, index: int, options: DepthSource, anchor: _Anchor | None
-) -> tuple[np.ndarray, float]:
-    """The monocular depth of a view in units of the capture, and its spread about what it was aligned to."""
+def _fits(
+    scene: Scene, views: Views, options: DepthSource, anchors: Sequence[_Anchor | None]
+) -> list[ScaleShift | None]:
+    """What makes the monocular depth of each view depth in units of the capture; None where nothing does."""
+    if options.depth_source == "sensor":
+        return [None] * len(views)
+    fits, failures = [], []
+    for index, anchor in enumerate(anchors):
+        try:
+            fits.append(_fit(views, index, options, anchor))
+        except _NotAlignedError as error:
+            fits.append(None)
+            failures.append(error)
+    if failures:
+        if len(failures) == len(views):
+            raise failures[0]
+        log.warning(
+            "the monocular depth of %d of %d training views is left out, first %s: %s (in %s)",
+            len(failures),
+            len(views),
+            views.names[fits.index(None)],
+            failures[0].what,
+            scene.info.source,
+        )
+    return fits
+
+
+class _NotAlignedError(LumigraphError):
+    """Monocular depth and what is known of depth do not come together."""
+
+
+def _fit(views: Views, index: int, options: DepthSource, anchor: _Anchor | None) -> ScaleShift:
+    """The scale and shift of one view's monocular depth."""
     monocular, path = _monocular(views, index, options)
     if options.depth_align == "none":
-        plain = ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
-        return plain(monocular), 0.0
+        return ScaleShift(1.0, 0.0, options.mono_inverse, 0.0, 1.0)
     if anchor is None:
-        raise LumigraphError(
+        raise _NotAlignedError(
             f"nothing is known that the monocular depth of {views.names[index]} could be aligned to",
             where=path,
-            todo="Choose another --depth-align, or leave the view out",
+            todo="Choose another --depth-align",
         )
     rows, columns, depth, weights = anchor
+    depth = depth * _lengths(views, index, options)[rows, columns]
     try:
         fit = fit_scale_shift(monocular[rows, columns], depth, weights, inverse=options.mono_inverse)
     except LumigraphError as error:
-        raise LumigraphError(error.what, where=path, todo=error.todo) from error
+        raise _NotAlignedError(error.what, where=path, todo=error.todo) from error
     log.info(
         "%s: monocular depth times %.4g plus %.4g; %.0f %% of the known depths agree, spread %.4g",
         views.names[index],
@@ -194,7 +239,15 @@ def _aligned(
         100 * fit.inliers,
         fit.residual,
     )
-    return fit(monocular), fit.residual
+    return fit
+
+
+def _lengths(views: Views, index: int, options: DepthSource) -> np.ndarray:
+    """What the network tells of along each ray of a view for one unit of depth."""
+    if options.mono_kind == "euclidean":
+        return ray_lengths(views.cameras, index)
+    width, height = views.cameras.size[index].tolist()
+    return np.ones((height, width))
 
 
 def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarray, Path]:
@@ -205,7 +258,7 @@ def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarr
         raise LumigraphError(
             f"there is no monocular depth of {views.names[index]}",
             where=path,
-            todo="Write it with numpy.save, or choose --depth-source sensor",
+            todo="Write it, as `lumigraph depth` does (--split all: of every photo), or choose --depth-source sensor",
         )
     width, height = views.cameras.size[index].tolist()
     return resampled(decode_values(path), (width, height), path).astype(np.float64), path

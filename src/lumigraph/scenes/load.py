@@ -1,13 +1,14 @@
 """Open a scene by its folder or its built-in name, whatever its format."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.formats import blender, llff, multiscale, rgbd, transforms
 from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo
@@ -29,6 +30,7 @@ def load_scene(
     background: Background | None = None,
     scales: int = 1,
     facing: FacingOptions | None = None,
+    depths: DepthReading | None = None,
 ) -> Scene:
     """Reads a scene. Images are decoded later, when they are used.
 
@@ -42,25 +44,32 @@ def load_scene(
             every image is looked at for transparency, instead of a few.
         scales: give every view at so many sizes, each half of the one before.
         facing: how the cameras of a capture in LLFF's format stand; by default as they tell.
+        depths: what the numbers in depth maps mean; by default as their files say.
 
     Raises:
         LumigraphError: the scene cannot be read; says what is wrong, in which file, frame and field. Or a background is
-            given for photos without transparency.
+            given for photos without transparency, or how to read depth maps for a scene that has none.
     """
     if background == "opaque":
         raise LumigraphError("the background 'opaque' is for images without alpha and is chosen by itself")
-    scene = _read(source, downscale, splits or SplitOptions(), background, facing or FacingOptions())
+    asked = _Asked(
+        downscale, splits or SplitOptions(), background, facing or FacingOptions(), depths or DepthReading()
+    )
+    scene = _read(source, asked)
+    # Not where a scene is read as another was, for which they were chosen.
+    if scene.info.format == "builtin" or not any(views.has_depths for views in scene.views.values()):
+        asked.depths.refuse(os.fspath(source))
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
             where=source,
             todo="Leave --background out",
         )
-    return _with_scales(scene, scales)
+    return with_scales(scene, scales)
 
 
-def _with_scales(scene: Scene, scales: int) -> Scene:
-    """The scene with every view at `scales` sizes.
+def with_scales(scene: Scene, scales: int) -> Scene:
+    """The scene with every view at `scales` sizes; pictures, masks and depth maps are reduced.
 
     Raises:
         LumigraphError: it has several already, or its images are too small.
@@ -85,38 +94,47 @@ def _with_scales(scene: Scene, scales: int) -> Scene:
     memory = MemoryBudget()
     views = {split: part.with_scales(scales, memory) for split, part in scene.views.items()}
     cameras = {split: part.cameras for split, part in views.items()}
-    return Scene(replace(scene.info, cameras=cameras, scales=scales), views, scene.missing)
+    return replace(scene, info=replace(scene.info, cameras=cameras, scales=scales), views=views)
 
 
-def _read(
-    source: str | os.PathLike[str],
-    downscale: int,
-    splits: SplitOptions,
-    background: Background | None,
-    facing: FacingOptions,
-) -> Scene:
-    scene = _read_all(source, downscale, splits, background, facing)
-    return scene if splits.views is None else _with_few(scene, splits, splits.views)
+@dataclass(frozen=True)
+class _Asked:
+    """How a scene is to be read."""
+
+    downscale: int
+    splits: SplitOptions
+    background: Background | None
+    facing: FacingOptions
+    depths: DepthReading
+
+    def check(self) -> None:
+        """Raises LumigraphError when a value is out of its range."""
+        self.splits.check()
+        self.facing.check()
+        self.depths.check()
+
+
+def _read(source: str | os.PathLike[str], asked: _Asked) -> Scene:
+    asked.check()
+    scene = _read_all(source, asked)
+    return scene if asked.splits.views is None else _with_few(scene, asked.splits, asked.splits.views)
 
 
 def _with_few(scene: Scene, splits: SplitOptions, count: int) -> Scene:
-    """The scene with `count` of its training views."""
+    """The scene with `count` of its training photos, each at all the sizes that it has."""
     train = scene.views["train"]
-    chosen = few(train.cameras.positions.tolist(), count, splits.select, scene.info.source)
-    views = {**scene.views, "train": train.subset(chosen)}
+    ids = train.cameras.ids.tolist()
+    first = {number: ids.index(number) for number in dict.fromkeys(ids)}
+    positions = train.cameras.positions[list(first.values())].tolist()
+    photos = [list(first)[place] for place in few(positions, count, splits.select, scene.info.source)]
+    kept = [place for place, number in enumerate(ids) if number in photos]
+    views = {**scene.views, "train": train.subset(kept)}
     cameras = {split: part.cameras for split, part in views.items()}
     return replace(scene, info=replace(scene.info, cameras=cameras, splits=splits), views=views)
 
 
-def _read_all(
-    source: str | os.PathLike[str],
-    downscale: int,
-    splits: SplitOptions,
-    background: Background | None,
-    facing: FacingOptions,
-) -> Scene:
-    splits.check()
-    facing.check()
+def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
+    downscale, splits, background, facing = asked.downscale, asked.splits, asked.background, asked.facing
     name = os.fspath(source)
     if name.startswith(BUILTIN):
         from lumigraph.scenes.procedural import load_builtin
@@ -134,13 +152,13 @@ def _read_all(
         return llff.read(folder, downscale, splits, background, facing)
     facing.refuse(name)
     if blender.is_blender(folder):
-        return blender.read(folder, downscale, splits, background)
+        return blender.read(folder, downscale, splits, background, asked.depths)
     if transforms.is_transforms(folder):
-        return transforms.read(folder, downscale, splits, background)
+        return transforms.read(folder, downscale, splits, background, asked.depths)
     if multiscale.is_multiscale(folder):
         return multiscale.read(folder, downscale, splits, background)
     if rgbd.is_rgbd(folder):
-        return rgbd.read(folder, downscale, splits, background)
+        return rgbd.read(folder, downscale, splits, background, asked.depths)
     raise _unknown(folder)
 
 
@@ -159,9 +177,8 @@ def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: 
     # Only "opaque" is a property of the images; the others say what is put behind transparent ones.
     background = None if info.background == "opaque" else info.background
     # Not `load_scene`: it refuses a background for opaque photos, which nobody asked for here.
-    scene = _with_scales(
-        _read(source, downscale or info.downscale, info.splits, background, info.facing), info.scales
-    )
+    asked = _Asked(downscale or info.downscale, info.splits, background, info.facing, info.depths)
+    scene = with_scales(_read(source, asked), info.scales)
     return _with_refined_cameras(scene, info) if info.refined else scene
 
 

@@ -1,7 +1,7 @@
 """Monocular depth by a network of the Hugging Face hub that lies in a folder: its own code is not run, nothing is
 downloaded, and only safetensors are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import new_folder
-from lumigraph.scenes.scene import Scene, Views
+from lumigraph.scenes.scene import Views
 
 Predictor = Callable[[UInt8[np.ndarray, "H W 3"]], Float[np.ndarray, "h w"]]
 
@@ -64,19 +64,25 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
 
 
 def predict_depths(
-    scene: Scene, predict: Predictor, folder: Path, overwrite: bool, watch: Callable[[], None]
+    parts: Iterable[Views],
+    white: bool,
+    predict: Predictor,
+    folder: Path,
+    overwrite: bool,
+    watch: Callable[[], None],
 ) -> int:
-    """Writes what `predict` says of each picture of the scene as NAME.npy into `folder`, which appears when it is
-    complete; returns how many. `watch` is called after each.
+    """Writes what `predict` says of each picture of some splits as NAME.npy into `folder`, which appears when it is
+    complete; returns how many. `white`: whether transparent pictures are shown on white, else on black. `watch` is
+    called after each.
 
     Raises:
         LumigraphError: the folder exists (without `overwrite`), or a prediction is not finite.
     """
     count = 0
     with new_folder(folder, overwrite) as temporary:
-        for views in scene.views.values():
+        for views in parts:
             for index, name in enumerate(views.names):
-                values = predict(_picture(views, index, white=scene.info.background in ("white", "random")))
+                values = predict(_picture(views, index, white))
                 if not np.isfinite(values).all():
                     raise LumigraphError(
                         "the network's depth of this picture is not finite",

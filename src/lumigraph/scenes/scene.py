@@ -26,6 +26,7 @@ from lumigraph.geometry.cameras import Cameras, concatenate
 from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.machine_limits import available_cores, available_memory
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask
 from lumigraph.scenes.splits import SplitOptions
@@ -55,6 +56,7 @@ class SceneInfo:
         world_transform: [4, 4] float64, a similarity from the units of the capture to scene units.
         splits: how the views were divided, so that the same are held out when the scene is read again.
         facing: how a capture was placed whose files do not say it, to read it again alike.
+        depths: how its depth maps were read, to read them again alike.
         refined: whether the training cameras stand where a teacher found them to be, not where the file says.
         forward: the average camera of a forward-facing capture, in whose normalised device coordinates it can be
             sampled; None for other scenes.
@@ -70,6 +72,7 @@ class SceneInfo:
     world_transform: Float[Tensor, "4 4"]
     splits: SplitOptions = field(default_factory=SplitOptions)
     facing: FacingOptions = field(default_factory=FacingOptions)
+    depths: DepthReading = field(default_factory=DepthReading)
     refined: bool = False
     forward: ForwardFrame | None = None
     scales: int = 1
@@ -92,6 +95,7 @@ class SceneInfo:
             "world_transform": self.world_transform.tolist(),
             "splits": asdict(self.splits),
             "facing": asdict(self.facing),
+            "depths": asdict(self.depths),
             "refined": self.refined,
             "forward": None if self.forward is None else self.forward.to_json(),
             "cameras": {split: cameras.to_json() for split, cameras in self.cameras.items()},
@@ -123,6 +127,7 @@ class SceneInfo:
                 world_transform=torch.tensor(data["world_transform"], dtype=torch.float64).reshape(4, 4),
                 splits=SplitOptions.from_json(data.get("splits", {})),
                 facing=FacingOptions(**data.get("facing", {})),
+                depths=DepthReading.from_json(data.get("depths", {})),
                 refined=bool(data.get("refined", False)),
                 forward=None if data.get("forward") is None else ForwardFrame.from_json(data["forward"]),
             )
@@ -366,11 +371,13 @@ class Scene:
 
     Attributes:
         missing: the images that the file lists but that are not there; their frames were skipped.
+        folders: where the images are read from, relative to the scene's folder, if the names of views do not tell.
     """
 
     info: SceneInfo
     views: dict[str, Views]
     missing: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> Views:
         """The views of one split.

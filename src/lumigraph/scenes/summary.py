@@ -25,7 +25,8 @@ def summarise(scene: Scene) -> dict[str, Any]:
         "scene_units_per_capture_unit": scale,
         "cameras_look": _facing(scene.info, inward),
         "focus": [round(value, 4) + 0.0 for value in focus.tolist()],
-        "folders": sorted(
+        "folders": scene.folders
+        or sorted(
             {str(PurePosixPath(name).parent) for views in scene.views.values() for name in views.names}
         ),
         "missing_images": len(scene.missing),

@@ -2,7 +2,8 @@
 
 Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
 (camera to world, OpenGL axes); optionally `time` and `attributes` per frame. lumigraph also reads the intrinsics keys
-of `transforms.json`, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
+of `transforms.json`, the masks and depth maps that its frames may name, and `near`, `far` and `aabb`
+([[x, y, z], [x, y, z]]) for scenes of other extents.
 """
 
 import logging
@@ -19,6 +20,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image, decode_values
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras, concatenate
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     Frame,
@@ -33,7 +35,8 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.pictures import read_depth, reduce_depth
+from lumigraph.scenes.formats.maps import DepthMeaning, depth_loader, named_maps, ray_lengths, within
+from lumigraph.scenes.formats.pictures import reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
 from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
@@ -52,7 +55,9 @@ def is_blender(folder: Path) -> bool:
     return (folder / "transforms_train.json").is_file()
 
 
-def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
+def read(
+    folder: Path, downscale: int, splits: SplitOptions, background: Background | None, reading: DepthReading
+) -> Scene:
     """Reads a Blender scene. World units are the file's: the world transform is the identity.
 
     Raises:
@@ -76,10 +81,13 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     cameras = _joined(parts, folder)
     chosen = _chosen(files, frames, splits, folder)
     alpha = uses_alpha(everything, thorough=background is not None)
+    commons = [file.common for file in files for _ in frames[file.path]]
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept, lenses = [everything[place] for place in places], cameras[torch.tensor(places)]
-        maps = _depth_maps(kept, lenses, downscale)
+        maps = named_maps(kept, [commons[i] for i in places], lenses, folder, downscale, reading)
+        if "load_depth" not in maps:
+            maps |= _depth_maps_beside(kept, lenses, downscale, reading)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
@@ -91,6 +99,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         background=(background or "white") if alpha else "opaque",
         world_transform=torch.eye(4, dtype=torch.float64),
         splits=splits,
+        depths=reading,
     )
     return Scene(info, views, missing)
 
@@ -135,9 +144,11 @@ def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Boun
     return region.near, region.far, box or region.bounds
 
 
-def _depth_maps(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> dict[str, Any]:
+def _depth_maps_beside(
+    frames: Sequence[Frame], cameras: Cameras, downscale: int, reading: DepthReading
+) -> dict[str, Any]:
     """The loader of depth maps for `Views`, when there are any: NAME_depth_0001.png (NeRF-synthetic's distances) or
-    NAME_depth.npy (z-depth, NaN where unknown) beside NAME.png."""
+    NAME_depth.npy (z-depth unless `reading` says otherwise, NaN where unknown) beside NAME.png."""
     found: dict[Path, str] = {}
     for folder in {frame.path.parent for frame in frames}:
         for name in sorted(listing(folder)):
@@ -150,7 +161,7 @@ def _depth_maps(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> di
         frame.path.with_name(found[key]) if (key := frame.path.with_suffix("")) in found else None
         for frame in frames
     ]
-    return {"load_depth": _depth_loader(frames, cameras, paths, downscale)} if any(paths) else {}
+    return {"load_depth": _depth_loader(frames, cameras, paths, downscale, reading)} if any(paths) else {}
 
 
 def _warn_of_exr(frames: Sequence[Frame]) -> None:
@@ -167,14 +178,27 @@ def _warn_of_exr(frames: Sequence[Frame]) -> None:
 
 
 def _depth_loader(
-    frames: Sequence[Frame], cameras: Cameras, paths: Sequence[Path | None], downscale: int
+    frames: Sequence[Frame],
+    cameras: Cameras,
+    paths: Sequence[Path | None],
+    downscale: int,
+    reading: DepthReading,
 ) -> Callable[[int], Float[np.ndarray, "h w"] | None]:
+    for path in paths:
+        if path is not None and path.suffix == ".png" and (reading.depth_unit or reading.depth_kind):
+            raise LumigraphError(
+                "--depth-unit and --depth-kind have no effect: NAME_depth_0001.png holds distances of 0 to 8",
+                where=path,
+                todo="Leave them out",
+            )
+    load_array = depth_loader(paths, cameras, [DepthMeaning.told(reading, 1.0)] * len(frames), downscale)
+
     def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
         path = paths[index]
         if path is None:
             return None
         if path.suffix == ".npy":
-            return reduce_depth(read_depth(path, frames[index].intrinsics.size, 1.0), downscale)
+            return load_array(index)
         values, image = decode_values(path), decode_image(frames[index].path)
         if values.shape != image.shape[:2]:
             raise LumigraphError(
@@ -184,9 +208,9 @@ def _depth_loader(
             )
         distance = _DEPTH_RANGE * (1.0 - values / 255.0)
         # The map holds the distance along the unit ray; z-depth is that over the length of the ray of unit depth.
-        depth = distance / cameras.view_rays(index).directions.norm(dim=-1).numpy()
+        depth = distance / ray_lengths(cameras, index)
         if image.shape[2] == 4:
             depth = np.where(image[..., 3] == 255, depth, np.nan)
-        return reduce_depth(depth.astype(np.float32), downscale)
+        return reduce_depth(within(depth.astype(np.float32), reading.depth_range), downscale)
 
     return load_depth

@@ -7,7 +7,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import focal_from_angle
 from lumigraph.scenes.formats.fields import Fields
 
-FOCAL_KEYS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
+FOCAL_KEYS = ("fl_x", "fl_y", "fx", "fy", "camera_angle_x", "camera_angle_y")
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
@@ -73,6 +73,8 @@ def _focal(frame: Fields, common: Fields, width: int, height: int) -> tuple[floa
     """Focal lengths x and y; pixels are square where only one is given. Lengths go before angles, which are derived."""
     holder = frame if any(key in frame for key in FOCAL_KEYS) else common
     found = [holder.number(key, positive=True) for key in ("fl_x", "fl_y") if key in holder]
+    if not found:  # Dense Depth Priors' names
+        found = [holder.number(key, positive=True) for key in ("fx", "fy") if key in holder]
     if not found:
         sides = {"camera_angle_x": width, "camera_angle_y": height}
         found = [_focal_from_angle(holder, key, side) for key, side in sides.items() if key in holder]

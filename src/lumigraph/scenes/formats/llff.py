@@ -13,6 +13,7 @@ mean of their offsets (nerf-pytorch's `spherify_poses`).
 
 import logging
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import image_size, io_errors, read_matrix
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.conventions import similarity
+from lumigraph.geometry.conventions import llff_to_opencv, opencv_to_opengl, similarity
 from lumigraph.geometry.fitting import average_pose, fit_focus, nearest_to_axes
 from lumigraph.geometry.ndc import ForwardFrame, is_ahead
 from lumigraph.geometry.rotations import perpendicular, unit
@@ -105,8 +106,9 @@ def read(
     check_enough(len(images), 0, path)
     with ThreadPoolExecutor(threads()) as pool:
         headers = list(pool.map(image_size, images))
+    names = _photo_names(folder, images)
     frames = [
-        _frame(row, number, folder, image, header)
+        _frame(row, number, names[number], image, header)
         for number, (row, image, header) in enumerate(zip(rows, images, headers, strict=True))
     ]
     check_downscale(frames, left)
@@ -115,7 +117,6 @@ def read(
     place = _place(captured, facing, path)
     cameras = _with_planes(captured.transformed(place.transform), place.kind, facing.far_factor)
     cameras.check(str(path))
-    names = [frame.name for frame in frames]
     divided = divide(names, splits, None, str(path), captured.positions.tolist())
     views, memory = {}, MemoryBudget()
     for split, places in divided.items():
@@ -134,7 +135,7 @@ def read(
         facing=facing,
         forward=place.forward,
     )
-    return Scene(info, views)
+    return Scene(info, views, folders=[chosen.name])
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -171,14 +172,26 @@ def _image_folder(folder: Path, downscale: int) -> tuple[Path, int]:
 
 
 def _image_folders(folder: Path) -> dict[int, Path]:
-    """Folders of images by how much they are reduced: images is 1, images_8 is 8."""
+    """Folders of images by how much they are reduced, the least first: images is 1, images_8 is 8."""
     found: dict[int, Path] = {}
     with io_errors(folder):
         for entry in sorted(folder.iterdir()):
             match = re.fullmatch(r"images(?:_([1-9]\d{0,3}))?", entry.name)
             if match and entry.is_dir():
                 found.setdefault(int(match[1] or 1), entry)
-    return found
+    return dict(sorted(found.items()))
+
+
+def _photo_names(folder: Path, images: Sequence[Path]) -> list[str]:
+    """What the photos are called whatever copies of them are read: as in the least reduced folder that has them all.
+
+    Published captures name reduced copies anew, in the same order.
+    """
+    for place in _image_folders(folder).values():
+        names = [name for name in sorted(listing(place)) if _is_image(name)]
+        if len(names) == len(images):
+            return names
+    return [image.name for image in images]
 
 
 def _is_image(name: str) -> bool:
@@ -186,16 +199,16 @@ def _is_image(name: str) -> bool:
 
 
 def _frame(
-    row: Float[np.ndarray, "17"], number: int, folder: Path, image: Path, header: tuple[int, int, bool]
+    row: Float[np.ndarray, "17"], number: int, name: str, image: Path, header: tuple[int, int, bool]
 ) -> Frame:
     """One image with what its row says; the row's numbers get names, for messages."""
     matrix = row[:15].reshape(3, 5)
-    # Columns down, right, back to right, up, back.
-    pose = np.stack([matrix[:, 1], -matrix[:, 0], matrix[:, 2], matrix[:, 3]], axis=1)
+    # Frames hold poses as the JSON formats have them, with OpenGL axes.
+    pose = opencv_to_opengl(llff_to_opencv(torch.tensor(matrix[:, :4]))).numpy()
     members = dict(zip(("height", "width", "focal", "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
     fields = Fields(
         {name: float(value) for name, value in members.items()} | {"pose": pose.tolist()},
-        f"{folder / NAME}, row {number}, {image.name}",
+        f"{image.parent.with_name(NAME)}, row {number}, {image.name}",
     )
     if fields.number("near", positive=True) < _SMALLEST_DEPTH:
         raise fields.wrong("near", f"a depth of {_SMALLEST_DEPTH:g} or more")
@@ -211,7 +224,7 @@ def _frame(
     width, height, alpha = header
     return Frame(
         fields=fields,
-        name=image.relative_to(folder).as_posix(),
+        name=name,
         path=image,
         pose=fields.pose("pose"),
         intrinsics=scaled(
@@ -309,12 +322,11 @@ def _spherify(cameras: Cameras, focus: Float[Tensor, "3"], path: Path) -> Float[
 def _with_planes(cameras: Cameras, kind: Facing, far_factor: float) -> Cameras:
     """Near and far, scene units, from the depths that were reconstructed, which `cameras` has.
 
-    Inward: from the nearest of all to at most `far_factor` times that (nerf_pl). Else from a little before what a
-    camera sees to the end of what all see; over all cameras these are nerf-pytorch's without NDC.
+    Inward: from the nearest of all to at most `far_factor` times that (nerf_pl). Spherified: from a little before the
+    nearest of all to the end of what all see (nerf-pytorch). Else from a little before what a camera sees to that end.
     """
+    nearest, far = torch.full_like(cameras.near, float(cameras.near.min())), cameras.far.max()
     if kind == "inward":
-        near = cameras.near.min().expand(len(cameras)).contiguous()
-        return replace(cameras, near=near, far=torch.minimum(far_factor * near, cameras.far.max()))
-    return replace(
-        cameras, near=_NEAR_ROOM * cameras.near, far=torch.full_like(cameras.far, float(cameras.far.max()))
-    )
+        return replace(cameras, near=nearest, far=torch.minimum(far_factor * nearest, far))
+    near = nearest if kind == "spherify" else cameras.near
+    return replace(cameras, near=_NEAR_ROOM * near, far=far.expand(len(cameras)).contiguous())

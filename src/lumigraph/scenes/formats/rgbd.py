@@ -1,9 +1,9 @@
 """RGB-D frames as 7-Scenes and TSDF fusion keep them: NAME.color.png, NAME.depth.png and NAME.pose.txt.
 
 The frames lie in the folder itself or in folders below it (sequences); `camera-intrinsics.txt` holds the 3x3 matrix of
-the colour camera. Poses are 4x4, camera to world with OpenCV axes; depth is 16-bit, along the camera's axis, in
-thousandths of the poses' unit, 0 or 65535 where unknown. `TrainSplit.txt` and `TestSplit.txt`, where they exist, list
-sequences.
+the colour camera. Poses are 4x4, camera to world with OpenCV axes; depth is 16-bit, 0 or 65535 where unknown, along the
+camera's axis and in thousandths of the poses' unit unless the user says otherwise. `TrainSplit.txt` and
+`TestSplit.txt`, where they exist, list sequences.
 
 What the cameras saw says where the scene is: the box of the measured points and of the cameras becomes the core of an
 unbounded scene.
@@ -31,6 +31,8 @@ from lumigraph.geometry.conventions import (
     split_similarity,
     transform_points,
 )
+from lumigraph.scenes.depth_agreement import agreeing_scale
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,
@@ -44,7 +46,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
 )
 from lumigraph.scenes.formats.intrinsics import Intrinsics
-from lumigraph.scenes.formats.pictures import read_depth, reduce_depth
+from lumigraph.scenes.formats.maps import MILLIMETRES, DepthMeaning, depth_loader
 from lumigraph.scenes.placing import CAPTURE_FAR, capture_near, unit_transform
 from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo, threads
 from lumigraph.scenes.splits import SplitOptions, divide
@@ -54,7 +56,6 @@ log = logging.getLogger("lumigraph")
 INTRINSICS = "camera-intrinsics.txt"
 _COLOUR = re.compile(r"(.+)\.color\.(?:png|jpg|jpeg)", re.IGNORECASE)
 _LISTS = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
-_UNIT = 1e-3
 _MAX_TEXT = 1 << 16
 # Of how many frames, and of which pixels, the depth says where the scene is.
 _PLACING_FRAMES, _PLACING_STRIDE = 16, 8
@@ -62,8 +63,6 @@ _OUTLIERS = 0.01
 """The part of the measured points, at either end of each axis, that may lie outside the core."""
 _NEAREST = 0.5
 """Nothing is expected nearer than this part of the smallest depth measured."""
-_SUSPICIOUS = 300.0
-"""Ratio of depths to the cameras' movement from which a wrong unit is likelier than an odd capture."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,9 @@ def is_rgbd(folder: Path) -> bool:
     return any(_COLOUR.fullmatch(name) for part in _parts(folder) for name in listing(part))
 
 
-def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
+def read(
+    folder: Path, downscale: int, splits: SplitOptions, background: Background | None, reading: DepthReading
+) -> Scene:
     """Reads a folder of RGB-D frames. Frames whose pose is not finite, where tracking was lost, are skipped.
 
     Raises:
@@ -92,8 +93,10 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     check_enough(len(frames), 0, folder)
     check_downscale(frames, downscale)
     cameras = make_cameras(frames, 1e-3, 1e6)
-    seen = _points(cameras, depths)
-    transform, near = _place(cameras, seen, folder)
+    meaning = DepthMeaning.told(reading, MILLIMETRES)
+    seen = _look(cameras, depths, meaning)
+    _check_unit(seen, meaning.unit, folder)
+    transform, near = _place(cameras, seen)
     scale, _, _ = split_similarity(transform)
     cameras = make_cameras(frames, near / scale, CAPTURE_FAR / scale).transformed(transform)
     alpha = uses_alpha(frames, thorough=background is not None)
@@ -101,8 +104,10 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept, maps = [frames[i] for i in places], [depths[i] for i in places]
-        loaders = {"load_depth": _loader(kept, maps, downscale, scale)} if any(maps) else {}
-        views[split] = make_views(kept, cameras[torch.tensor(places)], alpha, downscale, loaders, memory)
+        lenses, loaders = cameras[torch.tensor(places)], {}
+        if any(maps):
+            loaders["load_depth"] = depth_loader(maps, lenses, [meaning] * len(maps), downscale, scale)
+        views[split] = make_views(kept, lenses, alpha, downscale, loaders, memory)
     info = SceneInfo(
         name=folder.name,
         source=str(folder),
@@ -113,6 +118,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         background=(background or "white") if alpha else "opaque",
         world_transform=transform,
         splits=splits,
+        depths=reading,
     )
     return Scene(info, views)
 
@@ -243,53 +249,54 @@ def _sequence(name: str) -> int | None:
     return int(numbers[-1]) if numbers else None
 
 
-def _loader(frames: Sequence[Frame], depths: Sequence[Path | None], downscale: int, scale: float):
-    """The loader of depth maps that `Views` takes, in scene units."""
-
-    def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
-        path = depths[index]
-        if path is None:
-            return None
-        return reduce_depth(read_depth(path, frames[index].intrinsics.size, _UNIT * scale), downscale)
-
-    return load_depth
-
-
 # ------------------------------------------------------------------ where the scene is
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Points measured in some frames, and their depths; units of the capture."""
+    """Depth maps of some frames with their cameras, and points that they measured; units of the capture."""
 
+    cameras: Cameras
+    maps: list[Float[Tensor, "H W"]]
     points: Float[Tensor, "n 3"]
     depths: Float[Tensor, " n"]
 
 
-def _points(cameras: Cameras, depths: Sequence[Path | None]) -> _Seen:
-    there = [index for index, path in enumerate(depths) if path is not None]
-    step = max(1, len(there) // _PLACING_FRAMES)
+def _look(cameras: Cameras, depths: Sequence[Path | None], meaning: DepthMeaning) -> _Seen:
+    there = [(index, path) for index, path in enumerate(depths) if path is not None]
+    there = there[:: max(1, len(there) // _PLACING_FRAMES)][:_PLACING_FRAMES]
+    maps = [torch.from_numpy(meaning.read(path, cameras, index)) for index, path in there]
     points, known = [torch.zeros(0, 3)], [torch.zeros(0)]
-    for index in there[::step][:_PLACING_FRAMES]:
-        path, (width, height) = depths[index], cameras.size[index].tolist()
-        assert path is not None
-        depth = torch.from_numpy(read_depth(path, (width, height), _UNIT))[
-            ::_PLACING_STRIDE, ::_PLACING_STRIDE
-        ]
+    for (index, _), depth in zip(there, maps, strict=True):
+        depth = depth[::_PLACING_STRIDE, ::_PLACING_STRIDE]
         y, x = torch.nonzero(torch.isfinite(depth), as_tuple=True)
         at = depth[y, x]
         rays = cameras.rays(torch.full_like(x, index), _PLACING_STRIDE * x, _PLACING_STRIDE * y)
         points.append(rays.origins + at[:, None] * rays.directions)
         known.append(at)
-    return _Seen(torch.cat(points), torch.cat(known))
+    chosen = torch.tensor([index for index, _ in there], dtype=torch.int64)
+    return _Seen(cameras[chosen], maps, torch.cat(points), torch.cat(known))
 
 
-def _place(cameras: Cameras, seen: _Seen, folder: Path) -> tuple[Float[Tensor, "4 4"], float]:
+def _check_unit(seen: _Seen, unit: float, folder: Path) -> None:
+    """Warns where depth maps fit each other better were the cameras ten times nearer together, or farther apart."""
+    scale = agreeing_scale(seen.cameras, seen.maps)
+    if scale != 1:
+        log.warning(
+            "the depth maps agree if the cameras are %g times as far apart as their poses say: is 1 in a depth "
+            "map %g of the poses' unit, or rather --depth-unit %g? (in %s)",
+            scale,
+            unit,
+            unit / scale,
+            folder,
+        )
+
+
+def _place(cameras: Cameras, seen: _Seen) -> tuple[Float[Tensor, "4 4"], float]:
     """The similarity to scene units, in which the core is the cube [-1, 1]^3, and near in scene units."""
     upright = unit_transform(cameras)
     if not len(seen.points):
         return upright, capture_near(cameras.transformed(upright))
-    _check_unit(cameras, seen, folder)
     points = transform_points(upright, seen.points.double())
     ends = torch.quantile(points, torch.tensor([_OUTLIERS, 1 - _OUTLIERS], dtype=torch.float64), dim=0)
     corners = torch.cat([ends, transform_points(upright, cameras.positions.double())])
@@ -298,17 +305,3 @@ def _place(cameras: Cameras, seen: _Seen, folder: Path) -> tuple[Float[Tensor, "
     transform = similarity(1.0 / half, translation=-0.5 * (lower + upper) / half) @ upright
     scale, _, _ = split_similarity(transform)
     return transform, max(1e-3, _NEAREST * scale * float(seen.depths.min()))
-
-
-def _check_unit(cameras: Cameras, seen: _Seen, folder: Path) -> None:
-    """Warns where depths and poses can hardly have the units that they should have."""
-    moved = float((cameras.positions - cameras.positions.mean(0)).norm(dim=1).max())
-    median = float(seen.depths.median())
-    if moved > 0 and not 1 / _SUSPICIOUS <= median / moved <= _SUSPICIOUS:
-        log.warning(
-            "the cameras are within %.3g of each other and the median depth is %.3g: is depth in thousandths of the "
-            "poses' unit? (in %s)",
-            2 * moved,
-            median,
-            folder,
-        )

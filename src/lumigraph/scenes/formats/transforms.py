@@ -8,18 +8,16 @@ object: its bounds are the file's (`aabb`, or instant-ngp's `aabb_scale`, `scale
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import inside
 from lumigraph.geometry.bounds import NGP_OFFSET, NGP_SCALE, Bounds, ngp_bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity, split_similarity
+from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,
@@ -34,7 +32,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
+from lumigraph.scenes.formats.maps import named_maps
 from lumigraph.scenes.placing import (
     CAPTURE_FAR,
     CAPTURE_NEAR,
@@ -47,7 +45,6 @@ from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, Scen
 from lumigraph.scenes.splits import SplitOptions, divide
 
 NAME = "transforms.json"
-_DEPTH_UNIT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,9 @@ def is_transforms(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
-def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
+def read(
+    folder: Path, downscale: int, splits: SplitOptions, background: Background | None, reading: DepthReading
+) -> Scene:
     """Reads a scene described by `transforms.json`.
 
     The world transform leads from the units of the original capture (before `applied_transform` and
@@ -94,7 +93,8 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     for split, places in chosen.items():
         kept = [frames[i] for i in places]
         lenses = cameras[torch.tensor(places)]
-        maps = _maps(kept, lenses, file.common, folder, downscale, capture_scale)
+        commons = [file.common] * len(kept)
+        maps = named_maps(kept, commons, lenses, folder, downscale, reading, capture_scale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
@@ -106,6 +106,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         background=(background or "white") if alpha else "opaque",
         world_transform=world_transform,
         splits=splits,
+        depths=reading,
     )
     return Scene(info, views, file.missing)
 
@@ -209,64 +210,3 @@ def _check_disjoint(listed: Mapping[str, Sequence[str]], where: Path) -> None:
 
 def _plain(name: str) -> str:
     return name.replace("\\", "/").removeprefix("./")
-
-
-def _maps(
-    frames: Sequence[Frame],
-    cameras: Cameras,
-    common: Fields,
-    folder: Path,
-    downscale: int,
-    scene_scale: float,
-) -> dict[str, Any]:
-    """The loaders of masks and depth maps that `Views` takes, for those the frames name.
-
-    Depth is measured along the camera's axis, or where the file says `depth_kind` "euclidean", along the ray.
-    """
-    sizes = [frame.intrinsics.size for frame in frames]
-    masks = [_named_file(frame, folder, ("mask_path",)) for frame in frames]
-    depths = [_named_file(frame, folder, ("depth_file_path", "depth_path")) for frame in frames]
-    unit = common.optional("integer_depth_scale", _DEPTH_UNIT, positive=True)
-    unit = common.optional("depth_unit_scale_factor", unit, positive=True) * scene_scale
-    along_rays = _along_rays(common)
-
-    def load_mask(index: int) -> Bool[np.ndarray, "h w"] | None:
-        path = masks[index]
-        return None if path is None else read_mask(path, sizes[index], downscale)
-
-    def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
-        path = depths[index]
-        if path is None:
-            return None
-        depth = read_depth(path, sizes[index], unit)
-        if along_rays:
-            depth /= cameras.view_rays(index).directions.norm(dim=-1).numpy()
-        return reduce_depth(depth, downscale)
-
-    loaders: dict[str, Any] = {"load_mask": load_mask} if any(masks) else {}
-    return loaders | ({"load_depth": load_depth} if any(depths) else {})
-
-
-def _along_rays(common: Fields) -> bool:
-    kind = common.text("depth_kind") if "depth_kind" in common else "z"
-    if kind not in ("z", "euclidean"):
-        raise common.wrong("depth_kind", '"z" (along the camera\'s axis) or "euclidean" (along the ray)')
-    return kind == "euclidean"
-
-
-def _named_file(frame: Frame, folder: Path, keys: Sequence[str]) -> Path | None:
-    """The file that a frame names under the first of `keys` it has; it must exist."""
-    for key in keys:
-        if key not in frame.fields:
-            continue
-        name, where = frame.fields.text(key), f"{frame.fields.where}, {key}"
-        try:
-            path = inside(folder, name)
-        except LumigraphError as error:
-            raise LumigraphError(error.what, where=where, todo=error.todo) from error
-        if not path.is_file():
-            raise LumigraphError(
-                f"there is no file {name[:200]!r}", where=where, todo="Add it or remove the key"
-            )
-        return path
-    return None

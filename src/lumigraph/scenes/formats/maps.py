@@ -1,0 +1,144 @@
+"""Masks and depth maps that the frames of a scene name or have beside them, for `Views`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lumigraph.errors import LumigraphError
+from lumigraph.files import inside
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.formats.fields import Fields
+from lumigraph.scenes.formats.frames import Frame
+from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
+
+MILLIMETRES = 1e-3
+"""What 1 in a depth map is in units of the capture, where nothing says it."""
+
+
+@dataclass(frozen=True)
+class DepthMeaning:
+    """What the numbers in a depth map mean: `unit` is 1 in units of the capture; `along_rays`: they are distances, not
+    depths along the camera's axis; depths outside of `limits`, in units of the capture, are unknown."""
+
+    unit: float
+    along_rays: bool
+    limits: tuple[float, float] | None
+
+    @classmethod
+    def told(cls, reading: DepthReading, unit: float, along_rays: bool = False) -> "DepthMeaning":
+        """As a reader or a file says (`unit`, `along_rays`), unless `reading` says otherwise."""
+        kind = reading.depth_kind
+        return cls(
+            reading.depth_unit or unit,
+            along_rays if kind is None else kind == "euclidean",
+            reading.depth_range,
+        )
+
+    def read(self, path: Path, cameras: Cameras, index: int) -> Float[np.ndarray, "H W"]:
+        """The z-depth in a file, units of the capture, NaN where unknown, of the size of camera `index`."""
+        width, height = cameras.size[index].tolist()
+        depth = read_depth(path, (width, height), self.unit)
+        if self.along_rays:
+            depth /= ray_lengths(cameras, index)
+        return within(depth, self.limits)
+
+
+def ray_lengths(cameras: Cameras, index: int) -> Float[np.ndarray, "H W"]:
+    """How long a piece of each ray of a camera is that goes one unit along its axis."""
+    return cameras.view_rays(index).directions.norm(dim=-1).numpy()
+
+
+def within(depth: Float[np.ndarray, "H W"], limits: tuple[float, float] | None) -> Float[np.ndarray, "H W"]:
+    """Depth with NaN where it lies outside of `limits`."""
+    if limits is None:
+        return depth
+    return np.where((depth >= limits[0]) & (depth <= limits[1]), depth, np.float32(np.nan))
+
+
+def depth_loader(
+    paths: Sequence[Path | None],
+    cameras: Cameras,
+    meanings: Sequence[DepthMeaning],
+    downscale: int,
+    scale: float = 1.0,
+) -> Callable[[int], Float[np.ndarray, "h w"] | None]:
+    """The loader of depth maps that `Views` takes, in scene units, which are `scale` of the capture's. `cameras` are
+    those of the images at full size."""
+
+    def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
+        path = paths[index]
+        if path is None:
+            return None
+        return reduce_depth(np.float32(scale) * meanings[index].read(path, cameras, index), downscale)
+
+    return load_depth
+
+
+def named_maps(
+    frames: Sequence[Frame],
+    commons: Sequence[Fields],
+    cameras: Cameras,
+    folder: Path,
+    downscale: int,
+    reading: DepthReading,
+    scale: float = 1.0,
+) -> dict[str, Any]:
+    """The loaders of masks and depth maps that `Views` takes, for those that frames of a JSON format name; none where
+    they name none. `commons`: of each frame, what its file says for all. `scale`: scene units per unit of the capture.
+
+    Depth is measured along the camera's axis, or where the file says `depth_kind` "euclidean", along the ray. Its unit
+    is `depth_unit_scale_factor` (nerfstudio) or `integer_depth_scale` (instant-ngp), or there are
+    `depth_scaling_factor` of the numbers to one unit (Dense Depth Priors).
+
+    Raises:
+        LumigraphError: a file that is named is not there.
+    """
+    sizes = [frame.intrinsics.size for frame in frames]
+    masks = [_named_file(frame, folder, ("mask_path",)) for frame in frames]
+    depths = [_named_file(frame, folder, ("depth_file_path", "depth_path")) for frame in frames]
+
+    def load_mask(index: int) -> Bool[np.ndarray, "h w"] | None:
+        path = masks[index]
+        return None if path is None else read_mask(path, sizes[index], downscale)
+
+    loaders: dict[str, Any] = {"load_mask": load_mask} if any(masks) else {}
+    if any(depths):
+        meanings = [DepthMeaning.told(reading, _unit(common), _along_rays(common)) for common in commons]
+        loaders["load_depth"] = depth_loader(depths, cameras, meanings, downscale, scale)
+    return loaders
+
+
+def _unit(common: Fields) -> float:
+    count = common.optional("depth_scaling_factor", 1.0 / MILLIMETRES, positive=True)
+    unit = common.optional("integer_depth_scale", 1.0 / count, positive=True)
+    return common.optional("depth_unit_scale_factor", unit, positive=True)
+
+
+def _along_rays(common: Fields) -> bool:
+    kind = common.text("depth_kind") if "depth_kind" in common else "z"
+    if kind not in ("z", "euclidean"):
+        raise common.wrong("depth_kind", '"z" (along the camera\'s axis) or "euclidean" (along the ray)')
+    return kind == "euclidean"
+
+
+def _named_file(frame: Frame, folder: Path, keys: Sequence[str]) -> Path | None:
+    """The file that a frame names under the first of `keys` it has; it must exist."""
+    for key in keys:
+        if key not in frame.fields:
+            continue
+        name, where = frame.fields.text(key), f"{frame.fields.where}, {key}"
+        try:
+            path = inside(folder, name)
+        except LumigraphError as error:
+            raise LumigraphError(error.what, where=where, todo=error.todo) from error
+        if not path.is_file():
+            raise LumigraphError(
+                f"there is no file {name[:200]!r}", where=where, todo="Add it or remove the key"
+            )
+        return path
+    return None
