@@ -1,7 +1,7 @@
 """What known depth is worth: PSNR and depth error on held-out views for each depth loss, through the command line.
 
     python benchmarks/depth.py SCENE [--views 3 6 100] [--losses none l2 urf dsnerf swb] [--keep 1.0 0.3]
-        [--downscale 1] [--select farthest] [--steps 2000] [--depth-from RUN] [--out FILE] [-- OPTIONS]
+        [--downscale 1] [--select farthest] [--steps 2000] [--seeds 0] [--depth-from RUN] [--out FILE] [-- OPTIONS]
 
 SCENE needs depth maps. For a scene without, `--depth-from RUN` takes them from a teacher that was trained on it: its
 images, reduced as the run was, and the depth it renders where it sees something opaque become a folder in Blender's
@@ -63,6 +63,15 @@ def measure(scene: str, run: Path, downscale: int, loss: str, options: list[str 
     }
 
 
+def _downscale(arguments: Any) -> int:
+    """By how much the photos were reduced that all is measured on."""
+    if arguments.depth_from is None:
+        return arguments.downscale
+    from lumigraph.training.runs import Run
+
+    return Run.open(arguments.depth_from).info.downscale
+
+
 def main() -> None:
     parser = described(__doc__)
     parser.add_argument("scene", help="scene folder")
@@ -88,6 +97,7 @@ def main() -> None:
         "--select", default="farthest", help="which photos are taken, as in `lumigraph train --select`"
     )
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of training to try")
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "depth.json", help="file for the table")
@@ -99,30 +109,28 @@ def main() -> None:
         if arguments.depth_from is not None:
             scene, downscale = folder / Path(scene).name, 1
             with_rendered_depth(arguments.depth_from, scene)
-        for views, loss, keep in itertools.product(arguments.views, arguments.losses, arguments.keep):
+        about = {
+            "name": Path(arguments.scene).name,
+            "downscale": _downscale(arguments),
+            "select": arguments.select,
+            "depth_from": None if arguments.depth_from is None else arguments.depth_from.name,
+            "options": arguments.options,
+        }
+        tried = itertools.product(arguments.views, arguments.losses, arguments.keep, arguments.seeds)
+        for views, loss, keep, seed in tried:
             if loss == "none" and keep != arguments.keep[0]:
                 continue
             few = ["--views", views, "--select", arguments.select] if views else []
             steps = ["--max-steps", arguments.steps, "--training-steps", arguments.steps]
-            run = folder / f"run-{views}-{loss}-{keep:g}"
-            part = [] if loss == "none" else ["--keep-depth", keep]
-            figures = measure(str(scene), run, downscale, loss, [*few, *steps, *part, *arguments.options])
+            told = [] if loss == "none" else ["--keep-depth", keep]
+            run = folder / f"run-{views}-{loss}-{keep:g}-{seed}"
+            options = [*few, *steps, *told, "--seed", seed, *arguments.options]
+            figures = measure(str(scene), run, downscale, loss, options)
+            told_of = None if loss == "none" else keep
             rows.append(
-                {
-                    "views": views or "all",
-                    "loss": loss,
-                    "keep_depth": None if loss == "none" else keep,
-                    **figures,
-                }
+                {"views": views or "all", "loss": loss, "keep_depth": told_of, "seed": seed, **figures}
             )
             print(rows[-1], flush=True)
-            about = {
-                "name": Path(arguments.scene).name,
-                "downscale": arguments.downscale,
-                "select": arguments.select,
-                "depth_from": None if arguments.depth_from is None else arguments.depth_from.name,
-                "options": arguments.options,
-            }
             write_json(arguments.out, {"machine": machine(), "scene": about, "runs": rows})
     print(f"written to {arguments.out}")
 
