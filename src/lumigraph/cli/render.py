@@ -2,15 +2,17 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lumigraph.cli.parsing import Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
     from lumigraph.geometry.cameras import Cameras
+    from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
 
 PathName = Literal[
@@ -38,16 +40,21 @@ class Arguments:
     """Width and height in pixels, as in 800x600; by default those of the photos."""
     downscale: int = 1
     """Make the pictures smaller than the photos by this factor."""
+    scales: int = 1
+    """Number of sizes, each half of the one before: with more than one, a movie of each, NAME_d0.mp4, NAME_d1.mp4 and
+    so on."""
     depth: bool = False
     """Show the depth at the right of the colours."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
     """Replace a movie that is there."""
+    saved: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
 
 
 DEFAULT_FRAMES = 120
 MOST_FRAMES = 100_000
+MOST_SCALES = 12
 LARGEST_SIDE = 8192
 
 
@@ -57,17 +64,16 @@ def main(argv: list[str]) -> None:
     size = parse_size(arguments.size)
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
-    if arguments.out.exists() and not arguments.overwrite:
-        raise LumigraphError(
-            "this movie exists already", where=arguments.out, todo="Choose another name or pass --overwrite"
-        )
+    movies = movie_of_each_scale(arguments.out, arguments.scales)
+    for movie in movies:
+        if movie.exists() and not arguments.overwrite:
+            raise LumigraphError(
+                "this movie exists already", where=movie, todo="Choose another name or pass --overwrite"
+            )
     # Imported here: --help has to be quick, and these bring torch.
-    from rich.console import Console
-    from rich.progress import Progress
-
     from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.rendering.movies import check_format, even, frames, sized, write_movie
+    from lumigraph.rendering.movies import check_format, sized
 
     check_format(arguments.out)
     set_threads()
@@ -79,16 +85,68 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    if arguments.out.suffix.lower() == ".mp4":
-        cameras = even(cameras)
     warn_of_finer_pixels(renderer, info, cameras)
+    for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
+        saved = arguments.saved
+        if saved.save_depth is not None and len(movies) > 1:
+            saved = replace(saved, save_depth=saved.save_depth / f"d{level}")
+        _make_movie(movie, renderer, info, smaller, arguments, saved)
+
+
+def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
+    """Where the movies of so many sizes go: NAME_d0.mp4, NAME_d1.mp4 and so on, or NAME.mp4 where there is one.
+
+    Raises:
+        LumigraphError: there is no such number of sizes.
+    """
+    if not 1 <= scales <= MOST_SCALES:
+        raise LumigraphError(f"movies of {scales} sizes cannot be made", todo=f"Choose 1 to {MOST_SCALES}")
+    if scales == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}_d{level}{path.suffix}") for level in range(scales)]
+
+
+def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
+    """The cameras at each size. Raises LumigraphError where the smallest would have less than 2 pixels at a side."""
+    sides = cameras.size[0].tolist()
+    if min(sides) < 2**scales:
+        raise LumigraphError(
+            f"pictures of {sides[0]}x{sides[1]} cannot be halved {scales - 1} times",
+            todo="Choose fewer --scales, or a larger --size",
+        )
+    return [cameras.downscale(2**level) for level in range(scales)]
+
+
+def _make_movie(
+    path: Path,
+    renderer: "Renderer",
+    info: "SceneInfo",
+    cameras: "Cameras",
+    arguments: Arguments,
+    saved: DepthFiles,
+) -> None:
+    """Writes one movie and the files of its frames' depth, and says where they are."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lumigraph.evaluation.depth_pictures import saving_depth
+    from lumigraph.rendering.movies import even, frames, write_movie
+
+    if path.suffix.lower() == ".mp4":
+        cameras = even(cameras)
     cameras = cameras.to(renderer.device)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    names = [f"frame_{index:04d}" for index in range(len(cameras))]
+    with (
+        saving_depth(saved, names, renderer, info) as look,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
         task = progress.add_task("frames", total=len(cameras))
-        pictures = frames(renderer, cameras, depth=arguments.depth)
-        count = write_movie(arguments.out, pictures, arguments.fps, lambda: progress.advance(task))
+        pictures = frames(renderer, cameras, depth=arguments.depth, look=look)
+        count = write_movie(path, pictures, arguments.fps, lambda: progress.advance(task))
     width, height = cameras.size[0].tolist()
-    sys.stdout.write(f"{arguments.out}: {count} frames of {width}x{height}\n")
+    sys.stdout.write(f"{path}: {count} frames of {width}x{height}\n")
+    if saved.save_depth is not None:
+        sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -68,9 +68,16 @@ def with_states(path: Cameras, captured: Cameras) -> Cameras:
     return replace(path, times=times, attributes=attributes)
 
 
+Look = Callable[[int, Rendering], None]
+"""Called with the number of a view and all that was rendered of it, [H, W], on the renderer's device."""
+
+
 @torch.no_grad()
-def frames(renderer: Renderer, cameras: Cameras, *, depth: bool = False) -> Iterator[Frame]:
-    """The picture of each camera; with `depth`, its depth at its right: near is bright, far and nothing dark.
+def frames(
+    renderer: Renderer, cameras: Cameras, *, depth: bool = False, look: Look | None = None
+) -> Iterator[Frame]:
+    """The picture of each camera; with `depth`, its depth at its right: near is bright, far and nothing dark. `look`
+    sees each rendering.
 
     Raises:
         LumigraphError: `depth` is wanted of a renderer that has none.
@@ -78,6 +85,8 @@ def frames(renderer: Renderer, cameras: Cameras, *, depth: bool = False) -> Iter
     limits: tuple[float, float] | None = None
     for index in range(len(cameras)):
         seen = renderer.view(cameras[index])
+        if look is not None:
+            look(index, seen)
         picture = (seen.rgb.float().clamp(0, 1) * 255).round().byte().cpu()
         if depth:
             limits = limits or depth_limits(seen)
@@ -89,14 +98,14 @@ def depth_limits(seen: Rendering) -> tuple[float, float]:
     """The depths (nearest, farthest) that a movie shows, from its first frame."""
     if seen.depth is None:
         raise LumigraphError("this renderer has no depth", todo="Leave --depth out, or render the teacher")
-    known = seen.depth[_is_there(seen)].float().cpu()
+    known = seen.depth[is_there(seen)].float().cpu()
     if not len(known):
         return 0.0, 1.0
     near, far = np.quantile(known.numpy(), DEPTH_RANGE)
     return float(near), float(max(far, near + 1e-6))
 
 
-def _is_there(seen: Rendering) -> Tensor:
+def is_there(seen: Rendering) -> Tensor:
     assert seen.depth is not None
     known = torch.isfinite(seen.depth)
     return known if seen.opacity is None else known & (seen.opacity > 0.5)
@@ -106,7 +115,7 @@ def _depth_picture(seen: Rendering, limits: tuple[float, float]) -> UInt8[Tensor
     assert seen.depth is not None
     near, far = limits
     bright = 1 - 0.85 * ((seen.depth.float() - near) / (far - near)).clamp(0, 1)
-    grey = torch.where(_is_there(seen), bright, 0.0)
+    grey = torch.where(is_there(seen), bright, 0.0)
     return (grey * 255).round().byte().cpu()[..., None].repeat(1, 1, 3)
 
 
