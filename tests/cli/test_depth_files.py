@@ -98,5 +98,5 @@ def test_what_cannot_be_is_refused(
     argv = ["render", str(run), "--out", str(tmp_path / "a.gif"), "--frames", "1", *options]
     with pytest.raises(SystemExit) if "--depth-statistic" in options else contextlib.nullcontext():
         assert cli.main(argv) == 2
-    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
