@@ -1,8 +1,11 @@
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lumigraph.cli import demo
+from lumigraph.cli.demo_report import stage_curve
 from lumigraph.cli.main import VERBS
 from lumigraph.cli.main import main as lumigraph
 
@@ -39,11 +42,45 @@ def test_time_must_be_positive(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def trained(psnr: list[float], steps: list[int], best: int | None = None) -> dict[str, Any]:
+    """Results of a run that was measured every half minute."""
+    history = [
+        {"step": step, "seconds": 30.0 * i, "val_psnr": value}
+        for i, (step, value) in enumerate(zip(steps, psnr, strict=True))
+    ]
+    return {"training": {"seconds": history[-1]["seconds"], "best_step": best, "history": history}}
+
+
+def test_a_stage_without_early_stopping_is_its_measurements() -> None:
+    curve = stage_curve("x", trained([20.0, 24.0], [5, 9]), 2.0)
+    assert (curve.minutes, curve.psnr, curve.kept) == ([2.0, 2.5], [20.0, 24.0], None)
+
+
+@pytest.mark.parametrize(
+    ("after", "best", "kept"),
+    [
+        (24.0, 10, 0),  # nothing better came
+        (24.0, 12, 0),  # better at the sampled pixels alone: the old weights were put back
+        (24.4, 12, 2),
+    ],
+)
+def test_a_fine_tuned_curve_does_not_jump_back_to_what_was_kept(after: float, best: int, kept: int) -> None:
+    results = trained([24.0, 22.0, 24.1, 23.0, 24.1], [10, 11, 12, 13, 13], best)
+    results["finetune"] = {
+        "first_step": 10,
+        "best_step": best,
+        "val_psnr_before": 24.0,
+        "val_psnr_after": after,
+    }
+    curve = stage_curve("x", results, 0.0)
+    assert (curve.psnr, curve.kept) == ([24.0, 22.0, 24.1, 23.0], kept)
+
+
 @pytest.mark.slow
 def test_a_short_demo_ends_with_a_whole_page(tmp_path: Path, capsys) -> None:
     assert lumigraph(["demo", "--out", str(tmp_path), "--minutes", "0.5"]) == 0
     assert str(tmp_path / "index.html") in capsys.readouterr().out
     html = (tmp_path / "index.html").read_text("utf-8")
-    assert html.count("data:image/png") == 5 * 3
+    assert html.count("data:image/png") == 5 * 3 + 1
     assert html.count("data:video/mp4") == 1
-    assert html.count("<path ") == 3
+    assert len(set(re.findall(r'<path [^>]*stroke="([^"]*)"', html))) == 3

@@ -88,7 +88,7 @@ def test_render_writes_depth_and_movies_of_several_sizes(run: Path, tmp_path: Pa
     ("options", "message"),
     [
         (["--scales", "0"], "movies of 0 sizes"),
-        (["--scales", "5"], "cannot be halved 4 times"),
+        (["--scales", "6"], "cannot be halved 5 times"),
         (["--depth-statistic", "raw"], "need --save-depth"),
     ],
 )

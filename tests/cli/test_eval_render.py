@@ -59,8 +59,8 @@ def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_pa
     assert (data["views"], data["split"], data["downscale"], data["lpips"]) == (2, "test", 2, None)
     assert "LUMIGRAPH_LPIPS" in data["lpips_reason"]
     assert read_json(run / "results.json")["test"] == data
-    assert Image.open(run / "media" / "eval_test.png").size == (3 * 16, 2 * 16)
-    assert len(list(images.iterdir())) == 6
+    assert Image.open(run / "media" / "eval_test.png").width > 3 * 400
+    assert len(list(images.iterdir())) == 7
     assert f"{data['psnr']:.2f} dB" in capsys.readouterr().out
     # The figures can be checked from the pictures.
     truth, render = (

@@ -1,11 +1,14 @@
 """The live teacher: right labels, rays where the student is worst, exact state."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lumigraph.distillation.live import TILE, LiveSource
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.errors import LumigraphError
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.scenes.scene import Scene
 
 from .conftest import Ball
@@ -24,6 +27,22 @@ def test_labels_are_the_teachers(scene: Scene) -> None:
         torch.testing.assert_close(batch.rgba[:, :3], truth.rgb, atol=1e-6, rtol=0)
         torch.testing.assert_close(batch.depth, truth.depth, equal_nan=True, atol=1e-6, rtol=0)
         source.observe(batch, torch.rand(32))
+
+
+def test_a_teacher_with_pixels_of_its_own_is_asked_for_its_rays(scene: Scene) -> None:
+    class Cornered(Ball):
+        def seen_through(self, cameras: Cameras) -> Cameras:
+            return replace(cameras, principal=cameras.principal + 0.5)
+
+    pool = sample_poses("fitted", 5, 0, scene.info.cameras["train"])
+    source = LiveSource(Cornered(), pool, 32, 0, ring=512, every=2, reuse=2)
+    batch = source.batch(0, 64)
+    camera, x, y = source._pixels(source._drawn)
+    assert torch.equal(batch.rays.directions, pool.rays(camera, x, y).directions)
+    theirs = replace(pool, principal=pool.principal + 0.5).rays(camera, x, y)
+    torch.testing.assert_close(batch.rgba[:, :3], Ball().render(theirs).rgb, atol=1e-6, rtol=0)
+    seen = Cornered().view(pool[0])
+    assert torch.equal(seen.rgb, Ball().view(replace(pool[0], principal=pool[0].principal + 0.5)).rgb)
 
 
 def test_each_label_is_used_as_often_as_asked(scene: Scene) -> None:

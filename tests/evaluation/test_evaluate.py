@@ -1,15 +1,18 @@
 """The evaluator: figures, definitions, masks, and scenes that do not fit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.evaluate import EvalResult, ViewResult, cameras_for, evaluate
 from lumigraph.evaluation.metrics import average_error
 from lumigraph.evaluation.pictures import Gallery
+from lumigraph.evaluation.report import error_colours
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity
 from lumigraph.rendering.background import over
@@ -117,17 +120,55 @@ def test_scenes_that_do_not_fit_are_refused() -> None:
 
 
 def test_gallery_writes_pictures(tmp_path) -> None:
-    from PIL import Image
-
     truth = torch.rand(20, 30, 3, generator=torch.Generator().manual_seed(0))
     gallery = Gallery([f"test/r_{i}.png" for i in range(6)], tmp_path / "all")
     for index in range(6):
-        gallery.add(index, truth, (truth + 0.1).clamp(0, 1))
-    path = gallery.save_comparison(tmp_path / "media" / "comparison.png")
-    assert Image.open(path).size == (90, 80)
+        gallery.add(index, 20.0, truth, (truth + 0.1).clamp(0, 1))
     names = sorted(entry.name for entry in (tmp_path / "all").iterdir())
-    assert len(names) == 18
+    assert len(names) == 19
     assert names[:3] == [f"0000_test_r_0_{kind}.png" for kind in ("error", "render", "truth")]
+    assert names[-1] == "error_scale.png"
+    assert Image.open(tmp_path / "all" / "0000_test_r_0_truth.png").size == (30, 20)
+    scale = np.asarray(Image.open(tmp_path / "all" / "error_scale.png"))
+    assert (scale[0] == error_colours(np.linspace(0, 1, scale.shape[1]))).all()
+
+
+def sheet_of(folder: Path, name: str, psnr: float, height: int = 100, width: int = 50) -> np.ndarray:
+    """The comparison of one black view that was rendered black."""
+    gallery = Gallery([name])
+    gallery.add(0, psnr, torch.zeros(height, width, 3), torch.zeros(height, width, 3))
+    return np.asarray(Image.open(gallery.save_comparison(folder / "comparison.png"))).astype(int)
+
+
+def test_comparison_has_labels_and_the_scale_of_its_errors(tmp_path: Path) -> None:
+    sheet = sheet_of(tmp_path, "a.png", 20.0)
+    ink = (sheet.min(-1) < 200) & (sheet.max(-1) - sheet.min(-1) < 40)
+    column = (sheet.shape[1] - 14) // 3
+    for left in (14, 14 + column, 14 + 2 * column):
+        assert ink[14:38, left : left + column - 14].any(), "a column has no heading"
+    # Under the errors, the whole scale from black to pale yellow.
+    bar = sheet[-50:, 14 + 2 * column : -14]
+    assert (bar == error_colours(np.linspace(0, 1, bar.shape[1]))).all(axis=(1, 2)).any()
+    # The line above a view changes with its name, on the left, and its PSNR, over the rendering.
+    renamed, better = sheet_of(tmp_path, "b.png", 20.0), sheet_of(tmp_path, "a.png", 21.0)
+    for other, part in ((renamed, 0), (better, 1)):
+        rows, columns = np.nonzero((other != sheet).any(-1))
+        assert rows.min() >= 38 and rows.max() < 62
+        assert set((columns - 14) // column) == {part}
+
+
+def test_long_names_lose_their_beginning_and_stay_in_their_column(tmp_path: Path) -> None:
+    first, second = (sheet_of(tmp_path, f"{'long/' * 40}{end}.png", 20.0) for end in "ab")
+    columns = np.nonzero((first != second).any(-1))[1]
+    assert len(columns)
+    assert columns.max() < 14 + (first.shape[1] - 14) // 3 - 14
+
+
+@pytest.mark.parametrize(("shape", "shown"), [((30, 60), (180, 360)), ((300, 800), (150, 400))])
+def test_pictures_of_a_comparison_have_a_readable_size(tmp_path: Path, shape, shown) -> None:
+    sheet = sheet_of(tmp_path, "a.png", 20.0, *shape)
+    photo = (sheet == 0).all(-1)[:, : sheet.shape[1] // 3]
+    assert (photo.sum(0).max(), photo.sum(1).max()) == shown
 
 
 def test_average_error_is_the_published_one() -> None:

@@ -1,3 +1,5 @@
+import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from lumigraph.evaluation.chart import Curve, psnr_chart, ticks
 from lumigraph.evaluation.report import (
@@ -21,8 +24,9 @@ from lumigraph.evaluation.report import (
     page,
     write_report,
 )
+from lumigraph.rendering.movies import write_movie
 
-VOID = {"meta", "img", "line", "path"}
+VOID = {"meta", "img", "line", "path", "input"}
 
 
 class Balanced(HTMLParser):
@@ -73,7 +77,7 @@ def test_page_is_whole_escaped_and_needs_no_network(full: Report) -> None:
     assert "<script" not in html
     assert "default-src 'none'" in html
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', html)
-    assert len(sources) == 2
+    assert len(sources) == 3  # the photo, the movie, and the still picture over it
     assert all(source.startswith("data:image/") for source in sources)
     assert not re.findall(r"https?://|url\(|@import", html)
 
@@ -86,7 +90,23 @@ def test_written_page_is_the_page(full: Report, tmp_path: Path) -> None:
 def test_what_is_empty_is_left_out() -> None:
     html = page(Report(title="t", lead="l"))
     assert "<h2>" not in html
-    assert 'class="hero' not in html
+    assert "<figure" not in html
+    assert "<dl" not in html
+
+
+@pytest.mark.parametrize("ending", ["mp4", "gif"])
+def test_movies_stop_without_a_script_and_have_nothing_over_them(tmp_path: Path, ending: str) -> None:
+    frames = [np.full((16, 32, 3), value, np.uint8) for value in (250, 10)]
+    write_movie(tmp_path / f"orbit.{ending}", iter(frames), 10)
+    html = page(
+        Report(title="t", lead="l", movie=Movie(path=tmp_path / f"orbit.{ending}", caption="An orbit"))
+    )
+    Balanced().feed(html)
+    assert "controls" not in html
+    assert html.count('width="32" height="16"') == 2
+    assert '<input type="checkbox" id="stop"' in html and '<label for="stop"' in html
+    still = base64.b64decode(html.split('class="still"><img src="data:image/png;base64,')[1].split('"')[0])
+    assert abs(int(np.median(np.asarray(Image.open(io.BytesIO(still))))) - 250) < 6
 
 
 def test_error_pictures_grow_brighter_and_stop_at_the_ceiling() -> None:
@@ -118,4 +138,16 @@ def test_chart_leaves_out_what_is_not_finite() -> None:
     html = psnr_chart([Curve(label="x", minutes=[0.0, 1.0, 2.0], psnr=[20.0, float("nan"), 30.0])])
     assert "x: 30.0 dB" in html
     assert "nan" not in html
-    assert "x ends at 30.0 dB after 2.0 minutes" in html
+    assert "x ends with the weights after 2.0 minutes, at 30.0 dB" in html
+    assert "ring" not in html
+
+
+def test_chart_marks_the_weights_that_were_kept() -> None:
+    minutes, psnr = [0.0, 1.0, 2.0, 4.0], [20.0, 30.0, float("nan"), 25.0]
+    html = psnr_chart([Curve(label="x", minutes=minutes, psnr=psnr, kept=1)])
+    assert "x: 30.0 dB kept" in html
+    assert re.findall(r'<em class="ring" style="left: ([\d.]+)%; top: ([\d.]+)%', html) == [("25.00", "0.00")]
+    paths = re.findall(r'<path( class="after")? d="([^"]*)"', html)
+    assert paths == [("", "M0.00 100.00L25.00 0.00"), (' class="after"', "M25.00 0.00L100.00 50.00")]
+    start = psnr_chart([Curve(label="x", minutes=minutes, psnr=psnr, kept=0)])
+    assert start.count("<path ") == 1 and start.count('class="after"') == 1

@@ -43,6 +43,15 @@ def test_each_photo_learns_its_own_code(codes: CameraCodes) -> None:
     assert not codes.table.grad[1:].any()
 
 
+def test_the_sizes_of_a_photo_share_its_code() -> None:
+    codes = CameraCodes(some_cameras(4, 4, 4, 2, 2, 2), 3, "nearest")
+    assert codes.table.shape == (2, 3)
+    with torch.no_grad():
+        codes.table.copy_(torch.tensor([[1.0] * 3, [2.0] * 3]))
+    assert torch.equal(codes.learnt(torch.tensor([2, 4]))[:, 0], torch.tensor([1.0, 2.0]))
+    assert torch.equal(codes.shown(torch.tensor([[0.1, 0, 0], [3.2, 0, 0]]))[:, 0], torch.tensor([2.0, 1.0]))
+
+
 def test_photos_that_were_not_trained_on_have_the_mean(codes: CameraCodes) -> None:
     learnt = codes.learnt(torch.tensor([-1, 0, 3, 99]))
     torch.testing.assert_close(learnt, codes.table.mean(0).expand(4, -1))

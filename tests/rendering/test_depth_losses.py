@@ -1,6 +1,7 @@
 """Depth losses: golden values, brute force, perfect surfaces, and finite gradients at the extremes."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from lumigraph.configs.ngp import NGPConfig
 from lumigraph.rendering.depth_losses import (
     depth_terms,
     dsnerf_loss,
+    in_scene_units,
     penalty,
     rendered_depth,
     sky_loss,
@@ -172,6 +174,14 @@ def test_rendered_depths_and_penalties() -> None:
     assert float(penalty(error, scale, threshold, "huber")) == pytest.approx(
         (0.05**2 + 0.1 * (0.5 - 0.1)) / 2
     )
+
+
+def test_epsilon_is_given_in_units_of_the_capture() -> None:
+    halved = torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0]))
+    config = DepthLoss(depth_loss="swb", depth_epsilon=0.04)
+    assert in_scene_units(config, halved).depth_epsilon == pytest.approx(0.02)
+    part = replace(config, depth_relative=True)
+    assert in_scene_units(part, halved) == part
 
 
 def test_spread_anneals_and_grows_with_uncertainty() -> None:

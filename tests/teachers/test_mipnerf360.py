@@ -226,8 +226,24 @@ def test_every_background_trains(scene: Scene, background: Background) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in renderer.parameters())
 
 
+def test_pixels_count_by_their_area(scene: Scene) -> None:
+    batch, weight = a_batch(scene), torch.tensor([1.0, 4.0, 16.0, 64.0]).repeat(16)
+    config = replace(NETWORKS, charbonnier=1e-9)
+    losses = made(config, scene.info).losses(replace(batch, weight=weight), 0, 0)
+    error = made(replace(config, area_loss=False), scene.info).losses(replace(batch, weight=weight), 0, 0)
+    plain = made(config, scene.info).losses(batch, 0, 0)
+    assert torch.equal(error.terms["rgb"], plain.terms["rgb"])
+    assert torch.equal(losses.squared_error, plain.squared_error)
+    sizes = [
+        made(config, scene.info).losses(replace(batch, weight=one), 0, 0).terms["rgb"]
+        for one in torch.eye(64)
+    ]
+    expected = (weight * torch.stack(sizes)).sum() / weight.sum()
+    torch.testing.assert_close(losses.terms["rgb"], expected)
+
+
 def test_golden_charbonnier() -> None:
-    squared_error = torch.tensor([0.01], dtype=torch.float64)
+    squared_error = torch.full((1, 3), 0.01, dtype=torch.float64)
     assert float(charbonnier(squared_error, 0.001, True)) == pytest.approx(0.10000500, abs=1e-8)
     assert float(charbonnier(squared_error, 0.001, False)) == pytest.approx(0.10488088, abs=1e-8)
 
@@ -328,7 +344,10 @@ def test_codes_explain_exposure_and_are_fitted_to_half_a_picture() -> None:
     # The left half was not measured.
     seen = []
     evaluate(
-        renderer, test, fit_half=True, watch=lambda i, truth, image: seen.append((truth.shape, image.shape))
+        renderer,
+        test,
+        fit_half=True,
+        watch=lambda i, view, truth, image: seen.append((truth.shape, image.shape)),
     )
     height, width = test.image(0).shape[:2]
     assert seen[0] == ((height, width - width // 2, 3),) * 2
@@ -348,7 +367,12 @@ def test_renderers_without_codes_say_so(scene: Scene) -> None:
 def test_golden_learning_rate() -> None:
     paper = PRESETS["paper"]
     assert (paper.lr, paper.final_lr, paper.lr_delay_steps) == (2e-3, 2e-5, 512)
-    rates = {"lr": paper.lr, "final_lr": paper.final_lr, "lr_delay_steps": paper.lr_delay_steps}
+    rates = {
+        "lr": paper.lr,
+        "final_lr": paper.final_lr,
+        "lr_delay_steps": paper.lr_delay_steps,
+        "training_steps": 50_000,
+    }
     renderer = made(replace(NETWORKS, **rates), load_builtin("still:16", downscale=8).info)
     golden = {0: 2e-5, 256: 1.386980e-3, 512: 1.907875e-3, 25_000: 2e-4, 50_000: 2e-5}
     for step, wanted in golden.items():

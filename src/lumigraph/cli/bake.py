@@ -109,7 +109,8 @@ def _plan(arguments: Arguments, run):
     from lumigraph.distillation.poses import sample_poses
     from lumigraph.distillation.shards import Plan
 
-    info = taught_scene(run.info, run.load_renderer("cpu"))
+    teacher = run.load_renderer("cpu")
+    info = taught_scene(run.info, teacher)
     cameras = sample_poses(
         arguments.poses,
         arguments.views,
@@ -122,6 +123,7 @@ def _plan(arguments: Arguments, run):
     if arguments.width is not None:
         width, height = cameras.size[0].tolist()
         cameras = cameras.resized(arguments.width, max(1, round(height * arguments.width / width)))
+    teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     provenance = {
         **teacher_provenance(run),
         "poses": arguments.poses,

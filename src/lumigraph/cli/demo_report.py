@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
 SHOWN_VIEWS = 3
 RENDERERS = ("teacher", "student", "fine-tuned", "bundle")
+DEFINED = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "seconds_per_view": "One view",
+    "pictures": "Pictures",
+}
+"""The definitions that the page repeats, by the names it has for them."""
 
 
 def write_demo_report(
@@ -56,13 +64,14 @@ def write_demo_report(
         figures=_figures(paths, measured),
         comparisons=[_comparison(views, i, teacher, student) for i in _spread(len(views))],
         error_ceiling=ERROR_CEILING,
-        curves=[_curve(title, run) for title, run in trained.items()],
+        curves=_curves(trained),
+        curves_caption=_curves_caption(_fine_tuning_gained(paths)),
         table=_table(paths, measured, {"teacher": teacher, "student": student}),
-        movie=Movie(path=paths.movie, caption="The student along an orbit that no photo was taken on."),
+        movie=Movie(path=paths.movie, caption="The student along an orbit without photos."),
         commands=commands,
         notes=_notes(measured["fine-tuned"]),
         footer=f"lumigraph {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{platform.machine()}, {torch.get_num_threads()} threads",
+        f"{platform.machine()}, CPU threads: {torch.get_num_threads()}",
     )
     write_report(paths.report, report)
 
@@ -84,7 +93,9 @@ def _figures(paths: "Paths", measured: Mapping[str, Any]) -> list[Figure]:
         Figure(
             label="Student",
             value=f"{measured['fine-tuned']['psnr']:.1f} dB",
-            note=f"{gain:+.2f} dB from fine-tuning on the photos",
+            note=f"{gain:+.2f} dB from fine-tuning on the photos"
+            if _fine_tuning_gained(paths)
+            else "fine-tuning found no better weights",
         ),
         Figure(
             label="Speed",
@@ -105,8 +116,12 @@ def _table(paths: "Paths", measured: Mapping[str, Any], renderers: Mapping[str, 
     lines = [
         ("Teacher (ngp)", "teacher", _parameters(renderers["teacher"]), _bytes(paths.teacher, weights)),
         ("Student (r2l), distilled", "student", small, _bytes(paths.student, weights)),
-        ("Student, fine-tuned", "fine-tuned", small, _bytes(paths.finetuned, weights)),
+        ("Student after fine-tuning", "fine-tuned", small, _bytes(paths.finetuned, weights)),
         ("Bundle (onnxruntime)", "bundle", small, _bytes(paths.bundle, "*.onnx")),
+    ]
+    # SSIM and LPIPS need pictures of some size, LPIPS its weights as well.
+    metrics = [
+        name for name in ("ssim", "lpips") if all(result[name] is not None for result in measured.values())
     ]
     rows = []
     for label, name, parameters, size in lines:
@@ -115,14 +130,23 @@ def _table(paths: "Paths", measured: Mapping[str, Any], renderers: Mapping[str, 
             [
                 label,
                 f"{result['psnr']:.2f} dB",
-                "" if result["ssim"] is None else f"{result['ssim']:.4f}",
+                *(f"{result[metric]:.4f}" for metric in metrics),
                 f"{result['rays_per_second']:,.0f}",
                 f"{1000 * result['seconds_per_view']:,.0f} ms",
                 f"{parameters:,}",
                 _megabytes(size),
             ]
         )
-    return Table(header=["", "PSNR", "SSIM", "rays/s", "one view", "parameters", "on disk"], rows=rows)
+    header = [
+        "",
+        "PSNR",
+        *(metric.upper() for metric in metrics),
+        "rays/s",
+        "one view",
+        "parameters",
+        "on disk",
+    ]
+    return Table(header=header, rows=rows)
 
 
 def _comparison(views: Views, index: int, teacher: Renderer, student: Renderer) -> Comparison:
@@ -134,17 +158,24 @@ def _comparison(views: Views, index: int, teacher: Renderer, student: Renderer) 
         image = renderer.view(camera).rgb.float().clamp(0, 1).cpu().numpy()
         caption = f"{psnr_of(float(np.square(image - truth).mean())):.1f} dB"
         shown.append(Picture(label=label, rgb=_eight_bits(image), caption=caption))
-        errors.append(Picture(label=f"{label}’s error", rgb=error_picture(image, truth, ERROR_CEILING)))
+        errors.append(
+            Picture(
+                label=f"{label}’s error",
+                rgb=error_picture(image, truth, ERROR_CEILING),
+                caption=f"mean {np.abs(image - truth).mean():.3f}",
+            )
+        )
     return Comparison(title=views.names[index], pictures=[*shown, *errors])
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
     return [
-        "Everything is measured on views that no training step saw and that chose no checkpoint; the curves are "
-        "measured on validation views (training views, where a scene has none), at some thousand fixed pixels.",
+        "Everything is measured on views that no training step saw and that chose no checkpoint, apart from the "
+        "curves over time: those are measured at some thousand fixed pixels of validation views (of training views, "
+        "where a scene has no others).",
         "Rays per second count whole views of the held-out cameras, one after the other, with all threads.",
         "Errors are absolute differences to the photo, averaged over the three channels.",
-        *(f"{name}: {text}" for name, text in result["definitions"].items() if isinstance(text, str)),
+        *(f"{title}: {result['definitions'][name]}." for name, title in DEFINED.items()),
     ]
 
 
@@ -153,11 +184,57 @@ def _spread(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(SHOWN_VIEWS, count)).round().astype(int)).tolist()
 
 
-def _curve(label: str, run: Path) -> Curve:
-    history = Run.open(run).results["training"]["history"]
-    known = [entry for entry in history if entry["val_psnr"] is not None]
-    minutes = [entry["seconds"] / 60 for entry in known]
-    return Curve(label=label, minutes=minutes, psnr=[entry["val_psnr"] for entry in known])
+def _curves(trained: Mapping[str, Path]) -> list[Curve]:
+    """PSNR of the stages over time, each beginning where the one before it ended."""
+    curves, start = [], 0.0
+    for label, path in trained.items():
+        results = Run.open(path).results
+        curves.append(stage_curve(label, results, start))
+        start += results["training"]["seconds"] / 60
+    return curves
+
+
+def stage_curve(label: str, results: Mapping[str, Any], start: float) -> Curve:
+    """PSNR over time of the run with these results, which began to train at minute `start`.
+
+    A run with early stopping ends by measuring the weights it put back. Those are older than their measurement, so that
+    it is no point of the curve: the point at which training had these weights is marked instead.
+    """
+    training = results["training"]
+    known = [entry for entry in training["history"] if entry["val_psnr"] is not None]
+    kept = None
+    if training["best_step"] is not None:
+        known = known[:-1]
+        fine_tuning = results["finetune"]
+        step = fine_tuning["best_step" if _gained(fine_tuning) else "first_step"]
+        kept = max(index for index, entry in enumerate(known) if entry["step"] == step)
+    minutes = [start + entry["seconds"] / 60 for entry in known]
+    return Curve(label=label, minutes=minutes, psnr=[entry["val_psnr"] for entry in known], kept=kept)
+
+
+def _curves_caption(gained: bool) -> str:
+    outcome = (
+        "What it learnt after those, if anything, is dashed: it was thrown away."
+        if gained
+        else "They got no better than they were at its start, so the student’s old weights (ring) were kept, and what "
+        "fine-tuning had learnt (dashed) was thrown away."
+    )
+    return (
+        "Teacher and fine-tuning are measured on validation photos, the student on renderings of the teacher that it "
+        "did not learn from. Fine-tuning starts from the student’s weights and keeps those that do best on the "
+        f"validation photos. {outcome}"
+    )
+
+
+def _fine_tuning_gained(paths: "Paths") -> bool:
+    return _gained(Run.open(paths.finetuned).results["finetune"])
+
+
+def _gained(fine_tuning: Mapping[str, Any]) -> bool:
+    """Whether the validation views came out better with other weights than those that fine-tuning started from."""
+    return fine_tuning["best_step"] != fine_tuning["first_step"] and (
+        fine_tuning["val_psnr_after"] > fine_tuning["val_psnr_before"]
+    )
 
 
 def _eight_bits(image: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

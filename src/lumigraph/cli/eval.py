@@ -10,7 +10,7 @@ from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
-    from lumigraph.evaluation.evaluate import EvalResult
+    from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.scenes.scene import Scene, SceneInfo
 
 
@@ -31,7 +31,7 @@ class Arguments:
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
-    """Folder for each view's truth, rendering and error."""
+    """Folder for each view's truth, rendering and error; its error_scale.png says what the errors' colours mean."""
     lpips: Path | None = None
     """Folder with the SqueezeNet weights of LPIPS; by default the one that LUMIGRAPH_LPIPS names."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     """Parses the command line, measures, and writes what was asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph eval")
     # Imported here: --help has to be quick, and these bring torch.
-    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
+    from lumigraph.cli.opening import open_renderer
     from lumigraph.evaluation.depth_pictures import saving_depth, view_stems
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
@@ -67,13 +67,13 @@ def main(argv: list[str]) -> None:
         _check_unchanged(info, scene, arguments.split)
         if arguments.split == "train":
             cameras = renderer.refined(cameras)
-    warn_of_finer_pixels(renderer, info, cameras)
+    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     saving = saving_depth(arguments.saved, view_stems(views.names), renderer, info)
     with saving as look, _progress(len(views)) as advance:
 
-        def watch(index: int, truth: Any, image: Any) -> None:
-            gallery.add(index, truth, image)
+        def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
+            gallery.add(index, view.psnr, truth, image)
             advance()
 
         result = evaluate(

@@ -1,20 +1,13 @@
 """Anything that renders, by its path: a run, a packed run or a bundle, told apart by their files."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
-    from lumigraph.geometry.cameras import Cameras
     from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
-
-log = logging.getLogger("lumigraph")
-
-_FINER = 0.9
-"""Pixels whose radius is below this part of the finest one trained on count as finer."""
 
 
 def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, SceneInfo]":
@@ -42,19 +35,6 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
     raise LumigraphError(
         f"{_described(folder)}, neither a run nor a bundle", where=folder, todo=_advice(folder)
     )
-
-
-def warn_of_finer_pixels(renderer: "Renderer", info: "SceneInfo", cameras: "Cameras") -> None:
-    """Warns where a method that sees cones is asked for finer pixels than it was trained on: detail that no photo has
-    shown comes out as noise."""
-    from lumigraph.geometry.cameras import finest_pixel
-
-    asked, trained = finest_pixel(cameras), finest_pixel(info.cameras["train"])
-    if renderer.sees_cones and asked < _FINER * trained:
-        log.warning(
-            "the pixels are %.1f times finer than any that this was trained on: expect noise, or take smaller pictures",
-            trained / asked,
-        )
 
 
 def _described(folder: Path) -> str:

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
                 "this movie exists already", where=movie, todo="Choose another name or pass --overwrite"
             )
     # Imported here: --help has to be quick, and these bring torch.
-    from lumigraph.cli.opening import open_renderer, warn_of_finer_pixels
+    from lumigraph.cli.opening import open_renderer
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, sized
 
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    warn_of_finer_pixels(renderer, info, cameras)
+    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
         saved = arguments.saved
         if saved.save_depth is not None and len(movies) > 1:
@@ -107,9 +107,9 @@ def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
 
 
 def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
-    """The cameras at each size. Raises LumigraphError where the smallest would have less than 2 pixels at a side."""
+    """The cameras at each size. Raises LumigraphError where the smallest would have no pixels."""
     sides = cameras.size[0].tolist()
-    if min(sides) < 2**scales:
+    if min(sides) < 2 ** (scales - 1):
         raise LumigraphError(
             f"pictures of {sides[0]}x{sides[1]} cannot be halved {scales - 1} times",
             todo="Choose fewer --scales, or a larger --size",

@@ -23,7 +23,8 @@ class DepthLoss:
     depth_weight: float | None = None
     """Weight of the depth loss (None: 0.02 of l2, 0.1 of urf and dsnerf, 1 of swb)."""
     depth_epsilon: float = 0.03
-    """Half width of a surface, scene units: at the end of training, and at least the depth's own uncertainty."""
+    """Half width of a surface, units of the capture: at the end of training, and no less than what the depth is unsure
+    by."""
     depth_relative: bool = False
     """Take --depth-epsilon, and the error of l2, as parts of the depth."""
     depth_anneal: float | None = None

@@ -102,6 +102,8 @@ class MipNeRF360Config:
     charbonnier: float = 1.0
     """The eps of the colour loss sqrt(error^2 + eps^2): 0.001 as published. Errors far below eps count by their square,
     far above by their size, which at first favours what most pixels show, an empty background."""
+    area_loss: bool = True
+    """Let a pixel count by its area in the finest picture, where a scene has pictures of several scales."""
     charbonnier_squared: bool = True
     """Whether eps is squared; the published code of depth-supervised Mip-NeRF leaves the square out."""
     proposal_weight: float = 1.0

@@ -52,6 +52,7 @@ class LiveSource(RaySource):
         self._ring = max(ring, self._block)
         # The first steps should not look at one block only.
         self._first = min(self._ring, max(4 * self._block, self._ring // 4))
+        self._asked = teacher.seen_through(cameras)
         self._width, self._height = cameras.size[0].tolist()
         self._columns, self._rows = -(-self._width // TILE), -(-self._height // TILE)
         widths = np.minimum(TILE, self._width - TILE * np.arange(self._columns))
@@ -92,7 +93,7 @@ class LiveSource(RaySource):
 
     def _label(self, count: int) -> None:
         camera, x, y = self._choose(count)
-        rays = self.cameras.rays(*(values.to(self.cameras.device) for values in (camera, x, y)))
+        rays = self._asked.rays(*(values.to(self.cameras.device) for values in (camera, x, y)))
         seen = self._ask(rays)
         slots = (self._labelled + torch.arange(count)) % self._ring
         self._camera[slots] = camera.int()

@@ -111,6 +111,7 @@ def from_teacher(
     captured, forward = info.cameras["train"], info.forward is not None
     cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward).to(teacher.device)
     source = LiveSource(teacher, cameras, rays, seed, reuse=live.reuse, ring=live.ring, floor=live.floor)
+    teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     # Another seed than the pool's: these are views that the student never learns from.
     watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}

@@ -17,45 +17,56 @@ class Curve:
     minutes: Sequence[float]
     psnr: Sequence[float]
     """dB; as many as `minutes`."""
+    kept: int | None = None
+    """Which of the points has the weights that the stage ended with, if it is not the last: it has a ring, and what
+    training did after it is dashed."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The finite points of a curve; `kept` is the place of the one whose weights were kept."""
+
+    curve: Curve
+    points: list[tuple[float, float]]
+    kept: int
+
+    @property
+    def end(self) -> tuple[float, float]:
+        return self.points[self.kept]
+
+    @property
+    def went_on(self) -> bool:
+        """Whether training went on after the weights that were kept."""
+        return self.kept < len(self.points) - 1
 
 
 def psnr_chart(curves: Sequence[Curve]) -> str:
     """The chart as HTML. Points that are not finite are left out; curves without points too."""
-    points = [
-        [(x, y) for x, y in zip(c.minutes, c.psnr, strict=True) if math.isfinite(x) and math.isfinite(y)]
-        for c in curves
-    ]
-    shown = [(curve, line) for curve, line in zip(curves, points, strict=True) if line]
-    if not shown:
+    lines = [line for curve in curves if (line := _finite(curve)) is not None]
+    if not lines:
         return ""
-    x_ticks = ticks(0.0, max(x for _, line in shown for x, _ in line))
-    y_ticks = ticks(
-        min(y for _, line in shown for _, y in line), max(y for _, line in shown for _, y in line)
-    )
-    legend = "".join(_legend(i, curve, line[-1][1]) for i, (curve, line) in enumerate(shown))
-    lines, dots = [], []
-    for i, (_, line) in enumerate(shown):
-        place = [(_percent(x, x_ticks), 100.0 - _percent(y, y_ticks)) for x, y in line]
-        path = "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in place)
-        lines.append(f'<path d="{path}" stroke="{_colour(i)}"/>')
-        dots.append(
-            f'<em style="left: {place[-1][0]:.2f}%; top: {place[-1][1]:.2f}%; background: {_colour(i)}"></em>'
-        )
+    every = [point for line in lines for point in line.points]
+    x_ticks = ticks(0.0, max(x for x, _ in every))
+    y_ticks = ticks(min(y for _, y in every), max(y for _, y in every))
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        return _percent(point[0], x_ticks), 100.0 - _percent(point[1], y_ticks)
+
     grid = "".join(
-        f'<line x1="0" x2="100" y1="{y:.2f}" y2="{y:.2f}"/>'
-        for y in (100.0 - _percent(t, y_ticks) for t in y_ticks)
+        f'<line x1="0" x2="100" y1="{y:.2f}" y2="{y:.2f}"/>' for y in (place((0.0, t))[1] for t in y_ticks)
     )
-    labels = "".join(
-        f'<span class="y" style="top: {100 - _percent(t, y_ticks):.2f}%">{t:g}</span>' for t in y_ticks
-    )
+    paths = "".join(_paths(i, line, [place(point) for point in line.points]) for i, line in enumerate(lines))
+    dots = "".join(_dot(i, line, place(line.end)) for i, line in enumerate(lines))
+    labels = "".join(f'<span class="y" style="top: {place((0.0, t))[1]:.2f}%">{t:g}</span>' for t in y_ticks)
     labels += "".join(
         f'<span class="x" style="left: {_percent(t, x_ticks):.2f}%">{t:g}</span>' for t in x_ticks
     )
+    legend = "".join(_legend(i, line) for i, line in enumerate(lines))
     return (
-        f'<div class="chart card"><ul class="legend">{legend}</ul><div class="plot" role="img" '
-        f'aria-label="{escape(_words(shown))}">'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{grid}{"".join(lines)}</svg>'
-        f'{labels}{"".join(dots)}<span class="name">minutes of the stage; PSNR in dB</span></div></div>\n'
+        f'<div class="chart card"><ul class="legend">{legend}</ul><p class="axis">PSNR in dB</p>'
+        f'<div class="plot" role="img" aria-label="{escape("; ".join(map(_words, lines)))}">'
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{grid}{paths}</svg>{labels}{dots}</div>'
+        '<p class="axis below">minutes of training, one stage after the other</p></div>\n'
     )
 
 
@@ -77,12 +88,36 @@ def _colour(i: int) -> str:
     return f"var(--series-{i % COLOURS})"
 
 
-def _legend(i: int, curve: Curve, last: float) -> str:
-    return f'<li><i style="background: {_colour(i)}"></i>{escape(curve.label)}: {last:.1f} dB</li>'
+def _finite(curve: Curve) -> _Line | None:
+    known = [math.isfinite(x) and math.isfinite(y) for x, y in zip(curve.minutes, curve.psnr, strict=True)]
+    points = [(x, y) for x, y, finite in zip(curve.minutes, curve.psnr, known, strict=True) if finite]
+    if not points:
+        return None
+    kept = len(points) - 1 if curve.kept is None else max(0, sum(known[: curve.kept + 1]) - 1)
+    return _Line(curve, points, kept)
 
 
-def _words(shown: list[tuple[Curve, list[tuple[float, float]]]]) -> str:
-    ends = (
-        f"{curve.label} ends at {line[-1][1]:.1f} dB after {line[-1][0]:.1f} minutes" for curve, line in shown
+def _paths(i: int, line: _Line, places: list[tuple[float, float]]) -> str:
+    parts = [("", places[: line.kept + 1]), (' class="after"', places[line.kept :])]
+    return "".join(
+        f'<path{kind} d="M{"L".join(f"{x:.2f} {y:.2f}" for x, y in part)}" stroke="{_colour(i)}"/>'
+        for kind, part in parts
+        if len(part) > 1
     )
-    return "; ".join(ends)
+
+
+def _dot(i: int, line: _Line, place: tuple[float, float]) -> str:
+    """At the weights that were kept: a dot at the end, a ring where training went on, so that what it lies on shows."""
+    ring = ' class="ring"' if line.went_on else ""
+    return f'<em{ring} style="left: {place[0]:.2f}%; top: {place[1]:.2f}%; color: {_colour(i)}"></em>'
+
+
+def _legend(i: int, line: _Line) -> str:
+    note = " kept" if line.went_on else ""
+    text = f"{escape(line.curve.label)}: {line.end[1]:.1f} dB{note}"
+    return f'<li><i style="background: {_colour(i)}"></i>{text}</li>'
+
+
+def _words(line: _Line) -> str:
+    minutes, psnr = line.end
+    return f"{line.curve.label} ends with the weights after {minutes:.1f} minutes, at {psnr:.1f} dB"

@@ -33,9 +33,6 @@ WARM_UP_RAYS = 1024
 FIT_PIXELS = 4096
 """About how many pixels of an image a renderer's code is fitted to."""
 
-Watch = Callable[[int, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
-"""Called after each view with its number, the truth and the rendering, both in [0, 1] on the CPU."""
-
 
 @dataclass(frozen=True)
 class ViewResult:
@@ -50,6 +47,10 @@ class ViewResult:
     mse: float
     scale: float | None = None
     depth: "DepthError | None" = None
+
+
+Watch = Callable[[int, ViewResult, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
+"""Called after each view with its number, its figures, the truth and the rendering, both in [0, 1] on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def evaluate(
         renderer: as opened; it is put into evaluation mode, and answers without jitter or noise.
         views: the images, and their cameras unless `cameras` gives others for the same images.
         lpips: the perceptual metric; None leaves it out, `lpips_reason` says why.
-        watch: sees every picture.
+        watch: sees every picture and its figures.
         fit_half: the renderer's code of each view is fitted to the left half of its image, and only the colours
             of the right half are compared, and seen by `watch` (NeRF in the Wild, section 5).
         depth_units: what a unit of the renderer's depth and one of the views' depth maps are in units of the capture.
@@ -221,7 +222,7 @@ def evaluate(
         compared = _compare(views, index, image, truth, lpips, seconds, kept)
         results.append(replace(compared, scale=scales[index], depth=error))
         if watch is not None:
-            watch(index, truth, image)
+            watch(index, results[-1], truth, image)
     least = cameras.size.amin(0) // torch.tensor([2 if fit_half else 1, 1], device=cameras.device)
     small = int(least.min()) < LPIPS_SMALLEST
     reason = (

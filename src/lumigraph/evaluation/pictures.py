@@ -1,37 +1,52 @@
-"""Truth, rendering and error side by side, as PNG files."""
+"""Photo, rendering and error side by side, as PNG files."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lumigraph.evaluation.report import error_picture
+from lumigraph.evaluation.report import error_colours, error_picture
 from lumigraph.files import new_file
 
 ERROR_CEILING = 0.25
 """Mean absolute error shown in the brightest colour."""
 COMPARED_VIEWS = 4
 LONGEST_SIDE = 400
-"""Pictures of a comparison are reduced to this many pixels."""
+"""Pictures of a comparison are reduced to this many pixels; smaller ones are enlarged by a whole factor."""
+
+_COLUMNS = ("photo", "rendering", "error")
+_PAPER, _INK, _QUIET, _EDGE = (250, 250, 248), (40, 44, 52), (110, 115, 125), (214, 216, 220)
+_GAP, _LINE, _FONT_SIZE = 14, 24, 16
+_NARROWEST = 240
+"""A column has room for its labels, however narrow the pictures are."""
+_BAR = 14
+"""Height of the colour bar."""
 
 
 class Gallery:
     """Collects what an evaluation saw: a few views for one comparison, and every view as files if `folder` is given.
 
-    Files in `folder` are named NUMBER_NAME_truth.png, ..._render.png and ..._error.png after the view.
+    Files in `folder` are named NUMBER_NAME_truth.png, ..._render.png and ..._error.png after the view: pixels alone,
+    without labels. error_scale.png says what the colours of the errors mean; it is written at once, so that a folder
+    that cannot be written to is noticed before anything is rendered.
     """
 
     def __init__(self, names: Sequence[str], folder: Path | None = None) -> None:
         self._names, self._folder = list(names), folder
         spread = np.linspace(0, len(names) - 1, min(COMPARED_VIEWS, len(names))).round().astype(int)
         self._compared = set(spread.tolist())
-        self._rows: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
+        self._rows: dict[int, _Row] = {}
+        if folder is not None:
+            save_png(folder / "error_scale.png", np.asarray(_error_scale(LONGEST_SIDE)))
 
-    def add(self, index: int, truth: Float[Tensor, "H W 3"], image: Float[Tensor, "H W 3"]) -> None:
-        """Takes view `index`, both pictures in [0, 1]."""
+    def add(
+        self, index: int, psnr: float, truth: Float[Tensor, "H W 3"], image: Float[Tensor, "H W 3"]
+    ) -> None:
+        """Takes view `index`, both pictures in [0, 1], and the PSNR in dB that was measured."""
         if index not in self._compared and self._folder is None:
             return
         shown = {
@@ -44,14 +59,12 @@ class Gallery:
             for kind, picture in shown.items():
                 save_png(self._folder / f"{index:04d}_{stem}_{kind}.png", picture)
         if index in self._compared:
-            self._rows[index] = np.concatenate([_reduced(picture) for picture in shown.values()], axis=1)
+            self._rows[index] = _Row(self._names[index], psnr, [_sized(p) for p in shown.values()])
 
     def save_comparison(self, path: Path) -> Path:
-        """Writes one PNG with a row (truth, rendering, error) for each of a few views, spread over all."""
-        rows = [self._rows[index] for index in sorted(self._rows)]
-        width = max(row.shape[1] for row in rows)
-        padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
-        save_png(path, np.concatenate(padded))
+        """Writes one PNG with a row (photo, rendering, error) for each of a few views, spread over all, with labels
+        and the scale of the errors."""
+        save_png(path, np.asarray(_sheet([self._rows[index] for index in sorted(self._rows)])))
         return path
 
 
@@ -61,11 +74,88 @@ def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A view of the comparison: its pictures, of one size, under a line of text."""
+
+    name: str
+    psnr: float
+    pictures: list[Image.Image]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return self.name, f"PSNR {self.psnr:.2f} dB"
+
+    @property
+    def width(self) -> int:
+        return self.pictures[0].width
+
+    @property
+    def height(self) -> int:
+        return self.pictures[0].height
+
+
+def _sheet(rows: list[_Row]) -> Image.Image:
+    column = max(_NARROWEST, *(row.width for row in rows))
+    lefts = [_GAP + number * (column + _GAP) for number in range(len(_COLUMNS))]
+    scale = _error_scale(column)
+    body = sum(_LINE + row.height + _GAP for row in rows)
+    sheet = Image.new("RGB", (lefts[-1] + column + _GAP, _GAP + _LINE + body + scale.height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for left, heading in zip(lefts, _COLUMNS, strict=True):
+        _write(draw, (left, _GAP), heading, _INK, column)
+    top = _GAP + _LINE
+    for row in rows:
+        for left, label in zip(lefts, row.labels, strict=False):
+            _write(draw, (left, top), label, _QUIET, column)
+        for left, picture in zip(lefts, row.pictures, strict=True):
+            edge = (left - 1, top + _LINE - 1, left + picture.width, top + _LINE + picture.height)
+            draw.rectangle(edge, outline=_EDGE)
+            sheet.paste(picture, (left, top + _LINE))
+        top += _LINE + row.height + _GAP
+    sheet.paste(scale, (lefts[-1], top))
+    _write(draw, (_GAP, top), "error: |rendering - photo|,", _QUIET, column)
+    _write(draw, (_GAP, top + _LINE), "mean of the three channels", _QUIET, column)
+    return sheet
+
+
+def _error_scale(width: int) -> Image.Image:
+    """The colours of the errors with the values that they stand for."""
+    picture = Image.new("RGB", (width, _BAR + _LINE), _PAPER)
+    colours = error_colours(np.linspace(0.0, 1.0, width))
+    picture.paste(Image.fromarray(np.tile(colours[None], (_BAR, 1, 1))))
+    draw = ImageDraw.Draw(picture)
+    marks = {
+        0.0: ("0", "la"),
+        0.5: (f"{0.5 * ERROR_CEILING:g}", "ma"),
+        1.0: (f"{ERROR_CEILING:g} or more", "ra"),
+    }
+    for part, (text, anchor) in marks.items():
+        draw.text(
+            (part * (width - 1), _BAR + 4), text, _QUIET, ImageFont.load_default(_FONT_SIZE), anchor=anchor
+        )
+    return picture
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: tuple[int, int, int], room: int
+) -> None:
+    """Text that loses its beginning where there is no room: of a path, the end tells views apart."""
+    font, shown = ImageFont.load_default(_FONT_SIZE), text
+    while draw.textlength(shown, font) > room:
+        text = text[1:]
+        shown = f"...{text}"
+    draw.text(place, shown, colour, font)
+
+
 def _eight_bits(picture: Float[Tensor, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     return (picture * 255).round().byte().numpy()
 
 
-def _reduced(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def _sized(picture: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
     image = Image.fromarray(picture)
+    factor = LONGEST_SIDE // max(image.size)
+    if factor > 1:
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
-    return np.asarray(image)
+    return image

@@ -1,6 +1,7 @@
 """The report page: what a run, or several, came to, as one HTML file that needs no network.
 
-Pictures and movies are inlined, there is no script, and a content security policy keeps it so.
+Pictures and movies are inlined, there is no script, and a content security policy keeps it so. The switch that stops
+the movie is a checkbox that lays a still picture over it.
 """
 
 import base64
@@ -11,6 +12,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -22,6 +24,11 @@ from lumigraph.files import write_bytes_atomic
 ERROR_ANCHORS = np.array(
     [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float64
 )
+_SWITCH = (
+    '<svg viewBox="0 0 12 12"><path class="bars" d="M2 1h3v10H2zM7 1h3v10H7z"/><path class="arrow" d="M2 1l9 5-9 5z"/>'
+    "</svg>"
+)
+"""Two bars while the movie plays, an arrow while it stands; the style sheet shows one of them."""
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
@@ -61,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Movie:
-    """A movie file, mp4 or gif."""
+    """A movie file, mp4 or gif. It repeats; readers can stop it, and who asked for less motion has to start it."""
 
     path: Path
     caption: str = ""
@@ -78,6 +85,7 @@ class Report:
     error_ceiling: float | None = None
     """The absolute error that the brightest error colour stands for, where comparisons hold error pictures."""
     curves: Sequence[Curve] = ()
+    curves_caption: str = ""
     table: Table | None = None
     movie: Movie | None = None
     commands: Sequence[str] = ()
@@ -118,20 +126,15 @@ def error_colours(level: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*sha
 
 
 def _body(report: Report) -> Iterable[str]:
-    yield f'<h1>{escape(report.title)}</h1>\n<p class="lead">{escape(report.lead)}</p>\n'
-    if report.figures or report.movie:
-        figures = (
-            f'<dl class="figures">{"".join(map(_figure, report.figures))}</dl>' if report.figures else ""
-        )
-        movie = _movie(report.movie) if report.movie else ""
-        yield f'<div class="hero{" with-movie" if movie else ""}"><div>{figures}</div>{movie}</div>\n'
+    yield _hero(report)
     if report.comparisons:
         yield "<h2>Side by side, on views held out from training</h2>\n"
-        yield from map(_comparison, report.comparisons)
         if report.error_ceiling is not None:
             yield _error_scale(report.error_ceiling)
+        yield from map(_comparison, report.comparisons)
     if report.curves:
-        yield f"<h2>Quality over time</h2>\n{psnr_chart(report.curves)}"
+        caption = f'<p class="quiet">{escape(report.curves_caption)}</p>\n' if report.curves_caption else ""
+        yield f"<h2>Quality over time</h2>\n{caption}{psnr_chart(report.curves)}"
     if report.table:
         yield f"<h2>Sizes and speeds</h2>\n{_table(report.table)}"
     if report.commands:
@@ -142,6 +145,16 @@ def _body(report: Report) -> Iterable[str]:
         yield f'<h2>How it was measured</h2>\n<ul class="notes">{items}</ul>\n'
     if report.footer:
         yield f"<footer>{escape(report.footer)}</footer>\n"
+
+
+def _hero(report: Report) -> str:
+    """Headline, lead and figures, and beside them the movie."""
+    words = f'<h1>{escape(report.title)}</h1>\n<p class="lead">{escape(report.lead)}</p>\n'
+    if report.figures:
+        words += f'<dl class="figures">{"".join(map(_figure, report.figures))}</dl>\n'
+    if report.movie is None:
+        return f"<header>{words}</header>\n"
+    return f'<header class="with-movie"><div>{words}</div>{_movie(report.movie)}</header>\n'
 
 
 def _figure(figure: Figure) -> str:
@@ -156,34 +169,45 @@ def _comparison(comparison: Comparison) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture.rgb).save(buffer, "PNG", optimize=True)
-    height, width = picture.rgb.shape[:2]
     caption = f"<span>{escape(picture.caption)}</span>" if picture.caption else ""
     return (
-        f'<figure><img src="{_data_url("image/png", buffer.getvalue())}" width="{width}" height="{height}" '
-        f'alt="{escape(picture.label)}"><figcaption><b>{escape(picture.label)}</b>{caption}</figcaption></figure>'
+        f"<figure>{_image(picture.rgb, picture.label)}"
+        f"<figcaption><b>{escape(picture.label)}</b>{caption}</figcaption></figure>"
     )
+
+
+def _image(rgb: UInt8[np.ndarray, "height width 3"], alt: str) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG", optimize=True)
+    height, width = rgb.shape[:2]
+    source = _data_url("image/png", buffer.getvalue())
+    return f'<img src="{source}" width="{width}" height="{height}" alt="{escape(alt)}">'
 
 
 def _error_scale(ceiling: float) -> str:
     stops = ", ".join("rgb({:.0f} {:.0f} {:.0f})".format(*colour) for colour in ERROR_ANCHORS)
     return (
-        f'<p class="scale"><span>error 0</span><i style="background: linear-gradient(to right, {stops})"></i>'
-        f"<span>{ceiling:g} and more (colours run from 0 to 1)</span></p>\n"
+        '<p class="scale"><span>Errors from 0</span>'
+        f'<i style="background: linear-gradient(to right, {stops})"></i>'
+        f"<span>to {ceiling:g} and more, of colours between 0 and 1</span></p>\n"
     )
 
 
 def _movie(movie: Movie) -> str:
-    data = movie.path.read_bytes()
-    caption = f"<figcaption><span>{escape(movie.caption)}</span></figcaption>" if movie.caption else ""
+    data, still = movie.path.read_bytes(), imageio.imread(movie.path, index=0)
+    height, width = still.shape[:2]
+    caption = movie.caption or "Movie"
     if movie.path.suffix.lower() == ".gif":
-        name = escape(movie.caption or "movie")
-        shown = f'<img class="movie" src="{_data_url("image/gif", data)}" alt="{name}">'
+        moving = f'<img src="{_data_url("image/gif", data)}" width="{width}" height="{height}" alt="{escape(caption)}">'
     else:
         source = _data_url("video/mp4", data)
-        shown = f'<video class="movie" src="{source}" autoplay loop muted playsinline controls></video>'
-    return f"<figure>{shown}{caption}</figure>\n"
+        moving = f'<video src="{source}" width="{width}" height="{height}" autoplay loop muted playsinline></video>'
+    return (
+        '<figure class="movie"><input type="checkbox" id="stop" aria-label="Stop or play the movie">'
+        f'<div class="screen">{moving}<div class="still">{_image(still[..., :3], caption)}</div></div>'
+        f'<figcaption><label for="stop" aria-hidden="true">{_SWITCH}</label>'
+        f"<span>{escape(movie.caption)}</span></figcaption></figure>\n"
+    )
 
 
 def _table(table: Table) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ _FIT_STEPS, _FIT_RATE = 100, 0.05
 
 
 class CameraCodes(nn.Module):
-    """One code of `width` numbers for each of `cameras`, zeros at first."""
+    """One code of `width` numbers for each photo of `cameras`, however many sizes of it there are; zeros at first."""
 
     rows: Int[Tensor, " ids"]
     positions: Float[Tensor, "N 3"]
@@ -29,12 +30,13 @@ class CameraCodes(nn.Module):
     def __init__(self, cameras: Cameras, width: int, choice: CodeChoice = "mean") -> None:
         super().__init__()
         self.choice: CodeChoice = choice
-        self.table = nn.Parameter(torch.zeros(len(cameras), width))
-        rows = torch.full((int(cameras.ids.max()) + 1,), -1)
-        rows[cameras.ids.cpu()] = torch.arange(len(cameras))
+        photos, first = np.unique(cameras.ids.cpu().numpy(), return_index=True)
+        self.table = nn.Parameter(torch.zeros(len(photos), width))
+        rows = torch.full((int(photos[-1]) + 1,), -1)
+        rows[torch.from_numpy(photos)] = torch.arange(len(photos))
         # Both follow from the scene, which a run keeps.
         self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("positions", cameras.positions.clone(), persistent=False)
+        self.register_buffer("positions", cameras.positions[first].clone(), persistent=False)
         self._fitted: Tensor | None = None
 
     def learnt(self, camera_ids: Int[Tensor, " B"]) -> Float[Tensor, "B width"]:

@@ -14,6 +14,7 @@ from lumigraph.fields.conical import RayMoments, gaussian_means, gaussian_varian
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.nerf_mlp import NeRFMLP
+from lumigraph.fields.small_mlp import reset_linear, small_mlp
 
 DIRECTION_DEGREE = 4
 
@@ -122,15 +123,13 @@ class GaussianGrid(ConeField):
         super().__init__()
         self.unbounded = unbounded
         self.grid = HashGrid(layout)
-        self.geometry = _network(layout.width + layout.levels, hidden, 1, geometry_features)
-        self.colour = _network(DIRECTION_DEGREE**2 + geometry_features, hidden, colour_layers, 3)
+        self.geometry = small_mlp(layout.width + layout.levels, hidden, 1, geometry_features)
+        self.colour = small_mlp(DIRECTION_DEGREE**2 + geometry_features, hidden, colour_layers, 3)
         self.register_buffer("scales", torch.from_numpy(layout.scales), persistent=False)
 
     def reset(self) -> None:
         self.grid.reset()
-        for layer in (*self.geometry, *self.colour):
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+        reset_linear(self.geometry, self.colour)
 
     def forward(self, where: Gaussians, view_directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Computes in float32 whatever `dtype` says: its networks are small."""
@@ -165,12 +164,3 @@ class GaussianGrid(ConeField):
         # Contraction by `across` in two directions and 1 / reach^2 in the third: lengths shrink by its cube root.
         shrink = (across / reach).square().pow(1 / 3)
         return 0.25 * across[:, None] * points + 0.5, 0.25 * shrink * sizes
-
-
-def _network(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequential:
-    """Linear layers without bias and ReLU between them."""
-    widths = [inputs, *[width] * hidden_layers]
-    layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))

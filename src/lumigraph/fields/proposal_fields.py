@@ -22,7 +22,7 @@ from lumigraph.fields.conical import (
 )
 from lumigraph.fields.contracted import DirectionalEncoding, Solid, contract_gaussians
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
-from lumigraph.geometry.bounds import contract
+from lumigraph.geometry.bounds import unit_cube
 
 DENSITY_BIAS = -1.0
 RGB_PADDING = 0.001
@@ -90,20 +90,12 @@ class GridEncoder(nn.Module):
         return points.flatten(0, 1), None
 
     def forward(self, points: Float[Tensor, "n 3"], covariances: Tensor | None) -> Float[Tensor, "n width"]:
-        return self.grid(_in_unit_cube(points, self.unbounded))
-
-
-def _in_unit_cube(points: Float[Tensor, "n 3"], unbounded: bool) -> Float[Tensor, "n 3"]:
-    if unbounded:
-        return 0.25 * contract(points) + 0.5
-    return 0.5 * points + 0.5
+        return self.grid(unit_cube(points, self.unbounded))
 
 
 class DensityField(nn.Module):
-    """Encoding -> trunk -> density per unit of core length.
-
-    The trunk's sixth layer sees
-    the encoding again. Densities are softplus(x - 1) of Gaussians (Mip-NeRF), exp(x) on a grid (Instant-NGP)."""
+    """Encoding -> trunk -> density per unit of core length. The trunk's sixth layer sees the encoding again. Densities
+    are softplus(x - 1) of Gaussians (Mip-NeRF), exp(x) on a grid (Instant-NGP)."""
 
     SKIP = 5
 

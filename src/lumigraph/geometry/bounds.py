@@ -31,6 +31,12 @@ def contract(points: Points, norm: Norm = "linf") -> Points:
     return points * ((2.0 - 1.0 / length) / length)
 
 
+def unit_cube(points: Points, unbounded: bool) -> Points:
+    """Core coordinates, in which a scene's box is [-1, 1]^3, to the cube [0, 1]^3 of a grid: the box fills it, or where
+    the scene is unbounded all of space does, contracted in the maximum norm."""
+    return 0.25 * contract(points) + 0.5 if unbounded else 0.5 * points + 0.5
+
+
 def uncontract(points: Points, norm: Norm = "linf") -> Points:
     """Inverse of `contract`; radius 2 and beyond map to the farthest distance the dtype can tell from infinity."""
     length = _length(points, norm)

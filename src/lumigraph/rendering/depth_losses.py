@@ -8,11 +8,14 @@ does an interval without length: a ray with fewer intervals is filled up by repe
 Losses are means over the rays of known depth, zero where there is none.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lumigraph.configs.depth import DepthLoss
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.rendering.volume.histogram import median_depth
 
 _LEAST_WEIGHT = 1e-5
@@ -50,6 +53,14 @@ def depth_terms(
     if config.depth_sky_weight and sky is not None:
         terms["sky"] = config.depth_sky_weight * sky_loss(weights, sky)
     return terms
+
+
+def in_scene_units(config: DepthLoss, world_transform: Float[Tensor, "4 4"]) -> DepthLoss:
+    """The options with epsilon in scene units, as the losses take it; users give it in units of the capture."""
+    if config.depth_relative:
+        return config
+    scale, _, _ = split_similarity(world_transform)
+    return replace(config, depth_epsilon=scale * config.depth_epsilon)
 
 
 def _depth_loss(

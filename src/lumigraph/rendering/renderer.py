@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
-from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.cameras import Cameras, finest_pixel
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -26,6 +26,8 @@ from lumigraph.rendering.machine import has_bfloat16, resolve_precision
 
 log = logging.getLogger("lumigraph")
 
+_FINER = 1.1
+"""Pixels that are so many times smaller than the finest trained on count as finer."""
 DEFAULT_CHUNK = 1 << 14
 """Rays that `Renderer.view` renders at a time unless a method sets its own `chunk`."""
 
@@ -225,10 +227,25 @@ class Renderer(nn.Module):
     @torch.no_grad()
     def view(self, camera: Cameras) -> Rendering:
         """Renders the picture [H, W] of one camera (`len(camera) == 1`) in chunks of `chunk` rays."""
-        rays = camera.to(self.device).view_rays(0)
+        rays = self.seen_through(camera).to(self.device).view_rays(0)
         height, width = rays.shape
         parts = [self.render(part) for part in rays.flatten().split(self.chunk)]
         return concatenate_renderings(parts).reshape(height, width)
+
+    def seen_through(self, cameras: Cameras) -> Cameras:
+        """Cameras whose rays show what `cameras` see: others than these where what was learnt has another convention of
+        where a pixel lies, as published weights may. `view` asks for their rays."""
+        return cameras
+
+    def warn_of_finer_pixels(self, asked: Cameras, trained: Cameras) -> None:
+        """Warns where a method that sees cones is asked for finer pixels than it was trained on: detail that no photo
+        has shown comes out as noise."""
+        finer = finest_pixel(trained) / finest_pixel(asked)
+        if self.sees_cones and finer > _FINER:
+            log.warning(
+                "the pixels are %.1f times finer than any that this was trained on: expect noise, or take fewer pixels",
+                finer,
+            )
 
     def refined(self, cameras: Cameras) -> Cameras:
         """Training cameras where the renderer has found them to stand. `render` draws any ray as it is given; a method

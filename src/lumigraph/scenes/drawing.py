@@ -146,7 +146,7 @@ def _annotate(picture: Image.Image, scene: Scene, title: str, step: float) -> No
     x = 10
     core = "core of the scene" if scene.info.bounds.unbounded else "bounds"
     legend = [*((split, _SPLIT_COLOURS.get(split, _INK)) for split in scene.views), (core, _BOX)]
-    for name, colour in [*legend, (f"one square = {step:g} units", _INK)]:
+    for name, colour in [*legend, (f"grid lines every {step:g} scene units", _INK)]:
         draw.text((x, picture.height - 26), name, colour, font)
         x += int(draw.textlength(name, font)) + 18
 

@@ -384,9 +384,8 @@ class MipNeRF(Renderer):
 
     def lr_scale(self, step: int, progress: float) -> float:
         config = self.config
-        return delayed_log_linear(
-            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
-        )
+        delay = config.lr_delay_steps / config.training_steps
+        return delayed_log_linear(progress, config.final_lr / config.lr, delay, config.lr_delay_factor)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the activations that a step keeps, and those of a picture's chunk."""

@@ -11,7 +11,7 @@ Depths t stay in scene units. B rays, K intervals of a level.
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
-from lumigraph.rendering.depth_losses import depth_terms
+from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -81,6 +81,7 @@ class MipNeRF360(Renderer):
         super().__init__()
         self.config = config
         self.background = background
+        self.sees_cones = config.field == "mlp"
         self.unbounded = bounds.unbounded
         self.half_side = float(bounds.half_extent.max())
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
@@ -108,6 +109,7 @@ class MipNeRF360(Renderer):
     @classmethod
     def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
         """The scene's bounds are the core box."""
+        config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
         return cls(config, info.bounds, info.background, info.cameras["train"])
 
     def _encoder(self, proposal: bool) -> nn.Module:
@@ -378,7 +380,9 @@ class MipNeRF360(Renderer):
         rgb = self._shade(final.weights, seen.hidden, rays.view_directions, codes)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         error = (over(rgb, final.weights.sum(1), background) - target).square()
-        terms = {"rgb": charbonnier(error, config.charbonnier, config.charbonnier_squared)}
+        per_ray = charbonnier(error, config.charbonnier, config.charbonnier_squared)
+        weight = batch.weight if config.area_loss else None
+        terms = {"rgb": per_ray.mean() if weight is None else (weight * per_ray).sum() / weight.sum()}
         proposals = [
             interlevel_loss(final.s, final.weights, level.s, level.weights).mean()
             for level in seen.levels[:-1]
@@ -446,9 +450,8 @@ class MipNeRF360(Renderer):
 
     def lr_scale(self, step: int, progress: float) -> float:
         config = self.config
-        return delayed_log_linear(
-            step, progress, config.final_lr / config.lr, config.lr_delay_steps, config.lr_delay_factor
-        )
+        delay = config.lr_delay_steps / config.training_steps
+        return delayed_log_linear(progress, config.final_lr / config.lr, delay, config.lr_delay_factor)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; what each sample of each level keeps for the way back."""
@@ -470,6 +473,7 @@ class MipNeRF360(Renderer):
         return True
 
 
-def charbonnier(squared_error: Tensor, eps: float, squared: bool) -> Tensor:
-    """Mean of sqrt(error^2 + eps^2) (Charbonnier et al. 1994); with `squared` False eps itself is under the root."""
-    return torch.sqrt(squared_error + (eps**2 if squared else eps)).mean()
+def charbonnier(squared_error: Float[Tensor, "B 3"], eps: float, squared: bool) -> Float[Tensor, " B"]:
+    """sqrt(error^2 + eps^2) (Charbonnier et al. 1994), the mean over the channels; with `squared` False eps itself is
+    under the root."""
+    return torch.sqrt(squared_error + (eps**2 if squared else eps)).mean(1)

@@ -280,12 +280,11 @@ class NeRF(Renderer):
         depth, extras = ray_depths(raw, median, seen.opacity, flat.far, in_scene)
         return Rendering(rgb, depth, seen.opacity, extras).reshape(*rays.shape)
 
-    @torch.no_grad()
-    def view(self, camera: Cameras) -> Rendering:
-        if self.config.pixel_corner:
-            # Rays go through pixel + 0.5: with the principal point shifted along, through the pixel's corner.
-            camera = replace(camera, principal=camera.principal + 0.5)
-        return super().view(camera)
+    def seen_through(self, cameras: Cameras) -> Cameras:
+        if not self.config.pixel_corner:
+            return cameras
+        # Rays go through pixel + 0.5: with the principal point shifted along, through the pixel's corner.
+        return replace(cameras, principal=cameras.principal + 0.5)
 
     # ------------------------------------------------------------------ training
 

@@ -20,12 +20,13 @@ from lumigraph.configs.ngp import NGPConfig
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
-from lumigraph.geometry.bounds import Bounds
+from lumigraph.fields.small_mlp import reset_linear, small_mlp
+from lumigraph.geometry.bounds import Bounds, unit_cube
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
-from lumigraph.rendering.depth_losses import depth_terms
+from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
@@ -75,8 +76,8 @@ class NGP(Renderer):
                 config.finest_resolution,
             )
         )
-        self.geometry = _network(self.grid.layout.width, config.hidden, 1, config.geometry_features)
-        self.colour = _network(
+        self.geometry = small_mlp(self.grid.layout.width, config.hidden, 1, config.geometry_features)
+        self.colour = small_mlp(
             DIRECTION_DEGREE**2 + config.geometry_features, config.hidden, config.colour_layers, 3
         )
         self.pose_corrections = nn.Parameter(torch.zeros(cameras, 6)) if config.refine_cameras else None
@@ -88,6 +89,7 @@ class NGP(Renderer):
     def from_scene(cls, config: NGPConfig, info: Any) -> "NGP":
         """The scene's bounds are the core box; what no training camera sees stays empty."""
         cameras: Cameras = info.cameras["train"]
+        config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
         field = cls(config, info.bounds, info.background, int(cameras.ids.max()) + 1)
         field.occupancy.mark_unseen(cameras, info.bounds)
         return field
@@ -103,14 +105,14 @@ class NGP(Renderer):
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density per unit of scene length and colour, at points in scene units seen along unit vectors."""
-        encoded = self.grid(reference.unit_points((points - self.centre) / self.half_side, self.unbounded))
+        encoded = self.grid(unit_cube((points - self.centre) / self.half_side, self.unbounded))
         density, code = self._geometry(encoded)
         return density / self.half_side, self._colour(
             code, spherical_harmonics(view_directions, DIRECTION_DEGREE)
         )
 
     def _core_density(self, points: Tensor) -> Tensor:
-        parts = reference.unit_points(points, self.unbounded).contiguous().split(FIELD_CHUNK)
+        parts = unit_cube(points, self.unbounded).contiguous().split(FIELD_CHUNK)
         return torch.cat([self._density_only(self.grid(part)) for part in parts])
 
     def _density_only(self, encoded: Tensor) -> Tensor:
@@ -278,7 +280,7 @@ class NGP(Renderer):
         if self.pose_corrections is None:
             return samples.points
         points = rays.origins[index] + samples.t[:, None] * rays.directions[index]
-        return reference.unit_points(points, self.unbounded)
+        return unit_cube(points, self.unbounded)
 
     def optimisers(self) -> list[ParameterGroup]:
         adam = {"betas": (0.9, 0.99), "eps": 1e-15}
@@ -317,18 +319,7 @@ class NGP(Renderer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.grid.reset()
-            for layer in (*self.geometry, *self.colour):
-                if isinstance(layer, nn.Linear):
-                    layer.reset_parameters()
+            reset_linear(self.geometry, self.colour)
         self.occupancy.reset()
         self.ray_count.fill_(self.config.first_rays)
         return True
-
-
-def _network(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequential:
-    """Linear layers without bias and ReLU between them."""
-    widths = [inputs, *[width] * hidden_layers]
-    layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))

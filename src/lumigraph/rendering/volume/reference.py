@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lumigraph.geometry.bounds import unit_cube
 from lumigraph.rendering.volume.histogram import half_way
 
 STEEPEST = 1e12
@@ -168,16 +169,8 @@ def march(rays, occupied, rule, unbounded: bool, jitter):
     ray = ray[order]
     points = rays.origins[ray] + packed_t[:, None] * rays.directions[ray]
     return (
-        unit_points(points, unbounded),
+        unit_cube(points, unbounded),
         packed_t,
         packed_dt,
         torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
     )
-
-
-def unit_points(points: Float[Tensor, "n 3"], unbounded: bool) -> Float[Tensor, "n 3"]:
-    """Core coordinates to [0, 1]^3, by mip-NeRF 360 equation 10 (maximum norm) where the scene is unbounded."""
-    if not unbounded:
-        return points * 0.5 + 0.5
-    reach = points.abs().amax(1, keepdim=True).clamp(min=1)
-    return points * ((2 - 1 / reach) / reach) * 0.25 + 0.5
