@@ -47,10 +47,10 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv, Arguments, prog="lumigraph eval")
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
-    from lumigraph.evaluation.depth_pictures import saving_depth, view_stems
+    from lumigraph.evaluation.depth_pictures import saving_depth
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
-    from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.evaluation.pictures import Gallery, view_stems
     from lumigraph.files import write_json
     from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads

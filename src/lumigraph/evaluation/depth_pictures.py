@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -294,9 +294,3 @@ def _normals_of(seen: Rendering) -> Tensor:
 def _write_npy(path: Path, depth: Depth) -> None:
     with new_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, depth.astype(np.float32))
-
-
-def view_stems(names: Sequence[str]) -> list[str]:
-    """Names of files for views: their number, and their path in one word."""
-    words = ["_".join(PurePosixPath(name).with_suffix("").parts) for name in names]
-    return [f"{index:04d}_{word}" for index, word in enumerate(words)]
