@@ -55,11 +55,13 @@ def measure(run: Run, views: int, width: int | None, devices: int) -> dict[str, 
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--views", type=int, default=64)
-    parser.add_argument("--width", type=int, default=None)
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "bake_rate.json")
+    parser.add_argument("run", type=Path, help="run folder of the teacher")
+    parser.add_argument("--views", type=int, default=64, help="views to bake")
+    parser.add_argument(
+        "--width", type=int, default=None, help="width of the views in pixels (None: as the teacher's photos)"
+    )
+    parser.add_argument("--devices", type=int, default=1, help="how many processes render together")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bake_rate.json", help="file for the figures")
     arguments = parser.parse_args()
     set_threads(arguments.devices)
     figures = measure(Run.open(arguments.run), arguments.views, arguments.width, arguments.devices)

@@ -65,16 +65,32 @@ def measure(scene: str, run: Path, downscale: int, loss: str, options: list[str 
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("scene")
-    parser.add_argument("--views", type=int, nargs="+", default=[3, 6, 100])
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    parser.add_argument("--keep", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--downscale", type=int, default=1)
-    parser.add_argument("--select", default="farthest")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("scene", help="scene folder")
+    parser.add_argument(
+        "--views",
+        type=int,
+        nargs="+",
+        default=[3, 6, 100],
+        help="numbers of training photos to try; 0 is all",
+    )
+    parser.add_argument(
+        "--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="depth losses to try"
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        help="parts of the known depth that training is told, to try",
+    )
+    parser.add_argument("--downscale", type=int, default=1, help="reduce the photos by this factor")
+    parser.add_argument(
+        "--select", default="farthest", help="which photos are taken, as in `lumigraph train --select`"
+    )
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "depth.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "depth.json", help="file for the table")
     arguments = parsed(parser)
     rows = []
     with contextlib.ExitStack() as stack:

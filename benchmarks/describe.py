@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: its command line, and the machine that it ran on."""
+"""Shared by the benchmarks, no program: their command lines, and the machine that they ran on."""
 
 import argparse
 import datetime
@@ -14,8 +14,12 @@ from lumigraph.rendering.machine import available_cores, has_bfloat16
 
 
 def described(text: str | None) -> argparse.ArgumentParser:
-    """A parser whose --help is the program's docstring, as it stands."""
-    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A parser whose --help is the program's docstring, as it stands, and the arguments with their defaults."""
+    return argparse.ArgumentParser(description=text, formatter_class=_Format)
+
+
+class _Format(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """argparse takes one class for both."""
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:

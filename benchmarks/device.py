@@ -53,10 +53,17 @@ def measure(folder: Path, device: str, minutes: float, preset: str) -> dict[str,
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=1.5)
+    parser.add_argument("--device", default="cuda", help="where it runs: cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--minutes", type=float, default=1.5, help="minutes of training of the teacher and of each student"
+    )
     parser.add_argument("--preset", default="cpu", help="preset of the teacher")
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="file for the figures (None: device_cpu.json or device_cuda.json in results/)",
+    )
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -62,11 +62,23 @@ def measure(scene: Path, downscale: int, views: int, minutes: float) -> dict[str
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("scene", type=Path)
-    parser.add_argument("--downscales", type=int, nargs="+", default=[8, 4, 2])
-    parser.add_argument("--views", type=int, nargs="+", default=[10, 25, 50])
-    parser.add_argument("--minutes", type=float, default=0.5)
-    parser.add_argument("--out", type=Path, default=RESULTS / "growth.json")
+    parser.add_argument("scene", type=Path, help="scene folder in the Blender format")
+    parser.add_argument(
+        "--downscales",
+        type=int,
+        nargs="+",
+        default=[8, 4, 2],
+        help="factors to reduce the photos by, to try with all photos",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        nargs="+",
+        default=[10, 25, 50],
+        help="numbers of photos to try, at the middle one of these factors",
+    )
+    parser.add_argument("--minutes", type=float, default=0.5, help="minutes of each training")
+    parser.add_argument("--out", type=Path, default=RESULTS / "growth.json", help="file for the table")
     arguments = parser.parse_args()
     whole = len(read_json(arguments.scene / "transforms_train.json")["frames"])
     middle = arguments.downscales[len(arguments.downscales) // 2]

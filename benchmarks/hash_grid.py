@@ -61,9 +61,9 @@ def measure(encoder: Callable[..., Tensor], points: Tensor, table: Tensor, layou
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("--points", type=int, default=65536)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULTS / "hash_grid.json")
+    parser.add_argument("--points", type=int, default=65536, help="points that are looked up")
+    parser.add_argument("--repeats", type=int, default=7, help="calls of which the quickest counts")
+    parser.add_argument("--out", type=Path, default=RESULTS / "hash_grid.json", help="file for the figures")
     arguments = parser.parse_args()
     set_threads()
     layout = GridLayout(16, 2, 19, 16, 2048)

@@ -45,14 +45,20 @@ def measure(name: str, run: Path, arguments: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("scene")
-    parser.add_argument("--downscale", type=int, default=4)
-    parser.add_argument("--scales", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["cones", "points"])
+    parser.add_argument("scene", help="scene folder")
+    parser.add_argument("--downscale", type=int, default=4, help="reduce the photos by this factor first")
+    parser.add_argument("--scales", type=int, default=4, help="number of sizes, each half of the one before")
+    parser.add_argument("--minutes", type=float, default=3, help="minutes of each training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the trainings")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=["cones", "points"],
+        help="variants of the method to compare",
+    )
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "multiscale.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "multiscale.json", help="file for the table")
     arguments = parsed(parser)
     scene = {"name": Path(arguments.scene).name, "downscale": arguments.downscale, "scales": arguments.scales}
     rows = []

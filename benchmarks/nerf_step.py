@@ -68,13 +68,22 @@ def measure(name: str, precision: str, device: torch.device, arguments: argparse
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--scene", default="builtin:still:400")
-    parser.add_argument("--presets", nargs="+", default=["cpu", "nerf_pl-blender", "paper"])
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--device", default="auto", help="where it runs: auto, cpu, cuda or cuda:N")
+    parser.add_argument("--scene", default="builtin:still:400", help="scene whose photos are learnt from")
+    parser.add_argument(
+        "--presets", nargs="+", default=["cpu", "nerf_pl-blender", "paper"], help="presets of nerf to measure"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", default=["float32", "bfloat16"], help="arithmetic to measure"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps before them that are not")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="file for the table (None: nerf_step_cpu.json or nerf_step_cuda.json in results/)",
+    )
     arguments = parser.parse_args()
     set_threads()
     device = resolve_device(arguments.device)

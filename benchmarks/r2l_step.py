@@ -143,11 +143,13 @@ def measure(width: int, depth: int, rays: int, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=88)
-    parser.add_argument("--rays", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--width", type=int, default=256, help="units of a hidden layer")
+    parser.add_argument("--depth", type=int, default=88, help="linear layers")
+    parser.add_argument("--rays", type=int, default=4096, help="rays of a step")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of which the best counts")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="file for the figures (None: r2l_step_wW_dD.json in results/)"
+    )
     arguments = parser.parse_args()
     set_threads()
     figures = measure(arguments.width, arguments.depth, arguments.rays, arguments.repeats)

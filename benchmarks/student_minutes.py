@@ -47,14 +47,27 @@ def distilled(source: Path, run: Path, arguments: argparse.Namespace) -> dict[st
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("scene")
-    parser.add_argument("--method", default="r2l")
-    parser.add_argument("--ways", nargs="+", choices=("shards", "live"), default=["shards"])
-    parser.add_argument("--minutes", type=float, default=17)
-    parser.add_argument("--finetune-minutes", type=float, default=3)
-    parser.add_argument("--views", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=RESULTS / "student_minutes.json")
+    parser.add_argument("run", type=Path, help="run folder of the teacher")
+    parser.add_argument("scene", help="folder of the scene that it was trained on")
+    parser.add_argument("--method", default="r2l", help="method of the student")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=("shards", "live"),
+        default=["shards"],
+        help="where labels come from: stored pseudo views, or the teacher live",
+    )
+    parser.add_argument("--minutes", type=float, default=17, help="minutes of distillation")
+    parser.add_argument(
+        "--finetune-minutes",
+        type=float,
+        default=3,
+        help="minutes of fine-tuning on the photos; 0 leaves it out",
+    )
+    parser.add_argument("--views", type=int, default=1000, help="pseudo views to bake")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "student_minutes.json", help="file for the table"
+    )
     arguments = parsed(parser)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -47,13 +47,21 @@ def measure(
 
 def main() -> None:
     parser = described(__doc__)
-    parser.add_argument("scene")
-    parser.add_argument("--methods", nargs="+", default=["ngp"])
-    parser.add_argument("--downscale", type=int, default=4)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("scene", help="scene folder")
+    parser.add_argument("--methods", nargs="+", default=["ngp"], help="teachers to train")
+    parser.add_argument("--downscale", type=int, default=4, help="reduce the photos by this factor")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs="+",
+        default=[1, 2, 5, 10],
+        help="budgets in minutes, each a run of its own",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each a run of its own")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
-    parser.add_argument("--out", type=Path, default=RESULTS / "teacher_minutes.json")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "teacher_minutes.json", help="file for the table"
+    )
     arguments = parsed(parser)
     rows = []
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Runs the command line's verbs, as a user does, and says what a run cost."""
+"""Shared by the benchmarks, no program: runs the command line's verbs, as a user does, and says what a run cost."""
 
 import os
 import subprocess

@@ -1,5 +1,6 @@
 """What must hold for the environment and for the repository as a whole."""
 
+import ast
 import re
 import tomllib
 from importlib.util import find_spec
@@ -49,6 +50,20 @@ def test_every_dependency_has_a_tested_version() -> None:
     }
     names = {re.split(r"[\[<>=]", name)[0].lower() for name in wanted} - {"lumigraph"}
     assert names - pinned == set()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_explain_themselves(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    said = ast.get_docstring(tree) or ""
+    program = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+    assert (
+        f"python benchmarks/{path.name}" in said if program else said.startswith("Shared by the benchmarks")
+    )
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+            assert any(keyword.arg == "help" for keyword in call.keywords), ast.unparse(call)
 
 
 def test_version_is_one_that_installers_take() -> None:

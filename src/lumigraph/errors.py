@@ -11,7 +11,7 @@ class LumigraphError(Exception):
     Attributes:
         what: what is wrong, a sentence without the final stop.
         where: the file, frame or field it was found in, if any.
-        todo: what to do about it, a sentence, if there is something.
+        todo: what to do about it, a sentence or a question, if there is something.
     """
 
     def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, todo: str | None = None):
@@ -23,7 +23,8 @@ class LumigraphError(Exception):
             message += f" (in {self.where})"
         message += "."
         if todo:
-            message += " " + todo.rstrip(". ") + "."
+            todo = todo.rstrip(". ")
+            message += f" {todo}" if todo.endswith("?") else f" {todo}."
         super().__init__(message)
 
     def __reduce__(self):

@@ -245,8 +245,22 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     write_bytes_atomic(path, (text + "\n").encode())
 
 
+class _ConstantError(ValueError):
+    """A number that Python writes and JSON does not know."""
+
+
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the constant {name} is not JSON")
+    raise _ConstantError(f"the constant {name} is not JSON")
+
+
+def _json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON file, in few words; a parser's own depend on its version."""
+    if isinstance(error, json.JSONDecodeError):
+        place = f"it is cut short or mistyped at line {error.lineno}, column {error.colno}"
+        return place if error.doc.strip() else "it is empty"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if isinstance(error, _ConstantError) else "a number has too many digits"
 
 
 def read_json(path: str | os.PathLike[str], limit_bytes: int = MAX_JSON_BYTES) -> Any:
@@ -273,9 +287,10 @@ def read_json(path: str | os.PathLike[str], limit_bytes: int = MAX_JSON_BYTES) -
             todo="Write it again as UTF-8 JSON",
         ) from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise LumigraphError(
-            f"the file is not valid JSON: {reason}", where=path, todo="Mend the file or write it again"
+            f"the file is not valid JSON: {_json_fault(error)}",
+            where=path,
+            todo="Mend the file or write it again",
         ) from error
 
 
@@ -317,7 +332,7 @@ def load_tensors(
                 return tensors, dict(file.metadata() or {})
         except (SafetensorError, ValueError) as error:
             raise LumigraphError(
-                f"the weights file is damaged: {error}",
+                "the weights file is damaged or cut short",
                 where=path,
                 todo="Restore it from a copy, or train again",
             ) from error

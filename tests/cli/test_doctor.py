@@ -1,5 +1,6 @@
 """The doctor describes broken machines without breaking on them."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ WORKING: dict[str, dict[str, Any]] = {
         "threads": 2,
         "sum": 64.0,
     },
-    "lightning": {"version": "2.6.6"},
-    "numba": {"version": "0.68.1", "threads": 2, "layer": "omp", "cache": "/somewhere/__pycache__"},
+    "lightning": {"versions": {"lightning": "2.6.6"}},
+    "numba": {"version": "0.68.1", "cache": "/somewhere/__pycache__"},
+    "kernel": {"threads": 2, "layer": "omp"},
     "libraries": {"broken": {}},
     "ffmpeg": {"path": "/somewhere/ffmpeg", "version": "9.0"},
     "export": {"versions": {"onnx": "1.23.2"}, "providers": ["CPUExecutionProvider"]},
@@ -35,13 +37,15 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 
 def _findings() -> dict[str, doctor.Finding]:
-    return {finding.name: finding for finding in doctor.examine()}
+    return {finding.name: finding for finding in doctor.examine(thorough=True)}
 
 
 def test_a_working_machine_ends_with_code_zero(answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.main([])
+    doctor.main(["--thorough"])
     printed = capsys.readouterr().out
     assert printed.endswith("The core works.\n")
+    assert "2 threads (omp)" in printed
+    assert "web player" not in printed
     for name in ("python", "cores", "memory", "disk", "torch", "gpu", "numba", "ffmpeg", "export", "lpips"):
         assert f" {name} " in printed
 
@@ -58,10 +62,10 @@ def test_json_holds_every_finding(answers: Any, capsys: pytest.CaptureFixture[st
 def test_any_probe_may_fail(answers: dict[str, Any], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     answers[name] = {"error": "ImportError: something is amiss"}
     if name in ("ffmpeg", "export"):  # not the core
-        doctor.main([])
+        doctor.main(["--thorough"])
     else:
         with pytest.raises(SystemExit) as ending:
-            doctor.main([])
+            doctor.main(["--thorough"])
         assert ending.value.code == 1
     printed = capsys.readouterr().out
     assert "something is amiss" in printed
@@ -72,7 +76,7 @@ def test_all_probes_may_fail(answers: dict[str, Any], capsys: pytest.CaptureFixt
     for name in answers:
         answers[name] = {"error": "ended by SIGILL"}
     with pytest.raises(SystemExit):
-        doctor.main([])
+        doctor.main(["--thorough"])
     assert "The core does not work: torch, lightning, numba, libraries." in capsys.readouterr().out
 
 
@@ -121,8 +125,22 @@ def test_lpips_weights_are_looked_for(answers: Any, monkeypatch: pytest.MonkeyPa
     assert _findings()["lpips"].status == "ok"
 
 
+def test_what_is_slow_is_only_looked_up_unless_asked_for(
+    answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(doctor, "run_probe", lambda name: asked.append(name) or answers[name])
+    doctor.main([])
+    assert sorted(asked) == ["ffmpeg", "libraries", "numba", "torch"]
+    printed = capsys.readouterr().out
+    assert importlib.metadata.version("lightning") in printed
+    assert "--thorough" in printed
+    assert doctor.installed("no-such-package") == {"error": "no-such-package is not installed"}
+
+
 def test_probes_run_in_a_child_process() -> None:
     assert doctor.run_probe("libraries") == {"broken": {}}
+    assert doctor.run_probe("numba")["cache"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_pa
     assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
     assert [view["name"] for view in data["per_view"]] == ["test/r_000.png", "test/r_001.png"]
     assert (data["views"], data["split"], data["downscale"], data["lpips"]) == (2, "test", 2, None)
-    assert "LUMIGRAPH_LPIPS" in data["lpips_reason"]
+    for word in ("LUMIGRAPH_LPIPS", "--lpips", "squeezenet1_1_features.pth", "heads_v0.1_squeeze.pth"):
+        assert word in data["lpips_reason"]
     assert read_json(run / "results.json")["test"] == data
     assert Image.open(run / "media" / "eval_test.png").width > 3 * 400
     assert len(list(images.iterdir())) == 7
@@ -189,6 +191,30 @@ def test_every_path_can_be_rendered(run: Path, tmp_path: Path, capsys) -> None:
     forward_info = SceneInfo.from_json({**data, "forward": forward})
     flat = path_cameras(forward_info, "spiral", 8).camera_to_world
     assert torch.equal(flat, llff_spiral(info.cameras["train"], 8).camera_to_world)
+
+
+def test_a_movie_of_depth_says_what_its_greys_mean(cones: Path, tmp_path: Path, capsys) -> None:
+    movie = tmp_path / "movie.gif"
+    assert cli.main(["render", str(cones), "--out", str(movie), "--frames", "1", "--depth"]) == 0
+    captured = capsys.readouterr()
+    found = re.search(
+        r"white is (\S+) and nearer, dark grey (\S+) and farther, black where nothing is", captured.out
+    )
+    assert found is not None
+    assert 0 < float(found[1]) <= float(found[2])
+    assert captured.err == ""  # nor a blank line
+
+
+def test_an_interrupted_movie_says_that_nothing_is_kept(
+    run: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lumigraph.rendering.movies.frames", interrupted)
+    assert cli.main(["render", str(run), "--out", str(tmp_path / "movie.gif")]) == 130
+    assert capsys.readouterr().err == "lumigraph: interrupted; nothing is kept of the movie\n"
+    assert not list(tmp_path.glob("*movie*"))
 
 
 @pytest.mark.parametrize("verb", ["eval", "render"])

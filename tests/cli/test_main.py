@@ -7,6 +7,7 @@ import pytest
 
 from lumigraph.cli import main as cli
 from lumigraph.errors import LumigraphError
+from lumigraph.scenes.procedural import NAMES
 
 HELP_SECONDS = 0.5
 
@@ -32,7 +33,8 @@ def raiser(error: BaseException):
             2,
             "lumigraph: no images (in lego). add some.",
         ),
-        (KeyboardInterrupt(), 130, "lumigraph: interrupted"),
+        (KeyboardInterrupt(), 130, "lumigraph: interrupted\n"),
+        (KeyboardInterrupt("nothing is kept"), 130, "lumigraph: interrupted; nothing is kept\n"),
         (RuntimeError("first\nsecond"), 1, "lumigraph: unexpected fault: RuntimeError: first second"),
     ],
 )
@@ -82,6 +84,14 @@ def python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         check=False,
     )
+
+
+@pytest.mark.parametrize("verb", [["train", "ngp"], ["inspect"]])
+def test_help_names_every_built_in_scene(verb: list[str], capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*verb, "--help"])
+    words = capsys.readouterr().out.replace("|", " ").replace(",", " ").replace(";", " ").split()
+    assert {f"builtin:{name}" for name in NAMES} <= {word.rstrip(".") for word in words}
 
 
 HELP = """

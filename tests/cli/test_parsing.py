@@ -2,10 +2,11 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse, parse_method
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse, parse_method
 from lumigraph.configs import registry
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.registry import MethodEntry
@@ -17,7 +18,7 @@ class Arguments:
 
     scene: Positional[str]
     """Scene folder."""
-    options: FlatOptions[TrainOptions]
+    options: Annotated[FlatOptions[TrainOptions], headed("training")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,10 @@ class Config:
     """How many levels."""
     rate: float = 0.5
     """Learning rate."""
+    pair: tuple[float, float] = (0.0, 1.0)
+    """From, to."""
+    more: tuple[int, ...] = ()
+    """Any number of them."""
 
 
 @pytest.fixture
@@ -60,7 +65,10 @@ def test_a_default_instance_is_the_start() -> None:
     [
         (["lego"], "--run"),
         (["lego", "--run", "r", "--max-step", "1"], "--max-steps"),
-        (["lego", "--run", "r", "--seed", "one"], "seed"),
+        (["lego", "--run", "r", "--seed", "one"], "--seed: 'one' is not a whole number"),
+        (["lego", "--run", "r", "--seed", "1.5"], "--seed: '1.5' is not a whole number"),
+        (["lego", "--run", "r", "--max-steps", "1.5"], "--max-steps: '1.5' is not a whole number"),
+        (["lego", "--run", "r", "--max-minutes", "one"], "--max-minutes: 'one' is not a number"),
         (["lego", "--run", "r", "--precision", "float16"], "bfloat16"),
     ],
 )
@@ -68,7 +76,39 @@ def test_usage_errors_exit_2_and_name_the_option(argv: list[str], message: str, 
     with pytest.raises(SystemExit) as caught:
         parse(argv, Arguments, prog="lumigraph x")
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert "class" not in error
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        (["--max-minutes", "None"], {"max_minutes": None}),
+        (["--max-minutes", "3"], {"max_minutes": 3.0}),
+        (["--max-steps", "7"], {"max_steps": 7}),
+    ],
+)
+def test_what_may_be_none(option: list[str], value: dict) -> None:
+    arguments = parse(["lego", "--run", "r", *option], Arguments, prog="lumigraph x")
+    assert arguments.options == TrainOptions(run=Path("r"), **value)
+
+
+def test_rows_of_numbers(tiny, capsys) -> None:
+    start = ["tiny", "lego", "--run", "r"]
+    _, config, _ = parse_method(
+        [*start, "--pair", "1", "2.5", "--more", "3", "4"], "teacher", Arguments, "lumigraph train"
+    )
+    assert config == Config(pair=(1.0, 2.5), more=(3, 4))
+    for option, message in (
+        (["--pair", "1", "x"], "'x' is not a number"),
+        (["--more", "1.5"], "'1.5' is not a whole number"),
+    ):
+        with pytest.raises(SystemExit):
+            parse_method([*start, *option], "teacher", Arguments, "lumigraph train")
+        error = capsys.readouterr().err
+        assert message in error
+        assert "tuple" not in error.lower()
 
 
 def test_method_presets_and_overrides(tiny) -> None:
@@ -105,9 +145,17 @@ def test_help_lists_methods_then_their_options(tiny, capsys) -> None:
     assert caught.value.code == 0
     assert "A tiny one" in (text := capsys.readouterr().out)
     assert "small, large" in text
+    # What all methods share, and where the rest is.
+    for word in ("SCENE", "--max-minutes", "training options", "METHOD --help", "--preset NAME"):
+        assert word in text
+    assert "--levels" not in text
     with pytest.raises(SystemExit) as caught:
         parse_method(["tiny", "--help"], "teacher", Arguments, "lumigraph train")
     assert caught.value.code == 0
     text = capsys.readouterr().out
     for word in ("SCENE", "--run", "--max-minutes", "--levels", "How many levels.", "--preset"):
         assert word in text
+    for heading in ("training options", "tiny options"):
+        assert heading in text
+    for unclear in ("options options", "method options", "INT", "FLOAT"):
+        assert unclear not in text

@@ -18,6 +18,7 @@ from lumigraph.distillation.shards import Plan, finish
 from lumigraph.errors import LumigraphError
 from lumigraph.files import load_tensors
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.checkpoints import newest_checkpoint
 from lumigraph.training.fit import EarlyStopping, begin, fit
 from lumigraph.training.runs import Run
 
@@ -82,17 +83,27 @@ def test_student_learns_and_photos_help(tmp_path: Path, shards: Path, scene: Sce
         finetune(run, scene, options, EarlyStopping())
 
 
-def test_fine_tuning_into_another_run_leaves_the_student(tmp_path: Path, shards: Path, scene: Scene) -> None:
+def test_fine_tuning_into_another_run_leaves_the_student(
+    tmp_path: Path, shards: Path, scene: Scene, capsys
+) -> None:
     run = distilled(shards, tmp_path / "student", 30)
     weights = run.weights.read_bytes()
     options = TrainOptions(run=tmp_path / "tuned", max_steps=8, device="cpu", precision="float32")
+    capsys.readouterr()
     done = finetune(run, scene, options, EarlyStopping(every=4))
+    # It takes up a checkpoint, and has no time behind it all the same.
+    said = capsys.readouterr().err
+    assert "beginning at step 30\n" in said
+    assert "going on" not in said
     assert run.weights.read_bytes() == weights
     assert "finetune" not in run.results
     tuned = Run.open(tmp_path / "tuned")
     assert tuned.results["finetune"]["last_step"] == 38
     # The decayed rate is kept, and Adam's moments are those of distillation.
     assert tuned.config.lr == pytest.approx(LEARNER.lr * LEARNER.final_lr, rel=0.3)
+    last = newest_checkpoint(tuned.checkpoints, print)
+    assert last is not None
+    assert last.numbers["optimiser"]["groups"][0]["lr"] == pytest.approx(tuned.config.lr)
     assert done.result.step == 38
 
 

@@ -14,7 +14,7 @@ from lumigraph.configs.r2l import R2LConfig
 from lumigraph.distillation.bake import _bake_part, bake, bake_shards, prepare, quantise
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
-from lumigraph.distillation.shards import Plan, Shards, finish, is_written, read_plan
+from lumigraph.distillation.shards import Plan, Shards, finish, is_written, read_plan, write_array
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.scene import Scene
 from lumigraph.students.r2l import R2L
@@ -82,6 +82,37 @@ def test_killed_baking_goes_on_to_the_same_bytes(tmp_path: Path, scene: Scene, t
         _bake_part(teacher.path, two, "cpu", "float32", rank, 2)
     finish(two, plan)
     assert bytes_of(two) == bytes_of(tmp_path / "whole")
+
+
+def test_an_interrupted_bake_says_how_to_go_on(tmp_path: Path, teacher: Run, monkeypatch, capsys) -> None:
+    bake = [
+        "bake",
+        str(teacher.path),
+        "--out",
+        str(tmp_path / "views"),
+        "--views",
+        "4",
+        "--views-per-shard",
+        "2",
+    ]
+    bake += ["--device", "cpu", "--precision", "float32"]
+    written = []
+
+    def interrupted(*arguments, **more) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(write_array(*arguments, **more))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lumigraph.distillation.bake.write_array", interrupted)
+        assert main(bake) == 130
+    said = capsys.readouterr().err
+    assert said.endswith("lumigraph: interrupted; the same command with --resume goes on\n")
+    assert main([*bake, "--resume"]) == 0
+    assert "2 now" in capsys.readouterr().out
+    monkeypatch.setattr("lumigraph.distillation.bake.write_array", interrupted)
+    assert main([*bake, "--overwrite"]) == 130
+    assert "--resume in place of --overwrite goes on" in capsys.readouterr().err
 
 
 def flip(path: Path) -> None:

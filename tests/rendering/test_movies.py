@@ -111,7 +111,8 @@ def test_paths_pass_through_time_and_attributes() -> None:
 
 def test_depth_stands_beside_the_colours() -> None:
     cameras = make_scene("still", 2, 0, 0, size=24).info.cameras["train"]
-    pictures = list(movies.frames(Exact(), cameras, depth=True))
+    scale = movies.DepthScale()
+    pictures = list(movies.frames(Exact(), cameras, scale))
     assert [picture.shape for picture in pictures] == [(24, 48, 3)] * 2
     depth = pictures[0][:, 24:]
     assert depth[0, 0].tolist() == [0, 0, 0]  # nothing there
@@ -120,4 +121,6 @@ def test_depth_stands_beside_the_colours() -> None:
     nearest = seen.depth.nan_to_num(9).argmin()
     assert depth[..., 0].reshape(-1)[nearest] == 255
     with pytest.raises(LumigraphError, match="no depth"):
-        next(movies.frames(Exact(depth=False), cameras, depth=True))
+        next(movies.frames(Exact(depth=False), cameras, movies.DepthScale()))
+    # The range is that of the first frame.
+    assert scale.limits == movies.depth_limits(Exact().view(cameras[0]))

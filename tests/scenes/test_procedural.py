@@ -247,7 +247,7 @@ def test_builtin_sizes_and_their_errors() -> None:
     assert load_builtin("still:32").split("test") is load_builtin("still:96", downscale=3).split("test")
     assert load_scene("builtin:still:64").info.cameras["train"].size[0].tolist() == [64, 64]
     for name, downscale, message in (
-        ("stil", 1, "Did you mean builtin:still"),
+        ("stil", 1, r"There are builtin:still, .*builtin:moving-split, builtin:attributes\.$"),
         ("still:big", 1, "no usable size"),
         ("still:99999999", 1, "no usable size"),
         ("still:", 1, "no usable size"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import threading
 from pathlib import Path
 
@@ -245,6 +246,9 @@ def test_damaged_checkpoint_is_skipped_and_said(ball, student, options, capsys):
     said = capsys.readouterr().err
     assert "step-00000012 is damaged" in said
     assert "going on from step 11" in said
+    # The last line of the first training: the last step was not measured before it.
+    assert "step 12/12" in said
+    assert re.search(r"val \d+\.\d\d dB at step 11 ·", said)
 
 
 def test_disk_that_fills_up(ball, student, options, monkeypatch):

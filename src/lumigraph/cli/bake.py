@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.errors import LumigraphError
 
@@ -67,14 +68,17 @@ def main(argv: list[str]) -> None:
         check_legacy_folder(arguments.legacy, arguments.overwrite)
     plan = _plan(arguments, open_teacher(arguments.run))
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
-        done = bake(
-            arguments.run,
-            arguments.out,
-            plan,
-            device=arguments.device,
-            precision=arguments.precision,
-            devices=arguments.devices,
-        )
+        # Where both are given, --overwrite begins anew.
+        instead = " in place of --overwrite" if arguments.overwrite else ""
+        with interrupted_means(f"the same command with --resume{instead} goes on"):
+            done = bake(
+                arguments.run,
+                arguments.out,
+                plan,
+                device=arguments.device,
+                precision=arguments.precision,
+                devices=arguments.devices,
+            )
         speed = f", {done.views:,} now at {done.rays_per_second:,.0f} rays/s" if done.views else ""
     else:
         speed = ", finished already"

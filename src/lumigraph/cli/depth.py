@@ -16,7 +16,7 @@ class Arguments:
     """
 
     scene: Positional[str]
-    """Scene folder, or builtin:NAME."""
+    """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes."""
     model: Path
     """Folder with a depth estimation model of the Hugging Face hub. Nothing is downloaded."""
     out: Path
@@ -33,21 +33,16 @@ def main(argv: list[str]) -> None:
     """Parses the command line, predicts, and says where the maps are."""
     arguments = parse(argv, Arguments, prog="lumigraph depth")
     # Imported here: --help has to be quick, and these bring torch.
-    from rich.console import Console
-    from rich.progress import Progress
-
     from lumigraph.files import require_replaceable
     from lumigraph.rendering.machine import resolve_device, set_threads
     from lumigraph.scenes.load import load_scene
     from lumigraph.scenes.monocular import load_predictor, predict_depths
+    from lumigraph.training.progress import counting
 
     set_threads()
     require_replaceable(arguments.out, arguments.overwrite)
     scene = load_scene(arguments.scene, downscale=arguments.downscale)
     predict = load_predictor(arguments.model, resolve_device(arguments.device))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("photos", total=sum(map(len, scene.views.values())))
-        count = predict_depths(
-            scene, predict, arguments.out, arguments.overwrite, lambda: progress.advance(task)
-        )
+    with counting("photos", sum(map(len, scene.views.values()))) as advance:
+        count = predict_depths(scene, predict, arguments.out, arguments.overwrite, advance)
     sys.stdout.write(f"{arguments.out}: depth of {count} photos\n")

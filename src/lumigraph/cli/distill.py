@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
 from lumigraph.cli.train import report
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
@@ -19,7 +19,7 @@ class Arguments:
 
     source: Positional[Path]
     """Pseudo views (a folder of `bake`), a teacher's run (it answers live), or a folder of published ray files."""
-    options: FlatOptions[TrainOptions]
+    options: Annotated[FlatOptions[TrainOptions], headed("training")]
     poses: Literal["fitted", "r2l", "mobile"] = "fitted"
     """Live: where cameras stand, as the captured ones do, or as in R2L or MobileR2L."""
     cameras: int = 1024

@@ -2,7 +2,8 @@
 
 Every library is imported in a child process, so that one that raises, hangs, or dies of an illegal instruction is
 a line of the report instead of the end of it. For the same reason this module needs the standard library only: it
-still answers where tyro or rich are broken.
+still answers where tyro or rich are broken. What takes seconds, importing lightning and the export libraries and
+compiling a kernel, is left to `--thorough`.
 """
 
 import argparse
@@ -62,22 +63,31 @@ def main(argv: list[str]) -> None:
         description="What this machine has, what is missing, and how to mend it.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="also import lightning and the export libraries, and compile a kernel: some ten seconds",
+    )
     arguments = parser.parse_args(argv)
-    findings = examine()
+    findings = examine(thorough=arguments.thorough)
     works = all(finding.status != "problem" for finding in findings)
     if arguments.json:
-        report = {"version": __version__, "works": works, "findings": [asdict(f) for f in findings]}
-        print(json.dumps(report, indent=2))
+        report = {"version": __version__, "works": works, "thorough": arguments.thorough}
+        print(json.dumps({**report, "findings": [asdict(f) for f in findings]}, indent=2))
     else:
-        print(report_text(findings))
+        print(report_text(findings, thorough=arguments.thorough))
     if not works:
         raise SystemExit(1)
 
 
-def examine() -> list[Finding]:
-    """Look at everything; the libraries two at a time, each in its own process."""
+def examine(*, thorough: bool) -> list[Finding]:
+    """Look at everything; the libraries two at a time, each in its own process. Unless `thorough`, what takes seconds
+    is only looked up among the installed packages."""
+    names = [*PROBES, *SLOW_PROBES] if thorough else list(PROBES)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        probes = dict(zip(PROBES, pool.map(run_probe, PROBES), strict=True))
+        probes = dict(zip(names, pool.map(run_probe, names), strict=True))
+    if not thorough:
+        probes |= {"lightning": installed("lightning"), "export": installed(*EXPORT_LIBRARIES)}
     return [
         _python(),
         _cores(),
@@ -85,17 +95,16 @@ def examine() -> list[Finding]:
         _disk(),
         *_torch(probes["torch"]),
         *_torch_companions(probes["torch"]),
-        _library("lightning", probes["lightning"]),
-        _numba(probes["numba"]),
+        _lightning(probes["lightning"]),
+        _numba({**probes["numba"], **probes.get("kernel", {})}),
         _libraries(probes["libraries"]),
         _ffmpeg(probes["ffmpeg"]),
         _export(probes["export"]),
-        _browser(),
         _lpips(),
     ]
 
 
-def report_text(findings: list[Finding]) -> str:
+def report_text(findings: list[Finding], *, thorough: bool) -> str:
     """The report for a terminal: one line a finding, and below it how to mend it."""
     width = max(len(finding.name) for finding in findings)
     lines = [f"lumigraph {__version__}", ""]
@@ -105,6 +114,8 @@ def report_text(findings: list[Finding]) -> str:
             lines.append(f"  {'':<8} {'':<{width}}  mend: {finding.mend}")
     problems = [finding.name for finding in findings if finding.status == "problem"]
     ending = f"The core does not work: {', '.join(problems)}." if problems else "The core works."
+    if not thorough:
+        ending += " (--thorough also imports what is slow to import and compiles a kernel.)"
     return "\n".join([*lines, "", ending])
 
 
@@ -130,14 +141,29 @@ def _probe_lightning() -> dict[str, Any]:
     import lightning
     import lightning.pytorch
 
-    return {"version": lightning.__version__}
+    return {"versions": {"lightning": lightning.__version__}}
 
 
 def _probe_numba() -> dict[str, Any]:
     import numba
+
+    return {"version": numba.__version__, "cache": _kernel().stats.cache_path}
+
+
+def _probe_kernel() -> dict[str, Any]:
+    import numba
     import numpy as np
 
-    # Kept like the project's kernels: where no folder for them can be written, numba refuses here as it does there.
+    if _kernel()(np.ones(64)) != 64.0:
+        raise RuntimeError("a compiled sum is wrong")
+    return {"threads": numba.get_num_threads(), "layer": numba.threading_layer()}  # pyright: ignore
+
+
+def _kernel() -> Any:
+    """A kernel that is kept like the project's: where no folder for them can be written, numba refuses here as it does
+    there. It is compiled when it is first called."""
+    import numba
+
     @numba.njit(parallel=True, cache=True)
     def total(values):  # pyright: ignore
         result = 0.0
@@ -145,14 +171,7 @@ def _probe_numba() -> dict[str, Any]:
             result += values[index]
         return result
 
-    if total(np.ones(64)) != 64.0:
-        raise RuntimeError("a compiled sum is wrong")
-    return {
-        "version": numba.__version__,
-        "threads": numba.get_num_threads(),
-        "layer": numba.threading_layer(),  # pyright: ignore
-        "cache": total.stats.cache_path,
-    }
+    return total
 
 
 def _probe_libraries() -> dict[str, Any]:
@@ -180,17 +199,28 @@ def _probe_export() -> dict[str, Any]:
 
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "torch": _probe_torch,
-    "lightning": _probe_lightning,
     "numba": _probe_numba,
     "libraries": _probe_libraries,
     "ffmpeg": _probe_ffmpeg,
+}
+SLOW_PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    "lightning": _probe_lightning,
+    "kernel": _probe_kernel,
     "export": _probe_export,
 }
 
 
+def installed(*packages: str) -> dict[str, Any]:
+    """The answer of a slow probe that is not asked: the packages' versions, which say nothing of whether they work."""
+    try:
+        return {"versions": {name: importlib.metadata.version(name) for name in packages}}
+    except importlib.metadata.PackageNotFoundError as error:
+        return {"error": f"{error.name} is not installed"}
+
+
 def answer_probe(name: str) -> None:
     """What the child process runs: the probe's answer as the last line of its output."""
-    print("\n" + json.dumps(PROBES[name]()))
+    print("\n" + json.dumps({**PROBES, **SLOW_PROBES}[name]()))
 
 
 def run_probe(name: str) -> dict[str, Any]:
@@ -309,19 +339,20 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _library(name: str, probe: dict[str, Any]) -> Finding:
+def _lightning(probe: dict[str, Any]) -> Finding:
     if "error" not in probe:
-        return Finding(name, "ok", probe["version"])
-    mend = f"pip install --force-reinstall {name}"
+        return Finding("lightning", "ok", probe["versions"]["lightning"])
+    mend = "pip install --force-reinstall lightning"
     if "torchvision" in probe["error"]:
         mend = "pip uninstall torchvision (it does not fit this torch, and lumigraph does not need it)"
-    return Finding(name, "problem", probe["error"], mend)
+    return Finding("lightning", "problem", probe["error"], mend)
 
 
 def _numba(probe: dict[str, Any]) -> Finding:
     if "error" not in probe:
-        detail = f"{probe['version']}, {probe['threads']} threads ({probe['layer']})"
-        return Finding("numba", "ok", f"{detail}, kernels are kept in folders like {probe['cache']}")
+        compiled = f", {probe['threads']} threads ({probe['layer']})" if "threads" in probe else ""
+        kept = f"kernels are kept in folders like {probe['cache']}"
+        return Finding("numba", "ok", f"{probe['version']}{compiled}, {kept}")
     mend = "pip install --force-reinstall numba"
     if "cannot cache" in probe["error"]:
         mend = "set NUMBA_CACHE_DIR to a folder that can be written: compiled kernels are kept there"
@@ -350,26 +381,19 @@ def _export(probe: dict[str, Any]) -> Finding:
         words = f"{probe['error']}; bundles can be neither written nor opened"
         return Finding("export", "note", words, "pip install lumigraph[export]")
     versions = ", ".join(f"{name} {version}" for name, version in probe["versions"].items())
-    return Finding("export", "ok", f"{versions}; providers {', '.join(probe['providers'])}")
-
-
-def _browser() -> Finding:
-    """What building and testing the browser's player needs; opening it needs any browser, on any machine."""
-    browsers = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for name in browsers if (path := shutil.which(name))), None)
-    node = shutil.which("node")
-    detail = f"chromium {browser or 'not found'}, node {node or 'not found'}"
-    if browser and node:
-        return Finding("browser", "ok", detail)
-    missing = " and ".join(name for name, path in (("chromium", browser), ("node", node)) if not path)
-    return Finding("browser", "note", detail, f"only to build and test the web player: install {missing}")
+    providers = f"; providers {', '.join(probe['providers'])}" if "providers" in probe else ""
+    return Finding("export", "ok", versions + providers)
 
 
 def _lpips() -> Finding:
     path = os.environ.get("LUMIGRAPH_LPIPS")
     if not path:
         words = "LUMIGRAPH_LPIPS is not set: `eval` reports PSNR and SSIM, and lpips as null"
-        return Finding("lpips", "note", words, "set it to the folder with the SqueezeNet LPIPS weights")
+        mend = (
+            "set it to a folder with squeezenet1_1_features.pth and heads_v0.1_squeeze.pth "
+            "(`lumigraph eval --help` says where they come from)"
+        )
+        return Finding("lpips", "note", words, mend)
     if not Path(path).exists():
         return Finding(
             "lpips", "note", f"LUMIGRAPH_LPIPS names {path}, which is not there", "correct the path"

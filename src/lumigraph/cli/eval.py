@@ -25,7 +25,8 @@ class Arguments:
     renderer: Positional[Path]
     """Run or bundle."""
     scene: str | None = None
-    """Scene folder, or builtin:NAME; by default the one it was trained on. Read at the run's own downscale."""
+    """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes;
+    by default the one it was trained on. Read at the run's own downscale."""
     split: Literal["test", "val", "train"] = "test"
     """Which views."""
     json: Path | None = None
@@ -33,7 +34,10 @@ class Arguments:
     save_images: Path | None = None
     """Folder for each view's truth, rendering and error; its error_scale.png says what the errors' colours mean."""
     lpips: Path | None = None
-    """Folder with the SqueezeNet weights of LPIPS; by default the one that LUMIGRAPH_LPIPS names."""
+    """Folder with the weights of LPIPS 0.1 on SqueezeNet; by default the one that LUMIGRAPH_LPIPS names. Two files:
+    squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
+    torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
+    of the package lpips."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
     """What views are drawn with where a code was learnt for each camera (None: as the method's options say); fit-half
     fits a code to the left half of each view and measures the right half."""
@@ -54,6 +58,7 @@ def main(argv: list[str]) -> None:
     from lumigraph.files import write_json
     from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads
+    from lumigraph.training.progress import counting
 
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
@@ -70,7 +75,7 @@ def main(argv: list[str]) -> None:
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     saving = saving_depth(arguments.saved, view_stems(views.names), renderer, info)
-    with saving as look, _progress(len(views)) as advance:
+    with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
             gallery.add(index, view.psnr, truth, image)
@@ -133,22 +138,6 @@ def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:
             where=scene.info.source,
             todo="Name the scene with --scene if they are held out all the same, or train again",
         )
-
-
-def _progress(count: int):
-    """A bar on the terminal; nothing where the output is not one."""
-    import contextlib
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextlib.contextmanager
-    def bar():
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("views", total=count)
-            yield lambda: progress.advance(task)
-
-    return bar()
 
 
 def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:

@@ -20,7 +20,7 @@ class Arguments:
     student: Positional[Path]
     """Run folder of the student."""
     scene: Positional[str]
-    """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
+    """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes."""
     run: Path | None = None
     """Run folder to write (None: the student itself takes the new weights)."""
     downscale: int | None = None

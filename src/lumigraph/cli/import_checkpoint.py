@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
@@ -41,7 +41,7 @@ class Arguments:
     """Reduce the images by this factor."""
     background: Literal["white", "black"] | None = None
     """What lies behind transparent photos (None: white)."""
-    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
     overwrite: bool = False
     """Replace a finished run."""
 

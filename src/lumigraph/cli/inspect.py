@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.splits import SplitOptions
@@ -12,22 +12,26 @@ from lumigraph.scenes.splits import SplitOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What was read from a scene: cameras, bounds, splits, and a picture of them."""
+    """What was read from a scene: cameras, bounds, splits, and a picture of them.
+
+    The picture is written to the folder of --out, `inspect` in the current folder by default, and its path is printed.
+    """
 
     scene: Positional[str]
-    """Scene folder, or builtin:NAME."""
+    """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes;
+    builtin:still:256 has pictures of 256 pixels a side."""
     downscale: int = 1
     """Reduce images by this factor."""
     out: Path = Path("inspect")
-    """Folder for the picture, NAME.png."""
+    """Folder to write the picture to, as NAME.png with the scene's name."""
     json: Path | None = None
     """File for the figures of the table."""
     write: Path | None = None
     """Folder to write a built-in scene to, in Blender's format, which every NeRF program reads."""
     overwrite: bool = False
     """Replace the folder of --write."""
-    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
-    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
+    splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
+    facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
 
 
 def main(argv: list[str]) -> None:

@@ -49,8 +49,10 @@ def main(argv: list[str]) -> int:
     except LumigraphError as error:
         _say(str(error))
         return _traced(2)
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except KeyboardInterrupt as interrupt:
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")  # behind ^C, and a progress line that was being redrawn
+        _say("; ".join(["interrupted", *map(str, interrupt.args)]))
         return _traced(130)
     except BrokenPipeError:
         # The reader of our output has left (`lumigraph eval ... | head`): not an error. Keep Python from complaining

@@ -3,9 +3,9 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.splits import SplitOptions
 
@@ -19,7 +19,8 @@ class Arguments:
     """
 
     scene: Positional[str]
-    """Scene folder, folder of scene folders, or builtin:NAME."""
+    """Scene folder, folder of scene folders, or builtin:still, builtin:moving, builtin:moving-split or
+    builtin:attributes."""
     out: Path
     """Folder to write."""
     scales: int = 4
@@ -34,7 +35,7 @@ class Arguments:
     """Of a folder of scenes, leave out those that were written."""
     overwrite: bool = False
     """Replace what is there."""
-    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
+    splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
 
 
 def main(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ A verb declares its options as a frozen dataclass and calls `parse`, or `parse_m
         \"""Scene folder, or builtin:still.\"""
         run: Path
         \"""Run folder to write.\"""
+        splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
 
     def main(argv: list[str]) -> None:
         arguments = parse(argv, Arguments, prog="lumigraph eval")
@@ -21,9 +22,11 @@ import dataclasses
 import difflib
 import inspect
 import sys
-from typing import Annotated, Any, NoReturn, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from lumigraph.configs import registry
 
@@ -36,6 +39,61 @@ FlatOptions = tyro.conf.OmitArgPrefixes
 """Marks a nested dataclass whose options carry no prefix: `options: FlatOptions[TrainOptions]` gives --max-steps."""
 
 _STYLE = (tyro.conf.PositionalMetavarFromFieldName,)
+_NAMES = {int: ("N", "a whole number"), float: ("NUMBER", "a number"), str: ("TEXT", "a text")}
+"""How --help and messages name a type."""
+_TYPES = ConstructorRegistry()
+
+
+def headed(name: str) -> Any:
+    """Gives the options of a nested dataclass the heading "NAME options" in --help: Annotated[..., headed("split")]."""
+    return tyro.conf.arg(name=name, prefix_name=False)
+
+
+@_TYPES.primitive_rule
+def _plain_types(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Numbers and texts, the same or None, and rows of them: in tyro's messages they have Python's names."""
+    inner = get_args(info.type)
+    if info.type in _NAMES:
+        return _one(info.type)
+    if get_origin(info.type) in (Union, UnionType):
+        kind = next((kind for kind in inner if kind in _NAMES), None)
+        return _one(kind, or_none=True) if kind and set(inner) == {kind, NoneType} else None
+    if get_origin(info.type) is tuple and inner and inner[0] in _NAMES:
+        return _row(inner) if set(inner) <= {inner[0], Ellipsis} else None
+    return None
+
+
+def _one(kind: type, *, or_none: bool = False) -> PrimitiveConstructorSpec:
+    name, words = _NAMES[kind]
+
+    def read(texts: list[str]) -> Any:
+        if or_none and texts[0] == "None":
+            return None
+        try:
+            return kind(texts[0])
+        except ValueError:
+            raise ValueError(f"{texts[0]!r} is not {words}") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{None}}|{name}" if or_none else name,
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind) or (or_none and value is None),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _row(inner: tuple[Any, ...]) -> PrimitiveConstructorSpec:
+    """Of tuple[kind, ...] or tuple[kind, kind]."""
+    one, name = _one(inner[0]), _NAMES[inner[0]][0]
+    free = inner[-1] is Ellipsis
+    return PrimitiveConstructorSpec(
+        nargs="*" if free else len(inner),
+        metavar=f"[{name} [{name} ...]]" if free else " ".join([name] * len(inner)),
+        instance_from_str=lambda texts: tuple(one.instance_from_str([text]) for text in texts),
+        is_instance=lambda value: isinstance(value, tuple) and all(map(one.is_instance, value)),
+        str_from_instance=lambda values: [str(value) for value in values],
+    )
 
 
 def parse(argv: list[str], dataclass_type: type[A], prog: str, default: A | None = None) -> A:
@@ -45,8 +103,14 @@ def parse(argv: list[str], dataclass_type: type[A], prog: str, default: A | None
     if description.startswith(dataclass_type.__name__ + "("):
         description = ""
     start = tyro.MISSING_NONPROP if default is None else default
+    return _read(argv, dataclass_type, prog, description, start)
+
+
+def _read(
+    argv: list[str], wanted: type[A], prog: str, description: str, default: Any = tyro.MISSING_NONPROP
+) -> A:
     return tyro.cli(
-        dataclass_type, prog=prog, description=description, args=argv, config=_STYLE, default=start
+        wanted, prog=prog, description=description, args=argv, config=_STYLE, default=default, registry=_TYPES
     )
 
 
@@ -58,12 +122,11 @@ def parse_method(
     `--preset` picks the config that the method's other options then change.
     """
     names = {name: entry for name, entry in registry.methods().items() if entry.kind == kind}
-    if not argv or argv[0] in ("-h", "--help"):
-        listing = method_help(kind, prog, inspect.getdoc(arguments_type) or "")
-        if argv:
-            sys.stdout.write(listing)
-            raise SystemExit(0)
+    if not argv:
         usage_error(f"which method? There are: {', '.join(names)}", prog)
+    if argv[0] in ("-h", "--help"):
+        # The options that all methods share; --help ends here.
+        _read(["--help"], arguments_type, f"{prog} METHOD", _describe_methods(kind, prog, arguments_type))
     name, rest = argv[0], argv[1:]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
@@ -71,26 +134,24 @@ def parse_method(
     chosen, rest = _take_preset(rest, name, f"{prog} {name}")
     config_class = registry.load_config_class(name)
     with_both = _joined(arguments_type, config_class, name, chosen)
-    both = tyro.cli(
-        with_both,
-        prog=f"{prog} {name}",
-        args=rest,
-        config=_STYLE,
-        description=_describe(name, arguments_type),
-    )
+    both: Any = _read(rest, with_both, f"{prog} {name}", _describe(name, arguments_type))
     return name, both.config, both.arguments
 
 
-def method_help(kind: registry.Kind, prog: str, summary: str) -> str:
-    """The --help of a verb that takes a method: the methods and their presets."""
-    lines = [f"usage: {prog} METHOD [OPTIONS]", "", *summary.splitlines(), "", "methods:"]
+def _describe_methods(kind: registry.Kind, prog: str, arguments_type: type) -> str:
+    """What --help of a verb that takes a method says first: the methods and their presets."""
+    lines = [inspect.getdoc(arguments_type) or "", "", "methods:"]
     for name, entry in registry.methods().items():
         if entry.kind == kind:
             lines.append(f"  {name:10s} {entry.summary}")
             presets = registry.load_presets(name)
             if presets:
                 lines.append(f"  {'':10s} presets: {', '.join(presets)}")
-    return "\n".join([*lines, "", f"{prog} METHOD --help lists a method's options.", ""])
+    hint = (
+        f"{prog} METHOD --help lists the method's own options as well, and --preset NAME starts from one of its "
+        "presets. The options below are common to all methods."
+    )
+    return "\n".join([*lines, "", hint])
 
 
 def usage_error(what: str, prog: str, close: list[str] | None = None) -> NoReturn:
@@ -110,7 +171,7 @@ def _joined(arguments_type: type, config_class: type, name: str, default_config:
         f"{name} arguments",
         [
             ("arguments", Annotated[flat[arguments_type], tyro.conf.arg(name="")]),  # type: ignore[valid-type]
-            ("config", Annotated[flat[config_class], tyro.conf.arg(name="method")], config_field),  # type: ignore[valid-type]
+            ("config", Annotated[flat[config_class], tyro.conf.arg(name=name)], config_field),  # type: ignore[valid-type]
         ],
         frozen=True,
         kw_only=True,

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import FlatOptions, Positional, parse
 from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
     from lumigraph.geometry.cameras import Cameras
+    from lumigraph.rendering.movies import DepthScale
     from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
 
@@ -44,7 +46,8 @@ class Arguments:
     """Number of sizes, each half of the one before: with more than one, a movie of each, NAME_d0.mp4, NAME_d1.mp4 and
     so on."""
     depth: bool = False
-    """Show the depth at the right of the colours."""
+    """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
+    where nothing is. The first frame sets the range, which is printed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
@@ -126,27 +129,39 @@ def _make_movie(
     saved: DepthFiles,
 ) -> None:
     """Writes one movie and the files of its frames' depth, and says where they are."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from lumigraph.evaluation.depth_pictures import saving_depth
-    from lumigraph.rendering.movies import even, frames, write_movie
+    from lumigraph.rendering.movies import DepthScale, even, frames, write_movie
+    from lumigraph.training.progress import counting
 
     if path.suffix.lower() == ".mp4":
         cameras = even(cameras)
     cameras = cameras.to(renderer.device)
+    scale = DepthScale() if arguments.depth else None
     names = [f"frame_{index:04d}" for index in range(len(cameras))]
     with (
+        interrupted_means("nothing is kept of the movie"),
         saving_depth(saved, names, renderer, info) as look,
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        counting("frames", len(cameras)) as advance,
     ):
-        task = progress.add_task("frames", total=len(cameras))
-        pictures = frames(renderer, cameras, depth=arguments.depth, look=look)
-        count = write_movie(path, pictures, arguments.fps, lambda: progress.advance(task))
+        count = write_movie(path, frames(renderer, cameras, scale, look), arguments.fps, advance)
     width, height = cameras.size[0].tolist()
     sys.stdout.write(f"{path}: {count} frames of {width}x{height}\n")
+    if scale is not None:
+        sys.stdout.write(_depth_legend(scale, info))
     if saved.save_depth is not None:
         sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
+
+
+def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:
+    """What the greys of the right half of the movie mean."""
+    from lumigraph.geometry.conventions import split_similarity
+
+    unit = split_similarity(info.to_capture)[0]
+    near, far = (unit * limit for limit in scale.limits)
+    return (
+        f"depth, in the right half: white is {near:.3g} and nearer, dark grey {far:.3g} and farther, black where "
+        "nothing is (units of the capture)\n"
+    )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

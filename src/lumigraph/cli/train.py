@@ -3,9 +3,9 @@
 import logging
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
-from lumigraph.cli.parsing import FlatOptions, Positional, parse_method
+from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of
 from lumigraph.errors import LumigraphError
@@ -25,17 +25,19 @@ class Arguments:
     """Train a teacher on the photos of a scene."""
 
     scene: Positional[str]
-    """Scene folder, or builtin:still, builtin:moving, builtin:attributes."""
+    """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes."""
     downscale: int = 1
     """Reduce the images by this factor."""
     scales: int = 1
     """Train on the photos at so many sizes, each half of the one before: Mip-NeRF's multi-scale data."""
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
-    splits: FlatOptions[SplitOptions] = field(default_factory=SplitOptions)
-    facing: FlatOptions[FacingOptions] = field(default_factory=FacingOptions)
-    depth_from: FlatOptions[DepthSource] = field(default_factory=DepthSource)
-    options: FlatOptions[TrainOptions]
+    splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
+    facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
+    depth_from: Annotated[FlatOptions[DepthSource], headed("depth source")] = field(
+        default_factory=DepthSource
+    )
+    options: Annotated[FlatOptions[TrainOptions], headed("training")]
 
 
 def main(argv: list[str]) -> None:

@@ -16,6 +16,7 @@ from lumigraph.distillation.origins import check_same_scene, with_hard_rays
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
 from lumigraph.rendering.background import as_rgba, display_target
+from lumigraph.rendering.machine import resolve_device
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
@@ -65,7 +66,10 @@ def finetune(
     again = (student.path / STAGE).is_dir()
     provenance = {"finetuned_from_step": step, "validation_held_from_training": held}
     run = begin(student.method, config, student.info, replace(options, run=place), provenance)
-    renderer = student.load_renderer(options.device)
+    # The run's own renderer, not the student's: its rate is that of fine-tuning.
+    renderer = run.new_renderer()
+    load_weights(renderer, student.newest_weights()[1], where=student.path)
+    renderer.to(resolve_device(options.device)).eval()
     if begun is not None and again:
         # It was fine-tuned in place before: its weights are that stage's, its checkpoint is distillation's.
         load_weights(renderer, begun.part("renderer"), where=student.checkpoints)

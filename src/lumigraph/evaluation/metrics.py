@@ -22,6 +22,8 @@ Mask = Bool[Tensor, "H W"]
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 LARGEST_PSNR = 100.0
 LPIPS_VARIABLE = "LUMIGRAPH_LPIPS"
+BACKBONE, HEADS = "squeezenet1_1_features.pth", "heads_v0.1_squeeze.pth"
+"""The files of the LPIPS weights."""
 LPIPS_SMALLEST = 32
 """Side in pixels below which the SqueezeNet's last layers have nothing left to see."""
 
@@ -109,8 +111,8 @@ class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018), version 0.1, on SqueezeNet 1.1. Call it with two pictures.
 
     Args:
-        folder: holds `squeezenet1_1_features.pth` (state of torchvision's `squeezenet1_1().features`) and
-            `heads_v0.1_squeeze.pth` (the linear heads of the reference implementation).
+        folder: holds BACKBONE (state of torchvision's `squeezenet1_1().features`) and HEADS (the linear heads of the
+            reference implementation).
 
     Raises:
         LumigraphError: a file is missing, damaged, or does not hold these tensors.
@@ -118,9 +120,9 @@ class LPIPS:
 
     def __init__(self, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> None:
         place = Path(folder)
-        self._weights = _load(place / "squeezenet1_1_features.pth", _backbone_shapes(), device)
+        self._weights = _load(place / BACKBONE, _backbone_shapes(), device)
         heads = {f"lin{index}.model.1.weight": (1, width, 1, 1) for index, width in enumerate(_WIDTHS)}
-        self._heads = list(_load(place / "heads_v0.1_squeeze.pth", heads, device).values())
+        self._heads = list(_load(place / HEADS, heads, device).values())
         self._shift = torch.tensor(_SHIFT, device=device).reshape(1, 3, 1, 1)
         self._scale = torch.tensor(_SCALE, device=device).reshape(1, 3, 1, 1)
 
@@ -186,7 +188,7 @@ def _backbone_shapes() -> dict[str, tuple[int, ...]]:
 
 def _load(path: Path, shapes: dict[str, tuple[int, ...]], device: torch.device | str) -> dict[str, Tensor]:
     """The named tensors of a torch file, on `device`, in the order of `shapes`. Only tensors are unpickled."""
-    todo = f"{LPIPS_VARIABLE} or --lpips must name a folder with the LPIPS v0.1 SqueezeNet weights"
+    todo = f"{LPIPS_VARIABLE} or --lpips must name a folder with {BACKBONE} and {HEADS}"
     with io_errors(path):
         path.open("rb").close()
         try:
@@ -212,5 +214,9 @@ def find_lpips(
     """
     named = folder or os.environ.get(LPIPS_VARIABLE)
     if not named:
-        return None, f"no weights: set {LPIPS_VARIABLE} or pass --lpips, a folder with the SqueezeNet weights"
+        files = f"{BACKBONE} and {HEADS}"
+        return None, (
+            f"no weights: set {LPIPS_VARIABLE} or pass --lpips, a folder with {files}; `lumigraph eval --help` says "
+            "where they come from"
+        )
     return LPIPS(named, device), None

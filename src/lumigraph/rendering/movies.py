@@ -19,7 +19,7 @@ FORMATS = (".mp4", ".gif")
 _ENCODER = ["-crf", "17", "-preset", "medium", "-movflags", "+faststart", "-f", "mp4"]
 """Constant rate factor 17 cannot be told from the original by eye. The temporary name does not tell the format."""
 DEPTH_RANGE = (0.01, 0.99)
-"""Quantiles of the first frame's depths that become black and white."""
+"""Quantiles of the first frame's depths that become white and dark grey."""
 
 Frame = UInt8[np.ndarray, "H W 3"]
 
@@ -72,25 +72,43 @@ Look = Callable[[int, Rendering], None]
 """Called with the number of a view and all that was rendered of it, [H, W], on the renderer's device."""
 
 
+class DepthScale:
+    """Greys for the depths of a movie: white for the nearest, dark grey for the farthest, black where nothing is. The
+    first frame that is drawn sets the range."""
+
+    def __init__(self) -> None:
+        self._limits: tuple[float, float] | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The depths (nearest, farthest) of the range, scene units; once a frame was drawn."""
+        if self._limits is None:
+            raise RuntimeError("no frame was drawn")
+        return self._limits
+
+    def draw(self, seen: Rendering) -> UInt8[Tensor, "H W 3"]:
+        """The depth of one frame as a picture. Raises LumigraphError when it has none."""
+        if self._limits is None:
+            self._limits = depth_limits(seen)
+        return _depth_picture(seen, self._limits)
+
+
 @torch.no_grad()
 def frames(
-    renderer: Renderer, cameras: Cameras, *, depth: bool = False, look: Look | None = None
+    renderer: Renderer, cameras: Cameras, depth: DepthScale | None = None, look: Look | None = None
 ) -> Iterator[Frame]:
-    """The picture of each camera; with `depth`, its depth at its right: near is bright, far and nothing dark. `look`
-    sees each rendering.
+    """The picture of each camera; with `depth`, its depth at its right, in those greys. `look` sees each rendering.
 
     Raises:
         LumigraphError: `depth` is wanted of a renderer that has none.
     """
-    limits: tuple[float, float] | None = None
     for index in range(len(cameras)):
         seen = renderer.view(cameras[index])
         if look is not None:
             look(index, seen)
         picture = (seen.rgb.float().clamp(0, 1) * 255).round().byte().cpu()
-        if depth:
-            limits = limits or depth_limits(seen)
-            picture = torch.cat([picture, _depth_picture(seen, limits)], dim=1)
+        if depth is not None:
+            picture = torch.cat([picture, depth.draw(seen)], dim=1)
         yield picture.numpy()
 
 

@@ -15,6 +15,10 @@ from lumigraph.scenes.splits import SplitOptions, few
 
 BUILTIN = "builtin:"
 _PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}
+_FORMATS = (
+    "a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio), a poses_bounds.npy (LLFF), a "
+    "metadata.json (Mip-NeRF's multi-scale data), or frames NAME.color.png with NAME.pose.txt (RGB-D)"
+)
 
 
 def load_scene(
@@ -199,17 +203,14 @@ def _unknown(folder: Path) -> LumigraphError:
         return LumigraphError(
             "transforms_train.json is missing", where=folder, todo="Add the file of the training views"
         )
-    if any(Path(entry).suffix.lower() in _PHOTOS for entry in entries) or "images" in entries:
+    if any(Path(entry).suffix.lower() in _PHOTOS or entry.startswith("images") for entry in entries):
         return LumigraphError(
             "there are images but no camera poses",
             where=folder,
-            todo="Add a transforms.json with the pose of each image, as instant-ngp or nerfstudio write it, or LLFF's "
-            "poses_bounds.npy",
+            todo=f"Add their poses: {_FORMATS}. Poses that COLMAP finds are converted by other programs: to "
+            "transforms.json by nerfstudio's ns-process-data and instant-ngp's colmap2nerf.py, to poses_bounds.npy by "
+            "LLFF's imgs2poses.py",
         )
     return LumigraphError(
-        "this folder is not a scene of a known format",
-        where=folder,
-        todo="A scene has a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio), a "
-        "poses_bounds.npy (LLFF), a metadata.json (Mip-NeRF's multi-scale data), or frames NAME.color.png with "
-        "NAME.pose.txt (RGB-D)",
+        "this folder is not a scene of a known format", where=folder, todo=f"A scene has {_FORMATS}"
     )

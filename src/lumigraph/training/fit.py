@@ -184,7 +184,11 @@ def fit(
         begun = newest_checkpoint(run.checkpoints, lambda message: line.say(f"warning: {message}"))
     if begun is not None:
         load_weights(renderer, begun.part("renderer"), where=run.checkpoints)
-        line.say(f"going on from step {begun.step:,} ({clock_time(begun.seconds)} of training)")
+        if begun.step > initial_step:
+            line.say(f"going on from step {begun.step:,} ({clock_time(begun.seconds)} of training)")
+        else:
+            # Its optimiser comes from what was trained before, whose time does not count here.
+            line.say(f"beginning at step {begun.step:,}")
         if (spent := budget.spent(begun.step, begun.seconds)) is not None:
             return _nothing_left(renderer, run, begun, spent, device, line)
     task = RayTask(renderer, source, budget, options.seed, begun)

@@ -1,12 +1,15 @@
-"""The one line that shows how training goes: redrawn in a terminal, printed now and then anywhere else."""
+"""How work goes, on stderr: redrawn in a terminal, printed now and then anywhere else."""
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress
 from rich.text import Text
 
 PLAIN_SECONDS = 10.0
@@ -24,6 +27,8 @@ class Status:
     val_psnr: float | None
     seconds: float
     seconds_left: float | None
+    val_step: int = 0
+    """The step at which `val_psnr` was measured."""
     held_out: bool = True
     """Whether `val_psnr` is that of views which training never saw."""
 
@@ -34,7 +39,8 @@ class Status:
         if self.train_psnr is not None:
             parts.append(f"train {self.train_psnr:.2f} dB")
         if self.val_psnr is not None:
-            parts.append(f"{'val' if self.held_out else 'photos'} {self.val_psnr:.2f} dB")
+            stale = f" at step {self.val_step:,}" if self.val_step < self.step else ""
+            parts.append(f"{'val' if self.held_out else 'photos'} {self.val_psnr:.2f} dB{stale}")
         parts.append(f"{clock_time(self.seconds)} used")
         if self.seconds_left is not None:
             parts.append(f"{clock_time(self.seconds_left)} left")
@@ -99,3 +105,35 @@ class ProgressLine:
             self._live = None
         elif status is not None:
             self.say(status.line())
+
+
+@contextlib.contextmanager
+def counting(things: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called after each of `total` frames, views or other `things`: a bar on stderr in a terminal,
+    which is gone at the end; elsewhere a line every ten seconds."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield _PlainCount(things, total, console)
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(things, total=total)
+        yield lambda: progress.advance(task)
+
+
+class _PlainCount:
+    """Counts calls and prints how many there were, and how long the others will take."""
+
+    def __init__(self, things: str, total: int, console: Console):
+        self._things, self._total, self._console = things, total, console
+        self._done = 0
+        self._started = self._shown = time.perf_counter()
+
+    def __call__(self) -> None:
+        self._done += 1
+        now = time.perf_counter()
+        if now < self._shown + PLAIN_SECONDS:
+            return
+        self._shown, used = now, now - self._started
+        left = used * (self._total - self._done) / self._done
+        parts = [f"{self._things} {self._done:,}/{self._total:,}", f"{clock_time(used)} used"]
+        self._console.print(Text(" · ".join([*parts, f"{clock_time(left)} left"])))

@@ -153,7 +153,7 @@ class Run:
                 raise LumigraphError(
                     "this file exists already", where=place, todo="Choose another name or pass --overwrite"
                 )
-        _, tensors = self._newest_weights()
+        _, tensors = self.newest_weights()
         # The description last: weights without one are refused, a description without weights opens nothing.
         save_tensors(out, tensors, {"method": self.method})
         write_json(beside, {**self._config_json(), "scene": self.info.to_json()})
@@ -239,7 +239,7 @@ class Run:
         """
         place = resolve_device(device)
         renderer = self.new_renderer()
-        load_weights(renderer, self._newest_weights()[1], where=self.path)
+        load_weights(renderer, self.newest_weights()[1], where=self.path)
         renderer.to(place).set_precision(precision)
         return renderer.eval()
 
@@ -247,15 +247,19 @@ class Run:
         """Says so where training is under way or was stopped: what is made of the run now is made of its weights so
         far."""
         if not (is_packed(self.path) or self.finished):
-            step, _ = self._newest_weights()
+            step, _ = self.newest_weights()
             log.warning(
                 "%s: training is unfinished; these are its weights of step %s (go on with --resume)",
                 self.path,
                 format(step, ","),
             )
 
-    def _newest_weights(self) -> tuple[int, dict[str, torch.Tensor]]:
-        """Their step, and the weights by name."""
+    def newest_weights(self) -> tuple[int, dict[str, torch.Tensor]]:
+        """The saved weights, or those of the newest checkpoint where it is newer: their step, and tensors by name.
+
+        Raises:
+            LumigraphError: nothing was saved yet.
+        """
         saved: tuple[int, dict[str, torch.Tensor]] | None = None
         if self.weights.exists():
             tensors, metadata = load_tensors(self.weights)

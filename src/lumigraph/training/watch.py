@@ -118,6 +118,7 @@ class Watch(Callback):
         self.reason: str | None = None
         self.train_psnr: float | None = None
         self.val_psnr: float | None = None
+        self.val_step = 0
         self.rays_per_second = 0.0
         self.chore_seconds: dict[str, float] = {}
         share = cadence.share
@@ -248,7 +249,7 @@ class Watch(Callback):
         self._probe_speed = measured.rays_per_second
         self._constant = self._constant + 1 if measured.constant else 0
         if self.validation is not None:
-            self.val_psnr = measured.psnr
+            self.val_psnr, self.val_step = measured.psnr, self.task.step
             if self._writer is not None:
                 self._writer.add_scalar("psnr/val", measured.psnr, self.task.step)
         self.history.append(
@@ -334,6 +335,7 @@ class Watch(Callback):
             rays_per_second=self.rays_per_second,
             train_psnr=self.train_psnr,
             val_psnr=self.val_psnr,
+            val_step=self.val_step,
             held_out=self.held_out,
             seconds=now,
             seconds_left=None if done <= 0 else now * (1 - done) / done,

@@ -1,6 +1,5 @@
 """Analytic scenes as `Scene`s: cameras around them, and pictures that are traced when they are first looked at."""
 
-import difflib
 import functools
 import math
 from collections.abc import Callable
@@ -148,10 +147,9 @@ def _traced_once(name: str, size: int) -> Scene:
 
 def _stage(name: str) -> AnalyticScene:
     if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.4) or list(NAMES)
         raise LumigraphError(
             f"there is no built-in scene {name!r}",
-            todo=f"Did you mean {' or '.join(f'builtin:{other}' for other in close)}?",
+            todo=f"There are {', '.join(f'builtin:{other}' for other in NAMES)}",
         )
     return NAMES[name]()
 
