@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lumigraph.rendering.volume import reference
-from lumigraph.rendering.volume.composite import composite
+from lumigraph.rendering.volume.composite import composite, median
+from lumigraph.rendering.volume.histogram import median_depth
 
 GOLDEN_T = torch.tensor([2, 2.5, 3, 3.5, 4.0])
 
@@ -181,3 +182,22 @@ def test_what_the_twin_keeps_grows_with_the_samples_and_not_with_their_pairs() -
     out[3].sum().backward()
     assert density.grad is not None
     assert density.grad.any()
+
+
+def test_half_of_the_light_arises_in_front_of_the_median() -> None:
+    density, _, t, dt, offsets = some_rays()
+    t = t - 0.5 * dt  # samples that touch
+    found = median(density, t, dt, offsets)
+    torch.testing.assert_close(found, reference.median(density, t, dt, offsets))
+    edges, weights = reference.histogram(density, t, dt, offsets, torch.full((300,), 9.0))
+    filled = offsets[1:] > offsets[:-1]
+    torch.testing.assert_close(found[filled], median_depth(edges, weights)[filled], rtol=1e-3, atol=0)
+    assert 0 < int((~filled).sum()) == int((found == 0).sum())
+    # A ray of little light has a median too: half of what light there is.
+    thin, one = torch.full((4,), 1e-3), torch.tensor([0, 4])
+    veil = median(thin, torch.tensor([1.0, 2, 3, 4]), torch.ones(4), one)
+    torch.testing.assert_close(veil, torch.tensor([2.5]), rtol=1e-3, atol=0)
+    assert float(median(torch.zeros(4), t[:4], dt[:4], one)) == 0
+    # It lies within a sample that hides everything.
+    wall = median(torch.tensor([0.0, 1e6, 5, 5]), torch.tensor([1.0, 2, 3, 4]), torch.ones(4), one)
+    torch.testing.assert_close(wall, torch.tensor([2.0]))

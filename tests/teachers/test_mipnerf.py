@@ -18,7 +18,7 @@ from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
 from lumigraph.rendering.volume.histogram import blurred
 from lumigraph.scenes.load import load_scene
-from lumigraph.teachers.mipnerf import _KEPT_SAMPLES, MipNeRF
+from lumigraph.teachers.mipnerf import _KEPT_SAMPLES, MipNeRF, _Seen
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.fit import begin, fit
 from lumigraph.training.interrupts import Interrupts
@@ -248,6 +248,14 @@ def test_pixels_count_by_their_area() -> None:
     assert not torch.equal(plain.terms["coarse"], weighted.terms["coarse"])
     unweighted = made(replace(MLP, area_loss=False)).losses(a_batch(weight=weight), 0, 0)
     assert torch.equal(unweighted.terms["rgb"], plain.terms["rgb"])
+
+
+def test_distortion_counts_all_of_a_ray_that_begins_close_to_the_camera() -> None:
+    rays = replace(some_rays(1), near=torch.tensor([1e-4]))
+    renderer = made(GRID, box(True))
+    assert renderer.disparity
+    whole = _Seen(torch.tensor([[1e-4, 9.0]]), torch.ones(1, 1), torch.ones(1, 3), torch.ones(1))
+    torch.testing.assert_close(renderer._distortion(whole, rays), torch.tensor(1 / 3))
 
 
 def test_the_sum_of_chunks_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM and LPIPS on held-out views."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lumigraph.cli.parsing import Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Arguments:
     fits a code to the left half of each view and measures the right half."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    saved: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
 
 
 def main(argv: list[str]) -> None:
@@ -49,9 +51,10 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv, Arguments, prog="lumigraph eval")
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
+    from lumigraph.evaluation.depth_pictures import saving_depth
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
-    from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.evaluation.pictures import Gallery, view_stems
     from lumigraph.files import write_json
     from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads
@@ -71,7 +74,8 @@ def main(argv: list[str]) -> None:
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
-    with counting("views", len(views)) as advance:
+    saving = saving_depth(arguments.saved, view_stems(views.names), renderer, info)
+    with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
             gallery.add(index, view.psnr, truth, image)
@@ -86,6 +90,7 @@ def main(argv: list[str]) -> None:
             watch=watch,
             fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
+            look=look,
         )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
@@ -97,6 +102,8 @@ def main(argv: list[str]) -> None:
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
     picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
     _report(result, scene.info.name, arguments.split, picture)
+    if arguments.saved.save_depth is not None:
+        sys.stdout.write(f"  depth of each view: {arguments.saved.save_depth}\n")
 
 
 def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) -> "Scene":
@@ -169,8 +176,8 @@ def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -
     lines += _table(result)
     if result.depth is not None:
         lines.append(
-            f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error "
-            "(units of the capture)"
+            f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error of the "
+            "expected depth (units of the capture)"
         )
     lines.append(f"  time   {1000 * result.seconds_per_view:.0f} ms per view")
     if picture is not None:

@@ -2,17 +2,19 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lumigraph.cli.interruption import interrupted_means
-from lumigraph.cli.parsing import Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
     from lumigraph.geometry.cameras import Cameras
     from lumigraph.rendering.movies import DepthScale
+    from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
 
 PathName = Literal[
@@ -40,6 +42,9 @@ class Arguments:
     """Width and height in pixels, as in 800x600; by default those of the photos."""
     downscale: int = 1
     """Make the pictures smaller than the photos by this factor."""
+    scales: int = 1
+    """Number of sizes, each half of the one before: with more than one, a movie of each, NAME_d0.mp4, NAME_d1.mp4 and
+    so on."""
     depth: bool = False
     """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
     where nothing is. The first frame sets the range, which is printed."""
@@ -47,10 +52,12 @@ class Arguments:
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
     """Replace a movie that is there."""
+    saved: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
 
 
 DEFAULT_FRAMES = 120
 MOST_FRAMES = 100_000
+MOST_SCALES = 12
 LARGEST_SIDE = 8192
 
 
@@ -60,15 +67,16 @@ def main(argv: list[str]) -> None:
     size = parse_size(arguments.size)
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
-    if arguments.out.exists() and not arguments.overwrite:
-        raise LumigraphError(
-            "this movie exists already", where=arguments.out, todo="Choose another name or pass --overwrite"
-        )
+    movies = movie_of_each_scale(arguments.out, arguments.scales)
+    for movie in movies:
+        if movie.exists() and not arguments.overwrite:
+            raise LumigraphError(
+                "this movie exists already", where=movie, todo="Choose another name or pass --overwrite"
+            )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.rendering.movies import DepthScale, check_format, even, frames, sized, write_movie
-    from lumigraph.training.progress import counting
+    from lumigraph.rendering.movies import check_format, sized
 
     check_format(arguments.out)
     set_threads()
@@ -80,20 +88,68 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    if arguments.out.suffix.lower() == ".mp4":
-        cameras = even(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
+    for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
+        saved = arguments.saved
+        if saved.save_depth is not None and len(movies) > 1:
+            saved = replace(saved, save_depth=saved.save_depth / f"d{level}")
+        _make_movie(movie, renderer, info, smaller, arguments, saved)
+
+
+def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
+    """Where the movies of so many sizes go: NAME_d0.mp4, NAME_d1.mp4 and so on, or NAME.mp4 where there is one.
+
+    Raises:
+        LumigraphError: there is no such number of sizes.
+    """
+    if not 1 <= scales <= MOST_SCALES:
+        raise LumigraphError(f"movies of {scales} sizes cannot be made", todo=f"Choose 1 to {MOST_SCALES}")
+    if scales == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}_d{level}{path.suffix}") for level in range(scales)]
+
+
+def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
+    """The cameras at each size. Raises LumigraphError where the smallest would have no pixels."""
+    sides = cameras.size[0].tolist()
+    if min(sides) < 2 ** (scales - 1):
+        raise LumigraphError(
+            f"pictures of {sides[0]}x{sides[1]} cannot be halved {scales - 1} times",
+            todo="Choose fewer --scales, or a larger --size",
+        )
+    return [cameras.downscale(2**level) for level in range(scales)]
+
+
+def _make_movie(
+    path: Path,
+    renderer: "Renderer",
+    info: "SceneInfo",
+    cameras: "Cameras",
+    arguments: Arguments,
+    saved: DepthFiles,
+) -> None:
+    """Writes one movie and the files of its frames' depth, and says where they are."""
+    from lumigraph.evaluation.depth_pictures import saving_depth
+    from lumigraph.rendering.movies import DepthScale, even, frames, write_movie
+    from lumigraph.training.progress import counting
+
+    if path.suffix.lower() == ".mp4":
+        cameras = even(cameras)
     cameras = cameras.to(renderer.device)
     scale = DepthScale() if arguments.depth else None
+    names = [f"frame_{index:04d}" for index in range(len(cameras))]
     with (
         interrupted_means("nothing is kept of the movie"),
+        saving_depth(saved, names, renderer, info) as look,
         counting("frames", len(cameras)) as advance,
     ):
-        count = write_movie(arguments.out, frames(renderer, cameras, scale), arguments.fps, advance)
+        count = write_movie(path, frames(renderer, cameras, scale, look), arguments.fps, advance)
     width, height = cameras.size[0].tolist()
-    sys.stdout.write(f"{arguments.out}: {count} frames of {width}x{height}\n")
+    sys.stdout.write(f"{path}: {count} frames of {width}x{height}\n")
     if scale is not None:
         sys.stdout.write(_depth_legend(scale, info))
+    if saved.save_depth is not None:
+        sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
 
 
 def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:

@@ -25,7 +25,8 @@ from lumigraph.evaluation.metrics import (
 )
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.background import as_rgba, display_target
-from lumigraph.rendering.renderer import Renderer
+from lumigraph.rendering.movies import Look
+from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 WARM_UP_RAYS = 1024
@@ -93,8 +94,9 @@ class EvalResult:
         return _mean([view.lpips for view in self.per_view])
 
     @property
-    def depth(self) -> dict[str, float] | None:
-        """Means over the views of their depth errors; None where no view has known depth, or the renderer none."""
+    def depth(self) -> dict[str, Any] | None:
+        """Means over the views of the errors of their expected depth; None where no view has known depth, or the
+        renderer none."""
         known = [view.depth for view in self.per_view if view.depth is not None]
         if not known:
             return None
@@ -102,7 +104,7 @@ class EvalResult:
             name: float(np.mean([getattr(error, name) for error in known]))
             for name in ("mean", "median", "rms")
         }
-        return {**means, "views": len(known)}
+        return {"statistic": "expected", **means, "views": len(known)}
 
     @property
     def seconds_per_view(self) -> float:
@@ -175,6 +177,7 @@ def evaluate(
     watch: Watch | None = None,
     fit_half: bool = False,
     depth_units: tuple[float, float] = (1.0, 1.0),
+    look: Look | None = None,
 ) -> EvalResult:
     """Renders every view and compares it with its image.
 
@@ -186,6 +189,7 @@ def evaluate(
         fit_half: the renderer's code of each view is fitted to the left half of its image, and only the colours
             of the right half are compared, and seen by `watch` (NeRF in the Wild, section 5).
         depth_units: what a unit of the renderer's depth and one of the views' depth maps are in units of the capture.
+        look: sees every whole rendering, with its depth and extras.
 
     Raises:
         LumigraphError: there are no views, a rendering is not finite, or `fit_half` is asked of a renderer without
@@ -205,8 +209,10 @@ def evaluate(
         kept = slice(truth.shape[1] // 2, None) if fit_half else slice(None)
         with _fitted(renderer, cameras[index], rgba, views.mask(index)) if fit_half else nullcontext():
             start = time.perf_counter()
-            image, depth = _render(renderer, cameras[index])
+            seen, image, depth = _render(renderer, cameras[index])
             seconds = time.perf_counter() - start
+        if look is not None:
+            look(index, seen)
         image, truth = image[:, kept], truth[:, kept]
         if not bool(torch.isfinite(image).all()):
             raise LumigraphError(
@@ -245,10 +251,12 @@ def _fitted(
 
 
 @torch.no_grad()
-def _render(renderer: Renderer, camera: Cameras) -> tuple[Tensor, Tensor | None]:
-    """One view [H, W, 3] and its depth [H, W], if any, on the CPU, which also waits for a device to finish."""
+def _render(renderer: Renderer, camera: Cameras) -> tuple[Rendering, Tensor, Tensor | None]:
+    """One view, and of it the picture [H, W, 3] and the depth [H, W], if any, on the CPU, which also waits for a device
+    to finish."""
     view = renderer.view(camera)
-    return view.rgb.float().clamp(0, 1).cpu(), None if view.depth is None else view.depth.float().cpu()
+    depth = None if view.depth is None else view.depth.float().cpu()
+    return view, view.rgb.float().clamp(0, 1).cpu(), depth
 
 
 def _depth_error(depth: Tensor, truth: Tensor | None, units: tuple[float, float]) -> DepthError | None:

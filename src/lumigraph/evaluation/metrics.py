@@ -38,9 +38,9 @@ DEFINITIONS = {
     "means over views; of several scales, the mean over scales",
     "average_error_without_lpips": "the same of the first two alone (mipnerf_pl)",
     "scales": "the figures of each scale, which is the side of a picture as a part of the finest of its view",
-    "depth_error": "of the rendered depth along the camera's axis over the pixels of known depth, in units of the "
-    "capture: mean and median absolute error, root of the mean square, each a mean over views; where a renderer sees "
-    "nothing, its depth is that of the far plane",
+    "depth_error": "of the expected depth (the mean of where a ray's light comes from) along the camera's axis over "
+    "the pixels of known depth, in units of the capture: mean and median absolute error, root of the mean square, each "
+    "a mean over views; where a renderer sees nothing, its depth is that of the far plane",
     "seconds_per_view": "mean time to render one view, after a warm-up, without reading or comparing",
     "pictures": "truth and rendering on the display background of the scene (white for white and random, else black); "
     "where a view has a mask, PSNR and SSIM count its pixels only and LPIPS sees the truth elsewhere",

@@ -36,7 +36,7 @@ class Gallery:
     """
 
     def __init__(self, names: Sequence[str], folder: Path | None = None) -> None:
-        self._names, self._folder = list(names), folder
+        self._names, self._stems, self._folder = list(names), view_stems(names), folder
         spread = np.linspace(0, len(names) - 1, min(COMPARED_VIEWS, len(names))).round().astype(int)
         self._compared = set(spread.tolist())
         self._rows: dict[int, _Row] = {}
@@ -55,9 +55,8 @@ class Gallery:
             "error": error_picture(image.numpy(), truth.numpy(), ERROR_CEILING),
         }
         if self._folder is not None:
-            stem = "_".join(PurePosixPath(self._names[index]).with_suffix("").parts)
             for kind, picture in shown.items():
-                save_png(self._folder / f"{index:04d}_{stem}_{kind}.png", picture)
+                save_png(self._folder / f"{self._stems[index]}_{kind}.png", picture)
         if index in self._compared:
             self._rows[index] = _Row(self._names[index], psnr, [_sized(p) for p in shown.values()])
 
@@ -66,6 +65,12 @@ class Gallery:
         and the scale of the errors."""
         save_png(path, np.asarray(_sheet([self._rows[index] for index in sorted(self._rows)])))
         return path
+
+
+def view_stems(names: Sequence[str]) -> list[str]:
+    """Names of files for views: their number, and their path in one word."""
+    words = ["_".join(PurePosixPath(name).with_suffix("").parts) for name in names]
+    return [f"{index:04d}_{word}" for index, word in enumerate(words)]
 
 
 def save_png(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:

@@ -68,6 +68,10 @@ def with_states(path: Cameras, captured: Cameras) -> Cameras:
     return replace(path, times=times, attributes=attributes)
 
 
+Look = Callable[[int, Rendering], None]
+"""Called with the number of a view and all that was rendered of it, [H, W], on the renderer's device."""
+
+
 class DepthScale:
     """Greys for the depths of a movie: white for the nearest, dark grey for the farthest, black where nothing is. The
     first frame that is drawn sets the range."""
@@ -90,14 +94,18 @@ class DepthScale:
 
 
 @torch.no_grad()
-def frames(renderer: Renderer, cameras: Cameras, depth: DepthScale | None = None) -> Iterator[Frame]:
-    """The picture of each camera; with `depth`, its depth at its right, in those greys.
+def frames(
+    renderer: Renderer, cameras: Cameras, depth: DepthScale | None = None, look: Look | None = None
+) -> Iterator[Frame]:
+    """The picture of each camera; with `depth`, its depth at its right, in those greys. `look` sees each rendering.
 
     Raises:
         LumigraphError: `depth` is wanted of a renderer that has none.
     """
     for index in range(len(cameras)):
         seen = renderer.view(cameras[index])
+        if look is not None:
+            look(index, seen)
         picture = (seen.rgb.float().clamp(0, 1) * 255).round().byte().cpu()
         if depth is not None:
             picture = torch.cat([picture, depth.draw(seen)], dim=1)
@@ -108,14 +116,14 @@ def depth_limits(seen: Rendering) -> tuple[float, float]:
     """The depths (nearest, farthest) that a movie shows, from its first frame."""
     if seen.depth is None:
         raise LumigraphError("this renderer has no depth", todo="Leave --depth out, or render the teacher")
-    known = seen.depth[_is_there(seen)].float().cpu()
+    known = seen.depth[is_there(seen)].float().cpu()
     if not len(known):
         return 0.0, 1.0
     near, far = np.quantile(known.numpy(), DEPTH_RANGE)
     return float(near), float(max(far, near + 1e-6))
 
 
-def _is_there(seen: Rendering) -> Tensor:
+def is_there(seen: Rendering) -> Tensor:
     assert seen.depth is not None
     known = torch.isfinite(seen.depth)
     return known if seen.opacity is None else known & (seen.opacity > 0.5)
@@ -125,7 +133,7 @@ def _depth_picture(seen: Rendering, limits: tuple[float, float]) -> UInt8[Tensor
     assert seen.depth is not None
     near, far = limits
     bright = 1 - 0.85 * ((seen.depth.float() - near) / (far - near)).clamp(0, 1)
-    grey = torch.where(_is_there(seen), bright, 0.0)
+    grey = torch.where(is_there(seen), bright, 0.0)
     return (grey * 255).round().byte().cpu()[..., None].repeat(1, 1, 3)
 
 

@@ -19,6 +19,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
 from lumigraph.geometry.cameras import Cameras, finest_pixel
+from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.machine import has_bfloat16, resolve_precision
@@ -35,10 +36,11 @@ DEFAULT_CHUNK = 1 << 14
 class Rendering:
     """What a renderer saw along rays of leading shape `*s`.
 
-    `rgb` [*s, 3] is sRGB in [0, 1], composited on the renderer's display background; `depth` [*s] is the ray
-    parameter t (depth along the camera axis, scene units); `opacity` [*s] is the accumulated alpha in [0, 1].
+    `rgb` [*s, 3] is sRGB in [0, 1], composited on the renderer's display background; `depth` [*s] is the expected
+    ray parameter t (depth along the camera axis, scene units); `opacity` [*s] is the accumulated alpha in [0, 1].
     A renderer that has no depth or opacity leaves them None. `extras` holds further per-ray tensors [*s, ...]
-    by name.
+    by name: of what integrates along rays `depth_median` and `depth_raw`, see `histogram.ray_depths`; where a
+    method has them, `normals` [*s, 3], unit vectors in the axes of the scene.
     """
 
     rgb: Tensor
@@ -170,6 +172,8 @@ class Renderer(nn.Module):
     background: Background = "black"
     """The scene's policy. `render` composites on white for "white" and "random", on black for "black" and
     "opaque"."""
+    frame: ForwardFrame | None = None
+    """In whose normalised device coordinates rays are sampled, and the extra `depth_raw` is."""
     chunk: int = DEFAULT_CHUNK
     compute_dtype: torch.dtype = torch.float32
     """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings

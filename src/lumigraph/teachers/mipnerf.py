@@ -39,13 +39,12 @@ from lumigraph.rendering.volume.histogram import (
     drawn_from,
     jittered,
     median_depth,
+    ray_depths,
     spaced,
     stratified,
     visible_weights,
 )
 
-_EMPTY = 1e-3
-"""Rays of less opacity show nothing that could have a depth."""
 _STEPS = 256
 """Along the scene's diagonal; what hides nothing over one of them is passed by (grid)."""
 _NOTHING = -1e4
@@ -288,26 +287,18 @@ class MipNeRF(Renderer):
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
-        """Extras: `depth_median`, in front of which half of the light arises; `depth_raw`, the sum of w t that the
-        published code stores, in the coordinates that are sampled in."""
+        """Depths are those of `ray_depths`, of intervals that stand for their middles in the sums."""
         flat = rays.flatten()
         _, seen = self._trace(flat, None)
         rgb = over(seen.rgb, seen.opacity, background_rgb(self.background, self.device)).clamp(0, 1)
         raw = (seen.weights * 0.5 * (seen.edges[:, 1:] + seen.edges[:, :-1])).sum(1)
-        expected = raw / seen.opacity.clamp(min=_EMPTY)
-        expected = torch.minimum(torch.maximum(expected, seen.edges[:, 0]), seen.edges[:, -1])
-        empty = seen.opacity < _EMPTY
 
         def in_scene(t: Tensor) -> Tensor:
-            depth = t if self.frame is None else self.frame.depth(t, flat)
-            return torch.where(empty, flat.far, depth)
+            return t if self.frame is None else self.frame.depth(t, flat)
 
-        return Rendering(
-            rgb=rgb,
-            depth=in_scene(expected),
-            opacity=seen.opacity,
-            extras={"depth_median": in_scene(median_depth(seen.edges, seen.weights)), "depth_raw": raw},
-        ).reshape(*rays.shape)
+        median = median_depth(seen.edges, seen.weights)
+        depth, extras = ray_depths(raw, median, seen.opacity, flat.far, in_scene)
+        return Rendering(rgb, depth, seen.opacity, extras).reshape(*rays.shape)
 
     # ------------------------------------------------------------------ training
 

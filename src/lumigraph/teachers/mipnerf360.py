@@ -37,6 +37,7 @@ from lumigraph.rendering.volume.histogram import (
     interlevel_loss,
     jittered,
     median_depth,
+    ray_depths,
     stratified,
     visible_weights,
 )
@@ -342,16 +343,12 @@ class MipNeRF360(Renderer):
         rgb = self._shade(weights, seen.hidden, flat.view_directions, codes)
         opacity = weights.sum(1).clamp(max=1)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
-        raw, median = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1), median_depth(edges, weights)
-        expected = raw / opacity.clamp(min=1e-3)
-        # Of rays that go very far a little light from there would decide the mean. Where there is nothing to see, depth
-        # is that of the far plane.
-        depth = torch.where(opacity > 1e-3, median if self.disparity else expected, flat.far)
-        extras = {"depth_raw": raw, "depth_median": median}
+        raw = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1)
+        depth, extras = ray_depths(raw, median_depth(edges, weights), opacity, flat.far)
         if seen.normals is not None:
             per_ray = (weights[..., None] * seen.normals.reshape(*weights.shape, 3)).sum(1)
             extras["normals"] = torch.nn.functional.normalize(per_ray, dim=1, eps=1e-6)
-        return Rendering(rgb=rgb, depth=depth, opacity=opacity, extras=extras).reshape(*rays.shape)
+        return Rendering(rgb, depth, opacity, extras).reshape(*rays.shape)
 
     # ------------------------------------------------------------------ codes of cameras
 

@@ -38,6 +38,7 @@ from lumigraph.rendering.volume.histogram import (
     drawn_from,
     jittered,
     median_depth,
+    ray_depths,
     spaced,
     visible_weights,
 )
@@ -46,8 +47,6 @@ BEYOND = 1e10
 """Length of the interval behind the last sample of a ray: what is dense there is opaque."""
 _PADDING = 1e-5
 """Added to the coarse weights before samples are drawn from them (nerf_pl, nerf-pytorch)."""
-_EMPTY = 1e-3
-"""Rays of less opacity show nothing that could have a depth."""
 _HUBER = 0.1
 _KEPT_SAMPLES = {"cpu": 1 << 13, "accelerator": 1 << 18}
 """Samples whose activations training keeps at a time: few enough for the caches of a CPU, many for a GPU."""
@@ -263,8 +262,8 @@ class NeRF(Renderer):
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
-        """Extras: `depth_median`, in front of which half of the light arises; `depth_raw`, the sum of w t that nerf_pl
-        stores, in the coordinates that are sampled in."""
+        """Depths are those of `ray_depths`; each sample stands for a single t, in the sums, and for the interval to the
+        next one, in the median."""
         flat = rays.flatten()
         if self.frame is not None:
             require_ahead(self.frame, flat)
@@ -273,18 +272,13 @@ class NeRF(Renderer):
         rgb = over(seen.rgb, seen.opacity, background_rgb(self.background, self.device)).clamp(0, 1)
         raw = (seen.weights * seen.t).sum(1)
         edges = torch.cat([seen.t, torch.maximum(sampled.far, seen.t[:, -1])[:, None]], 1)
-        empty = seen.opacity < _EMPTY
 
         def in_scene(t: Tensor) -> Tensor:
-            depth = t if self.frame is None else self.frame.depth(t, flat)
-            return torch.where(empty, flat.far, depth)
+            return t if self.frame is None else self.frame.depth(t, flat)
 
-        return Rendering(
-            rgb=rgb,
-            depth=in_scene(raw / seen.opacity.clamp(min=_EMPTY)),
-            opacity=seen.opacity,
-            extras={"depth_median": in_scene(median_depth(edges, seen.weights)), "depth_raw": raw},
-        ).reshape(*rays.shape)
+        median = median_depth(edges, seen.weights)
+        depth, extras = ray_depths(raw, median, seen.opacity, flat.far, in_scene)
+        return Rendering(rgb, depth, seen.opacity, extras).reshape(*rays.shape)
 
     def seen_through(self, cameras: Cameras) -> Cameras:
         if not self.config.pixel_corner:

@@ -30,7 +30,8 @@ from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
-from lumigraph.rendering.volume.composite import composite
+from lumigraph.rendering.volume.composite import composite, median
+from lumigraph.rendering.volume.histogram import ray_depths
 from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, visible_samples
 
 DIRECTION_DEGREE = 4
@@ -158,11 +159,11 @@ class NGP(Renderer):
         flat = rays.flatten()
         core = self._core_rays(flat)
         samples, index = self._visible_samples(core, self.rule, torch.full_like(core.near, 0.5))
-        rgb, opacity, reach, _, _ = self._integrate(core, samples, samples.points, index)
+        rgb, opacity, reach, _, density = self._integrate(core, samples, samples.points, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
-        # Where there is nothing to see, depth is that of the far plane.
-        depth = torch.where(opacity > 1e-3, reach / opacity.clamp(min=1e-3) / core.speed, flat.far)
-        return Rendering(rgb=rgb, depth=depth, opacity=opacity).reshape(*rays.shape)
+        middle = median(density, samples.t, samples.dt, samples.offsets)
+        depth, extras = ray_depths(reach / core.speed, middle / core.speed, opacity, flat.far)
+        return Rendering(rgb, depth, opacity, extras).reshape(*rays.shape)
 
     # ------------------------------------------------------------------ training
 

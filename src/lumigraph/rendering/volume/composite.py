@@ -54,3 +54,17 @@ def composite(
     if density.device.type == "cpu":
         return _CompositeCPU.apply(density, rgb, t, dt, offsets, min_transmittance)
     return reference.composite(density, rgb, t, dt, offsets, min_transmittance)
+
+
+def median(
+    density: Float[Tensor, " samples"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
+) -> Float[Tensor, " rays"]:
+    """Where half of each ray's own light has arisen; see `reference.median`. Not differentiable."""
+    if density.device.type != "cpu":
+        return reference.median(density, t, dt, offsets)
+    out = density.new_empty(len(offsets) - 1)
+    cpu.median(*_arrays(density, t, dt, offsets, out))
+    return out

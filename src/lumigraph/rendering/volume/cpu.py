@@ -132,6 +132,29 @@ def composite(density, rgb, t, dt, offsets, min_transmittance, out_rgb, opacity,
 
 
 @nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)
+def median(density, t, dt, offsets, out):
+    """Where half of each ray's own light has arisen; 0 for rays without light."""
+    for ray in nb.prange(offsets.shape[0] - 1):
+        start, stop = offsets[ray], offsets[ray + 1]
+        optical = np.float32(0)
+        for sample in range(start, stop):
+            optical += density[sample] * dt[sample]
+        half = np.float32(0.5) * (ONE - math.exp(-optical))
+        mass, transmittance, found = np.float32(0), ONE, np.float32(0)
+        for sample in range(start, stop):
+            weight = transmittance * (ONE - math.exp(-density[sample] * dt[sample]))
+            if weight > 0:
+                # Rounded, the sum may stay just below the half: then it is reached at the end of the last sample.
+                part = min((half - mass) / weight, ONE)
+                found = t[sample] + (part - np.float32(0.5)) * dt[sample]
+            mass += weight
+            if mass >= half:
+                break
+            transmittance -= weight
+        out[ray] = found
+
+
+@nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)
 def composite_backward(
     density, rgb, t, dt, offsets, min_transmittance, out_rgb, opacity, depth,
     grad_rgb, grad_opacity, grad_depth, grad_distortion, density_gradient, rgb_gradient,

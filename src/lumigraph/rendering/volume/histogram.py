@@ -8,10 +8,14 @@ the length of the direction.
 The packed samples of a marched ray are elsewhere (`reference`, `composite`); here every ray has the same number.
 """
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+EMPTY = 1e-3
+"""Rays of less opacity show nothing that could have a depth."""
 _NARROW = 1e-5
 """Steps of a cumulative distribution below this are flat (nerf-pytorch): nothing is drawn from them."""
 
@@ -96,17 +100,48 @@ def visible_weights(density: Float[Tensor, "B K"], lengths: Float[Tensor, "B K"]
 
 
 def median_depth(edges: Float[Tensor, "B K1"], weights: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-    """The depth in front of which half of the light of the ray arises; that of the last edge where there is none."""
+    """The depth in front of which half of the light of the ray arises; that of the last edge where there is none.
+
+    Half of the ray's own light, whatever its opacity: where something shines through a veil, the median is in the veil
+    or behind it, but never undefined, and of a ray of opacity 1 it is where half of all light is blocked.
+    """
+    place, part = half_way(weights)
+    first, last = edges.gather(1, place), edges.gather(1, place + 1)
+    seen = weights.sum(1, keepdim=True) > 0
+    return torch.where(seen, first + part * (last - first), edges[:, -1:])[:, 0]
+
+
+def half_way(weights: Float[Tensor, "B K"]) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """The interval in which half of a ray's light is reached, and which part of its length is in front of that."""
     cumulative = weights.cumsum(1)
-    total = cumulative[:, -1:]
-    place = torch.searchsorted(cumulative.contiguous(), 0.5 * total.contiguous()).clamp(
-        max=weights.shape[1] - 1
-    )
+    half = 0.5 * cumulative[:, -1:]
+    place = torch.searchsorted(cumulative, half).clamp(max=weights.shape[1] - 1)
     inside = weights.gather(1, place)
     before = cumulative.gather(1, place) - inside
-    part = ((0.5 * total - before) / inside.clamp(min=torch.finfo(weights.dtype).tiny)).clamp(0, 1)
-    first, last = edges.gather(1, place), edges.gather(1, place + 1)
-    return torch.where(total > 0, first + part * (last - first), edges[:, -1:])[:, 0]
+    return place, ((half - before) / inside.clamp(min=torch.finfo(weights.dtype).tiny)).clamp(0, 1)
+
+
+def ray_depths(
+    raw: Float[Tensor, " B"],
+    median: Float[Tensor, " B"],
+    opacity: Float[Tensor, " B"],
+    far: Float[Tensor, " B"],
+    in_scene: Callable[[Tensor], Tensor] = lambda t: t,
+) -> tuple[Float[Tensor, " B"], dict[str, Float[Tensor, " B"]]]:
+    """`Rendering.depth` and its extras, the same of every method that integrates along rays.
+
+    The depth is the expected one, the mean of t by the weights: `raw` over `opacity`. Extras: `depth_median`, see
+    `median_depth`; `depth_raw`, the sum of w t as published code stores it, which falls to 0 with the opacity and is in
+    the coordinates that were sampled in. `in_scene` takes the other two from these to depths along the camera's axis in
+    scene units. Where a ray has less opacity than `EMPTY`, both are `far`.
+    """
+    empty = opacity < EMPTY
+
+    def shown(t: Tensor) -> Tensor:
+        return torch.where(empty, far, in_scene(t))
+
+    expected = raw / opacity.clamp(min=EMPTY)
+    return shown(expected), {"depth_median": shown(median), "depth_raw": raw}
 
 
 # ------------------------------------------------------------------ losses of histograms

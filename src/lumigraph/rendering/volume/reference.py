@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lumigraph.geometry.bounds import unit_cube
+from lumigraph.rendering.volume.histogram import half_way
 
 STEEPEST = 1e12
 """Inverse of a direction along a face: so large that the face is never met, and still finite."""
@@ -80,6 +81,21 @@ def composite(
     distortion = _distortion(weights, t, dt)
     colours = (weights[..., None] * padded(rgb, offsets)).sum(1)
     return colours, weights.sum(1), (weights * t).sum(1), distortion
+
+
+def median(
+    density: Float[Tensor, " samples"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
+) -> Float[Tensor, " rays"]:
+    """Where half of each ray's own light has arisen (see `histogram.median_depth`), 0 for rays without light. Each
+    sample is an interval of length dt about its t."""
+    optical = padded(density * dt, offsets)
+    weights = torch.exp(optical - torch.cumsum(optical, 1)) * (1 - torch.exp(-optical))
+    place, part = half_way(weights)
+    middle, length = (padded(values, offsets).gather(1, place) for values in (t, dt))
+    return torch.where(weights.sum(1) > 0, (middle + (part - 0.5) * length)[:, 0], 0)
 
 
 def _distortion(
