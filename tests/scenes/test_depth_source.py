@@ -16,10 +16,12 @@ from lumigraph.cli.main import main
 from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import similarity
+from lumigraph.rendering.renderer import PixelSampling
 from lumigraph.scenes.depth import with_depth_source
 from lumigraph.scenes.keypoints import capture_scale, pair_photos, read_keypoints
 from lumigraph.scenes.procedural import make_scene, write_blender
 from lumigraph.scenes.scene import Scene, Views
+from lumigraph.training.sources import PhotoSource
 
 SIZE = 24
 
@@ -257,6 +259,48 @@ def test_monocular_depth_is_aligned_to_keypoints(tmp_path: Path, scene: Scene, b
         np.testing.assert_allclose(depth.numpy()[np.isfinite(known)], known[np.isfinite(known)], rtol=1e-3)
 
 
+def test_key_points_alone_are_depth_of_few_pixels(tmp_path: Path, scene: Scene) -> None:
+    model = write_colmap(scene, tmp_path / "model", binary=True)
+    bare = Scene(scene.info, {"train": scene.split("train").with_depths([None] * 3)})
+    options = DepthSource(depth_source="colmap", colmap=model, depth_sigma=0.032)
+    changed = with_depth_source(bare, options).split("train")
+    index = torch.full((SIZE * SIZE,), 1)
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    sigma = changed.pixel_depth_sigmas(index, x.flatten(), y.flatten())
+    depth, known = changed.depth(1), truth(scene, 1)
+    assert depth is not None
+    assert sigma is not None
+    np.testing.assert_array_equal(np.isfinite(depth.numpy()), np.isfinite(known))
+    np.testing.assert_allclose(depth.numpy(), known, rtol=1e-4)
+    # Errors are 0.5, 0.6 and 0.7 pixels in turn, and at their mean 0.01 of the depth.
+    spread = sigma.view(SIZE, SIZE).numpy()[np.isfinite(known)]
+    parts = spread / known[np.isfinite(known)]
+    assert spread.min() == pytest.approx(0.032)
+    assert parts[spread > 0.0321].max() == pytest.approx(0.01 * 0.7 / 0.6, rel=0.02)
+
+
+def test_rays_go_to_key_points_where_these_are_few(tmp_path: Path, scene: Scene) -> None:
+    views = scene.split("train")
+    few = [np.full((SIZE, SIZE), np.nan, np.float32) for _ in range(3)]
+    few[0][3, 4], few[2][5, 6] = 2.0, 3.0
+    source = PhotoSource(views.with_depths(few), 0, depths=True)
+    depth = source.batch(0, 100).depth
+    assert depth is not None
+    assert source.depth_share == 0.5
+    assert set(depth[:50].tolist()) == {2.0, 3.0}
+    assert int(torch.isfinite(depth[50:]).sum()) < 10
+    assert PhotoSource(views, 0, depths=True).depth_share == 0
+    assert PhotoSource(views.with_depths(few), 0, depths=True, depth_share=0.0).depth_share == 0
+    quarter = PhotoSource(views.with_depths(few), 0, depths=True, depth_share=0.25).batch(0, 100).depth
+    assert quarter is not None
+    assert bool(torch.isfinite(quarter[:25]).all())
+    sampling = PixelSampling(foreground_share=0.3)
+    both = PhotoSource(views.with_depths(few), 0, depths=True, sampling=sampling).batch(0, 100)
+    assert both.depth is not None
+    assert bool((both.rgba[:30, 3] > 0).all())
+    assert bool(torch.isfinite(both.depth[30:80]).all())
+
+
 def test_a_damaged_model_is_told(tmp_path: Path, scene: Scene) -> None:
     model = write_colmap(scene, tmp_path / "model", binary=True)
     whole = (model / "images.bin").read_bytes()
@@ -350,6 +394,8 @@ def test_what_is_missing_is_told(tmp_path: Path, scene: Scene) -> None:
         {"depth_source": "mono"},
         {"mono_depth": Path("x")},
         {"depth_align": "colmap"},
+        {"depth_source": "colmap"},
+        {"depth_source": "sensor", "colmap": Path("model")},
         {"depth_sigma": -1.0},
     ],
 )

@@ -90,6 +90,7 @@ def main(argv: list[str]) -> None:
             options.seed,
             depths=depth.needs_depth,
             keep_depth=depth.keep_depth,
+            depth_share=depth.depth_share,
             sampling=renderer.pixel_sampling(),
         ),
         run,

@@ -49,6 +49,9 @@ class DepthLoss:
     """Whether swb's bound holds to the end of the ray; else to three epsilons behind the surface."""
     depth_at_middles: bool = False
     """Compare swb's bounds in the middle of intervals, as published, where even a perfect surface costs something."""
+    depth_share: float | None = None
+    """Least part of the rays that are drawn from pixels of known depth (None: half where fewer than 5 percent are, as
+    with key points; else as they come)."""
     keep_depth: float = 1.0
     """The part of the pixels of known depth, chosen by the seed, whose depth training is told."""
     depth_sky_weight: float = 0.0
@@ -58,6 +61,8 @@ class DepthLoss:
         """Raises ValueError for numbers that mean nothing."""
         if not self.depth_epsilon > 0:
             raise ValueError(f"depth_epsilon must be positive, not {self.depth_epsilon}")
+        if self.depth_share is not None and not 0 <= self.depth_share <= 1:
+            raise ValueError(f"depth_share must lie in 0..1, and is {self.depth_share}")
         if not 0 < self.keep_depth <= 1:
             raise ValueError(f"keep_depth must lie in 0..1, above 0, and is {self.keep_depth}")
         if self.depth_anneal is not None and not self.depth_anneal >= 1:
@@ -131,9 +136,9 @@ def depth_loss_of(config: Any) -> DepthLoss:
 class DepthSource:
     """Which depth a teacher is trained with, where there is more than the scene's own."""
 
-    depth_source: Literal["sensor", "mono", "composite"] = "sensor"
+    depth_source: Literal["sensor", "mono", "composite", "colmap"] = "sensor"
     """sensor: the scene's depth maps; mono: the maps of --mono-depth; composite: the scene's where they know depth,
-    those of --mono-depth elsewhere."""
+    those of --mono-depth elsewhere; colmap: the key points of --colmap, which are few."""
     mono_depth: Path | None = None
     """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene."""
     mono_inverse: bool = False
@@ -144,16 +149,19 @@ class DepthSource:
     """What the scale and shift of each map of --mono-depth are found from: the scene's depth maps, the key points of
     --colmap, or nothing, for maps in units of the capture."""
     colmap: Path | None = None
-    """Folder of the COLMAP model that the poses are from, for --depth-align colmap."""
+    """Folder of the COLMAP model that the poses are from, for --depth-source colmap or --depth-align colmap."""
     depth_sigma: float | None = None
-    """Least standard deviation of depth, units of the capture; a sensor's is at least 1 percent of the depth, and that
-    of aligned maps at least their spread (None: a sensor's depth counts as exact)."""
+    """Least standard deviation of depth, units of the capture; a sensor's is at least 1 percent of the depth, that of
+    aligned maps at least their spread, and that of key points 1 percent at their mean reprojection error and more in
+    proportion (None: a sensor's depth counts as exact)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for options that do not go together."""
         if self.depth_sigma is not None and not self.depth_sigma >= 0:
             raise ValueError(f"depth_sigma must not be negative, and is {self.depth_sigma}")
-        if (self.depth_source == "sensor") != (self.mono_depth is None):
+        if (self.depth_source in ("mono", "composite")) != (self.mono_depth is not None):
             raise ValueError("--mono-depth belongs to --depth-source mono or composite, which need it")
-        if (self.colmap is not None) != (self.depth_align == "colmap"):
-            raise ValueError("--colmap belongs to --depth-align colmap, which needs it")
+        if (self.colmap is not None) != ("colmap" in (self.depth_source, self.depth_align)):
+            raise ValueError(
+                "--colmap belongs to --depth-source colmap or --depth-align colmap, which need it"
+            )

@@ -98,10 +98,39 @@ def with_depth_source(scene: Scene, options: DepthSource) -> Scene:
     views = scene.split("train")
     unit, _, _ = split_similarity(scene.info.world_transform)
     anchors = _anchors(scene, views, options)
+    if options.depth_source == "colmap":
+        maps = [_points_only(views, index, anchor, options, unit) for index, anchor in enumerate(anchors)]
+        return _with_maps(scene, views, maps)
     fits = _fits(scene, views, options, anchors)
     pairs = [_depth_of(views, index, options, fits[index], unit) for index in range(len(views))]
-    changed = views.with_depths([depth for depth, _ in pairs], [sigma for _, sigma in pairs])
+    return _with_maps(scene, views, pairs)
+
+
+_Map = tuple[np.ndarray | None, np.ndarray | None]
+"""Depth and its standard deviation of one view, scene units; None where there is nothing."""
+
+
+def _with_maps(scene: Scene, views: Views, maps: Sequence[_Map]) -> Scene:
+    changed = views.with_depths([depth for depth, _ in maps], [sigma for _, sigma in maps])
     return replace(scene, views={**scene.views, "train": changed})
+
+
+def _points_only(
+    views: Views, index: int, anchor: "_Anchor | None", options: DepthSource, unit: float
+) -> _Map:
+    """The depth of a view's key points, each in its pixel, the nearest where several share one."""
+    if anchor is None:
+        return None, None
+    rows, columns, depth, weights = anchor
+    # Reprojection errors over their mean, from the trust that follows from them.
+    errors = np.sqrt(np.maximum(-np.log(np.maximum(weights / 2, 1e-12)), 0))
+    sigma = np.maximum(options.depth_sigma or 0.0, _SENSOR_ERROR * depth * errors)
+    width, height = views.cameras.size[index].tolist()
+    known, spread = np.full((height, width), np.nan), np.full((height, width), np.nan)
+    order = np.argsort(-depth)
+    place = rows[order], columns[order]
+    known[place], spread[place] = depth[order], sigma[order]
+    return _in_scene_units(known, spread, unit)
 
 
 _Anchor = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -110,12 +139,11 @@ _Anchor = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _anchors(scene: Scene, views: Views, options: DepthSource) -> list[_Anchor | None]:
     """What the monocular depth of each view is aligned to; None where there is nothing."""
-    if options.depth_source == "sensor" or options.depth_align == "none":
+    if options.depth_source == "sensor" or (options.colmap is None and options.depth_align == "none"):
         return [None] * len(views)
     unit, _, _ = split_similarity(scene.info.world_transform)
-    if options.depth_align == "sensor":
+    if options.colmap is None:
         return [_sensor_anchor(views, index, unit) for index in range(len(views))]
-    assert options.colmap is not None
     keypoints = read_keypoints(options.colmap)
     names = _model_names(scene, views, list(keypoints))
     positions = views.cameras.transformed(scene.info.to_capture).positions.double().numpy()
@@ -156,9 +184,7 @@ def _keypoint_anchor(points: KeyPoints, views: Views, index: int, scale: float, 
     return rows[inside], columns[inside], scale * points.depths[inside], weights[inside]
 
 
-def _depth_of(
-    views: Views, index: int, options: DepthSource, fit: ScaleShift | None, unit: float
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _depth_of(views: Views, index: int, options: DepthSource, fit: ScaleShift | None, unit: float) -> _Map:
     """Depth and its standard deviation of one view, scene units."""
     least, known = options.depth_sigma or 0.0, views.depth(index)
     sensor = None if known is None else known.numpy() / unit
@@ -175,9 +201,7 @@ def _depth_of(
     return _in_scene_units(depth, np.where(filled, sigma, sensor_sigma), unit)
 
 
-def _in_scene_units(
-    depth: np.ndarray | None, sigma: np.ndarray | None, unit: float
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _in_scene_units(depth: np.ndarray | None, sigma: np.ndarray | None, unit: float) -> _Map:
     if depth is None or sigma is None:
         return None, None
     return (unit * depth).astype(np.float32), np.nan_to_num(unit * sigma).astype(np.float32)

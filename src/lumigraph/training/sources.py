@@ -16,6 +16,9 @@ from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.scene import Views
 
+_RARE = 0.05
+"""Pixels of known depth are rare where they are less than this part of all."""
+
 
 class RaySource:
     """Base of all ray sources."""
@@ -94,9 +97,11 @@ class PhotoSource(RaySource):
         depths: bool = False,
         sampling: PixelSampling | None = None,
         keep_depth: float = 1.0,
+        depth_share: float | None = None,
     ):
         """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none. `keep_depth`:
-        the part of the pixels, chosen once by the seed, whose depth is told."""
+        the part of the pixels, chosen once by the seed, whose depth is told. `depth_share`: the least part of a batch
+        whose pixels have known depth; None for half where such pixels are rare, and none else."""
         self.views = views
         self.depths = depths
         self.keep_depth = keep_depth
@@ -112,6 +117,13 @@ class PhotoSource(RaySource):
             raise LumigraphError(
                 "there is no pixel to train on", todo="Check that the masks (white = use) leave some"
             )
+        self.depth_share = 0.0
+        self._known: _Pool | None = None
+        if depths and depth_share != 0:
+            known = _Pool(self._known_pixels(), self._first)
+            rare = 0 < len(known) < _RARE * len(self._pool())
+            self.depth_share = (0.5 if rare else 0.0) if depth_share is None else depth_share
+            self._known = known if self.depth_share else None
         if self.sampling.crop_steps and len(self._pool(central=True)) == 0:
             raise LumigraphError(
                 "the masks leave no pixel in the middle of the photos",
@@ -124,6 +136,17 @@ class PhotoSource(RaySource):
         if all(mask is None or bool(mask.all()) for mask in masks):
             return None
         return self._numbered(lambda i: masks[i])
+
+    def _known_pixels(self) -> np.ndarray:
+        """Numbers of the pixels of known depth inside the masks."""
+
+        def chosen(i: int) -> np.ndarray:
+            width, height = self.views.cameras.size[i].tolist()
+            depth, mask = self.views.depth(i), self.views.mask(i)
+            known = np.zeros((height, width), bool) if depth is None else np.isfinite(depth.numpy())
+            return known if mask is None else known & mask.numpy()
+
+        return self._numbered(chosen)
 
     def _numbered(self, chosen: Callable[[int], Tensor | np.ndarray | None]) -> np.ndarray:
         """Numbers of the pixels that `chosen` [H, W] says of each photo (None: all), in rising order."""
@@ -160,7 +183,8 @@ class PhotoSource(RaySource):
 
     @property
     def nbytes(self) -> int:
-        return self.views.nbytes + sum(pool.nbytes for pool in self._pools.values())
+        pools = [*self._pools.values(), *([] if self._known is None else [self._known])]
+        return self.views.nbytes + sum(pool.nbytes for pool in pools)
 
     def draw(self, step: int, rays: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photo number, x and y [rays] (int64) of the pixels of a step."""
@@ -180,15 +204,26 @@ class PhotoSource(RaySource):
         pool = self._pool(central)
         if self.sampling.same_image:
             photo = int(generator.choice(pool.photos()))
-        if self.sampling.foreground_share == 0 or not self.views.has_alpha:
-            return pool.draw(generator, rays, photo)
-        solid = self._pool(central, solid=True)
-        count = math.ceil(self.sampling.foreground_share * rays) if solid.has(photo) else 0
-        return np.concatenate(
-            [solid.draw(generator, count, photo), pool.draw(generator, rays - count, photo)]
-            if count
-            else [pool.draw(generator, rays, photo)]
+        parts, total = [], rays
+        for some, share in self._wanted(central):
+            if some.has(photo):
+                count = min(rays, math.ceil(share * total))
+                parts.append(some.draw(generator, count, photo))
+                rays -= count
+        return (
+            np.concatenate([*parts, pool.draw(generator, rays, photo)])
+            if parts
+            else pool.draw(generator, rays, photo)
         )
+
+    def _wanted(self, central: bool) -> list[tuple[_Pool, float]]:
+        """Pixels of which a batch is to have a least share, and the share."""
+        wanted = []
+        if self.sampling.foreground_share and self.views.has_alpha:
+            wanted.append((self._pool(central, solid=True), self.sampling.foreground_share))
+        if self.depth_share and self._known is not None:
+            wanted.append((self._known, self.depth_share))
+        return wanted
 
     def batch(self, step: int, rays: int) -> Batch:
         index, x, y = self.draw(step, rays)
