@@ -138,7 +138,7 @@ def test_a_wrong_unit_is_warned_of(scene: Scene, caplog: pytest.LogCaptureFixtur
         (DepthReading(depth_unit=float("nan")), "--depth-unit nan"),
         (DepthReading(depth_range=(2.0, 1.0)), "--depth-range 2 1"),
         (DepthReading(depth_range=(float("nan"), 1.0)), "--depth-range nan 1"),
-        (DepthReading(depth_unit=0.1), "this scene has none"),
+        (DepthReading(depth_unit=0.1), "no files of them"),
     ],
 )
 def test_readings_that_mean_nothing_are_refused(reading: DepthReading, words: str) -> None:
@@ -151,7 +151,7 @@ def test_a_scene_without_depth_maps_refuses_to_be_told_of_them(scene: Scene, tmp
     told = load_scene(tmp_path / "scene", depths=DepthReading(depth_range=(0.1, 9.0))).info
     for path in (tmp_path / "scene").glob("*/*.npy"):
         path.unlink()
-    with pytest.raises(LumigraphError, match="this scene has none"):
+    with pytest.raises(LumigraphError, match="no files of them"):
         load_scene(tmp_path / "scene", depths=told.depths)
     # But another scene may be looked at with what was trained on the first.
     assert not load_scene_like(told, tmp_path / "scene").split("train").has_depths

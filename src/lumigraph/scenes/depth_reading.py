@@ -48,11 +48,11 @@ class DepthReading:
                 todo="Give the nearest depth, then the farthest, as in --depth-range 0.1 10",
             )
 
-    def refuse(self, where: str, why: str) -> None:
-        """Raises LumigraphError when something was chosen for a scene in which it has no effect; `why` says why."""
+    def refuse(self, where: str) -> None:
+        """Raises LumigraphError when something was chosen for a scene that has no files of depth."""
         if self != DepthReading():
             raise LumigraphError(
-                f"--depth-unit, --depth-kind and --depth-range say how depth maps are read, and {why}",
+                "--depth-unit, --depth-kind and --depth-range are for depth maps, and this scene has no files of them",
                 where=where,
                 todo="Leave them out",
             )

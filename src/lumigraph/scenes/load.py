@@ -58,7 +58,7 @@ def load_scene(
     scene = _read(source, asked)
     # Not where a scene is read as another was, for which they were chosen.
     if scene.info.format == "builtin" or not any(views.has_depths for views in scene.views.values()):
-        asked.depths.refuse(os.fspath(source), "this scene has none")
+        asked.depths.refuse(os.fspath(source))
     if background is not None and scene.info.background == "opaque":
         raise LumigraphError(
             f"the photos are opaque: --background {background} has no effect here",
