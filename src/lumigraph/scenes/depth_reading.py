@@ -52,8 +52,7 @@ class DepthReading:
         """Raises LumigraphError when something was chosen for a scene that has no files of depth."""
         if self != DepthReading():
             raise LumigraphError(
-                "--depth-unit, --depth-kind and --depth-range say how depth maps are read, and this scene has no such "
-                "files",
+                "--depth-unit, --depth-kind and --depth-range are for depth maps, and this scene has no files of them",
                 where=where,
                 todo="Leave them out",
             )
