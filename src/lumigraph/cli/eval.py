@@ -43,7 +43,7 @@ class Arguments:
     fits a code to the left half of each view and measures the right half."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    saved: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
+    depth_output: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
 
 
 def main(argv: list[str]) -> None:
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
-    saving = saving_depth(arguments.saved, view_stems(views.names), renderer, info)
+    saving = saving_depth(arguments.depth_output, view_stems(views.names), renderer, info)
     with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
@@ -102,8 +102,8 @@ def main(argv: list[str]) -> None:
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
     picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
     _report(result, scene.info.name, arguments.split, picture)
-    if arguments.saved.save_depth is not None:
-        sys.stdout.write(f"  depth of each view: {arguments.saved.save_depth}\n")
+    if arguments.depth_output.save_depth is not None:
+        sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
 
 
 def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) -> "Scene":

@@ -52,7 +52,7 @@ class Arguments:
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
     """Replace a movie that is there."""
-    saved: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
+    depth_output: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)
 
 
 DEFAULT_FRAMES = 120
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
         cameras = cameras.downscale(arguments.downscale)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
-        saved = arguments.saved
+        saved = arguments.depth_output
         if saved.save_depth is not None and len(movies) > 1:
             saved = replace(saved, save_depth=saved.save_depth / f"d{level}")
         _make_movie(movie, renderer, info, smaller, arguments, saved)

@@ -10,10 +10,7 @@ DepthFile = Literal["pfm", "npy", "bytes", "png16", "colours", "disparity", "nor
 
 @dataclass(frozen=True, kw_only=True)
 class DepthFiles:
-    """Which files are written of the depth of each view.
-
-    On the command line the options have no prefix, hence their names.
-    """
+    """Which files are written of the depth of each view."""
 
     save_depth: Path | None = None
     """Folder for each view's depth along the camera's axis, in units of the capture; its depth.json says what the files
