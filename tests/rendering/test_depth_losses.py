@@ -23,7 +23,6 @@ from lumigraph.rendering.depth_losses import (
     urf_losses,
 )
 from lumigraph.rendering.volume.histogram import visible_weights
-from lumigraph.scenes.procedural import make_scene
 
 LOSSES = ("l2", "urf", "dsnerf", "swb")
 
@@ -188,24 +187,12 @@ def test_epsilon_is_given_in_units_of_the_capture() -> None:
 def test_spread_anneals_and_grows_with_uncertainty() -> None:
     depth, sigma = numbers(2, 4), numbers(0.001, 0.5)
     swb = DepthLoss(depth_loss="swb", depth_epsilon=0.1, depth_anneal=3.0)
-    assert spread(swb, depth, None, None, 0.0).tolist() == pytest.approx([0.3, 0.3])
-    assert spread(swb, depth, None, None, 0.5).tolist() == pytest.approx([0.1 * 3**0.5] * 2)
-    assert spread(swb, depth, sigma, None, 1.0).tolist() == pytest.approx([0.1, 0.5])
+    assert spread(swb, depth, None, 0.0).tolist() == pytest.approx([0.3, 0.3])
+    assert spread(swb, depth, None, 0.5).tolist() == pytest.approx([0.1 * 3**0.5] * 2)
+    assert spread(swb, depth, sigma, 1.0).tolist() == pytest.approx([0.1, 0.5])
     urf = DepthLoss(depth_loss="urf", depth_epsilon=0.01, depth_relative=True)
-    assert spread(urf, depth, None, None, 0.0).tolist() == pytest.approx([0.2, 0.4])
-    assert spread(urf, depth, sigma, None, 1.0).tolist() == pytest.approx([0.02, 1.5])
-
-
-def test_a_surface_is_no_thinner_than_pixels_see() -> None:
-    """A camera of focal length 100 sees 0.02 of what is 2 away with a pixel."""
-    camera = make_scene("still", 1, 0, 0, size=16).info.cameras["train"]
-    rays = replace(camera, focal=torch.full((1, 2), 100.0)).view_rays(0).flatten()[:2]
-    depth = torch.full((2,), 2.0)
-    config = DepthLoss(depth_loss="swb", depth_epsilon=0.03, depth_pixels=3.0)
-    assert spread(config, depth, None, rays.radii, 1.0).tolist() == pytest.approx([0.06, 0.06])
-    assert spread(replace(config, depth_pixels=1.0), depth, None, rays.radii, 1.0).tolist() == pytest.approx(
-        [0.03] * 2
-    )
+    assert spread(urf, depth, None, 0.0).tolist() == pytest.approx([0.2, 0.4])
+    assert spread(urf, depth, sigma, 1.0).tolist() == pytest.approx([0.02, 1.5])
 
 
 @pytest.mark.parametrize("name", LOSSES)

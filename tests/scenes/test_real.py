@@ -100,7 +100,7 @@ def test_fern(shared_data):
     folder = shared_data / "nerf_llff_data" / "fern"
     scene = load_scene(folder, downscale=8)
     assert {split: len(views) for split, views in scene.views.items()} == {"train": 17, "test": 3}
-    assert scene.views["test"].names == [f"images_8/image0{number}.png" for number in ("00", "08", "16")]
+    assert scene.views["test"].names == [f"image0{number}.png" for number in ("00", "08", "16")]
     cameras = scene.info.cameras["train"]
     assert cameras.size.unique(dim=0).tolist() == [[504, 378]]
     assert torch.allclose(cameras.focal, torch.tensor(3260.52633 / 8))

@@ -27,8 +27,6 @@ class DepthLoss:
     depth_epsilon: float = 0.03
     """Half width of a surface, units of the capture: at the end of training, and no less than what the depth is unsure
     by."""
-    depth_pixels: float = 2.0
-    """And no less than what so many pixels see of a surface: photos of few pixels know no depth to a hair."""
     depth_relative: bool = False
     """Take --depth-epsilon, and the error of l2, as parts of the depth."""
     depth_anneal: float | None = None
@@ -92,7 +90,7 @@ class DepthLoss:
 
 _NOT_NEGATIVE = (
     "depth_weight", "depth_expected_weight", "depth_empty_weight", "depth_bound_weight", "depth_beta",
-    "depth_sky_weight", "depth_pixels",
+    "depth_sky_weight",
 )  # fmt: skip
 
 

@@ -236,8 +236,8 @@ def _changed(config: MipNeRF360Config, **options: object) -> MipNeRF360Config:
     return MipNeRF360Config(**{**vars(config), **options})
 
 
-# The published depth loss stands beside a Charbonnier loss and photos of full size.
-_SWB_DEPTH = DepthLoss(depth_loss="swb", depth_weight=1.0, depth_pixels=0.0)
+# The published depth loss stands beside a Charbonnier loss.
+_SWB_DEPTH = DepthLoss(depth_loss="swb", depth_weight=1.0)
 _SWB = _changed(
     _PAPER,
     rays=8192,

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lumigraph.configs.depth import DepthLoss
 from lumigraph.geometry.conventions import split_similarity
-from lumigraph.geometry.rays import PIXEL_RADIUS_FACTOR
 from lumigraph.rendering.volume.histogram import median_depth
 
 _LEAST_WEIGHT = 1e-5
@@ -37,7 +36,6 @@ def depth_terms(
     depth: PerRay,
     *,
     sigma: PerRay | None = None,
-    radii: PerRay | None = None,
     progress: float = 0.0,
     sky: Bool[Tensor, " B"] | None = None,
 ) -> dict[str, Scalar]:
@@ -46,13 +44,12 @@ def depth_terms(
     Args:
         depth: of the surface, NaN where unknown.
         sigma: standard deviation of the depth, scene units; it widens the surface where it exceeds epsilon.
-        radii: of the pixels' cones at depth 1; they widen the surface alike.
         progress: how far training has come, in [0, 1], for the annealing of epsilon.
         sky: the rays at which there is nothing.
     """
     terms = {}
     if config.needs_depth:
-        terms["depth"] = config.weight * _depth_loss(config, edges, weights, depth, sigma, radii, progress)
+        terms["depth"] = config.weight * _depth_loss(config, edges, weights, depth, sigma, progress)
     if config.depth_sky_weight and sky is not None:
         terms["sky"] = config.depth_sky_weight * sky_loss(weights, sky)
     return terms
@@ -72,13 +69,11 @@ def _depth_loss(
     weights: Weights,
     depth: PerRay,
     sigma: PerRay | None,
-    radii: PerRay | None,
     progress: float,
 ) -> Scalar:
     known = torch.isfinite(depth)
     edges, weights, depth = edges[known], weights[known], depth[known]
-    sigma, radii = (None if values is None else values[known] for values in (sigma, radii))
-    epsilon = spread(config, depth, sigma, radii, progress)
+    epsilon = spread(config, depth, None if sigma is None else sigma[known], progress)
     if config.depth_loss == "dsnerf":
         return dsnerf_loss(edges, weights, depth, epsilon)
     if config.depth_loss == "swb":
@@ -103,16 +98,11 @@ def _depth_loss(
     return near + config.depth_empty_weight * empty + config.depth_expected_weight * error
 
 
-def spread(
-    config: DepthLoss, depth: PerRay, sigma: PerRay | None, radii: PerRay | None, progress: float
-) -> PerRay:
+def spread(config: DepthLoss, depth: PerRay, sigma: PerRay | None, progress: float) -> PerRay:
     """Half width of each ray's surface, scene units: epsilon, which falls exponentially from `anneal` times its value
-    to its value; at least `depth_pixels` pixels, whose cones have `radii` at depth 1; and at least the standard
-    deviation of the depth (urf, whose epsilon is three of them: three)."""
+    to its value, and at least the standard deviation of the depth (urf, whose epsilon is three of them: three)."""
     value = config.depth_epsilon * config.anneal ** (1 - min(1.0, max(0.0, progress)))
     epsilon = value * depth if config.depth_relative else torch.full_like(depth, value)
-    if radii is not None:
-        epsilon = torch.maximum(epsilon, (config.depth_pixels / PIXEL_RADIUS_FACTOR) * radii * depth)
     if sigma is None:
         return epsilon
     return torch.maximum(epsilon, _TAILS * sigma if config.depth_loss == "urf" else sigma)

@@ -443,7 +443,6 @@ class MipNeRF360(Renderer):
                     level.weights,
                     depth,
                     sigma=batch.depth_sigma,
-                    radii=batch.rays.radii,
                     progress=self.progress,
                     sky=sky,
                 )

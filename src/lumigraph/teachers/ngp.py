@@ -233,7 +233,6 @@ class NGP(Renderer):
             weights,
             depth[chosen],
             sigma=None if batch.depth_sigma is None else batch.depth_sigma[chosen],
-            radii=batch.rays.radii[chosen],
             progress=self.progress,
             sky=sky[chosen],
         )
