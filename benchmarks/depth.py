@@ -1,12 +1,13 @@
 """What known depth is worth: PSNR and depth error on held-out views for each depth loss, through the command line.
 
     python benchmarks/depth.py SCENE [--views 3 6 100] [--losses none l2 urf dsnerf swb] [--keep 1.0 0.3]
-        [--downscale 1] [--select farthest] [--steps 2000] [--seeds 0] [--depth-from RUN] [--out FILE] [-- OPTIONS]
+        [--downscale 1] [--select farthest] [--steps 2000] [--seeds 0] [--depth-from RUN] [--colmap FOLDER] [--out FILE]
+        [-- OPTIONS]
 
-SCENE needs depth maps. For a scene without, `--depth-from RUN` takes them from a teacher that was trained on it: its
-images, reduced as the run was, and the depth it renders where it sees something opaque become a folder in Blender's
-format, on which everything is measured. `--views 0` means all. `--keep` tells only a part of the depth pixels; it does
-not concern the loss `none`.
+SCENE needs depth maps, or `--colmap` a COLMAP model of it, whose key points are the depth. For a scene without both,
+`--depth-from RUN` takes them from a teacher that was trained on it: its images, reduced as the run was, and the depth
+it renders where it sees something opaque become a folder in Blender's format, on which everything is measured.
+`--views 0` means all. `--keep` tells only a part of the depth pixels; it does not concern the loss `none`.
 """
 
 import contextlib
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of training to try")
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
+    parser.add_argument("--colmap", type=Path, help="COLMAP model whose key points are taken as depth")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "depth.json", help="file for the table")
     arguments = parsed(parser)
@@ -114,16 +116,18 @@ def main() -> None:
             "name": Path(arguments.scene).name,
             "downscale": _downscale(arguments),
             "select": arguments.select,
+            "key_points": arguments.colmap is not None,
             "depth_from": None if arguments.depth_from is None else arguments.depth_from.name,
             "options": arguments.options,
         }
+        source = ["--depth-source", "colmap", "--colmap", arguments.colmap] if arguments.colmap else []
         tried = itertools.product(arguments.views, arguments.losses, arguments.keep, arguments.seeds)
         for views, loss, keep, seed in tried:
             if loss == "none" and keep != arguments.keep[0]:
                 continue
             few = ["--views", views, "--select", arguments.select] if views else []
             steps = ["--max-steps", arguments.steps, "--training-steps", arguments.steps]
-            told = [] if loss == "none" else ["--keep-depth", keep]
+            told = [] if loss == "none" else ["--keep-depth", keep, *source]
             run = folder / f"run-{views}-{loss}-{keep:g}-{seed}"
             options = [*few, *steps, *told, "--seed", seed, *arguments.options]
             figures = measure(str(scene), run, downscale, loss, options)

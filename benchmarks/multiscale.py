@@ -1,10 +1,11 @@
 """What it is worth to see cones: Mip-NeRF on views of several scales, against the same method that looks at points.
 
     python benchmarks/multiscale.py SCENE [--downscale 4] [--scales 4] [--minutes 3] [--seed 0] [--runs FOLDER]
-        [--variants cones points alike] [--out FILE] [-- OPTIONS OF train mipnerf]
+        [--variants cones points alike nerf] [--out FILE] [-- OPTIONS OF train mipnerf]
 
 All train for as long, on the same views; figures are those of the test views, scale by scale. `cones` is the method as
-it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area.
+it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area, `nerf` the
+method of that name.
 """
 
 import contextlib
@@ -18,15 +19,22 @@ from verbs import trained, verb
 from lumigraph.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = {"cones": [], "points": ["--no-integrate"], "alike": ["--no-area-loss"]}
+VARIANTS = {
+    "cones": ("mipnerf", []),
+    "points": ("mipnerf", ["--no-integrate"]),
+    "alike": ("mipnerf", ["--no-area-loss"]),
+    "nerf": ("nerf", []),
+}
+"""Method and its own options."""
 
 
 def measure(name: str, run: Path, arguments: Any) -> dict[str, Any]:
     """Trains one variant in the folder `run`, evaluates, and says what came of it."""
+    method, own = VARIANTS[name]
     peak = verb(
-        "train", "mipnerf", arguments.scene, "--run", run, "--downscale", arguments.downscale,
+        "train", method, arguments.scene, "--run", run, "--downscale", arguments.downscale,
         "--scales", arguments.scales, "--max-minutes", arguments.minutes, "--seed", arguments.seed,
-        *VARIANTS[name], *arguments.options,
+        *own, *(arguments.options if method == "mipnerf" else []),
     )  # fmt: skip
     verb("eval", run, "--json", run / "eval.json")
     result, training = read_json(run / "eval.json"), trained(run)
