@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthLoss
@@ -17,6 +18,7 @@ from lumigraph.rendering.renderer import Batch
 from lumigraph.rendering.volume.histogram import interlevel_loss
 from lumigraph.scenes.procedural import load_builtin
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
+from lumigraph.teachers import mipnerf360
 from lumigraph.teachers.mipnerf360 import MipNeRF360, charbonnier
 from lumigraph.training.fit import fit
 from lumigraph.training.runs import Run
@@ -243,6 +245,38 @@ def test_what_is_known_to_be_empty_is_passed_by_and_nothing_else(scene: Scene) -
     renderer.begin_step(16, 0.1, 0)
     assert surroundings.near.float().mean() > 0.5  # what the field holds, not the ball
     assert made(replace(SMALL, cells=0), scene.info).surroundings is None
+
+
+def test_the_sum_of_chunks_is_about_the_whole(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
+    """Chunks draw other random numbers, so that terms and gradients are alike, not equal."""
+    depth = DepthLoss(depth_loss="l2", depth_weight=1.0)
+    config = replace(
+        NETWORKS, codes=2, distortion_weight=0.1, depth=depth, samples=32, proposal_samples=(32,)
+    )
+    batch = PhotoSource(scene.split("train"), 0, depths=True).batch(0, 512)
+    batch.weight = torch.tensor([1.0, 4.0]).repeat(256)
+
+    def learnt(kept: int) -> tuple[dict[str, float], Tensor, Tensor]:
+        monkeypatch.setattr(mipnerf360, "_KEPT_SAMPLES", {"cpu": kept})
+        renderer = made(config, scene.info)
+        losses = renderer.losses(batch, 0, 0)
+        torch.stack(list(losses.terms.values())).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in renderer.parameters() if p.grad is not None])
+        return {k: float(v.detach()) for k, v in losses.terms.items()}, losses.squared_error, gradient
+
+    whole, parts = learnt(1 << 20), learnt(1 << 12)
+    assert set(whole[0]) == set(parts[0]) == {"rgb", "proposals", "distortion", "codes", "depth"}
+    for name, value in whole[0].items():
+        assert parts[0][name] == pytest.approx(value, rel=0.15, abs=1e-6), name
+    assert float(parts[1].mean()) == pytest.approx(float(whole[1].mean()), rel=0.05)
+    assert torch.nn.functional.cosine_similarity(parts[2], whole[2], dim=0) > 0.98
+    assert float(parts[2].norm()) == pytest.approx(float(whole[2].norm()), rel=0.1)
+
+
+def test_published_sizes_fit_into_the_memory_of_a_laptop(scene: Scene) -> None:
+    for name in ("paper", "swb-lego", "swb-room"):
+        renderer = made(PRESETS[name], scene.info)
+        assert renderer.memory_estimate(renderer.rays_per_step) < 4e9, name
 
 
 def test_pixels_count_by_their_area(scene: Scene) -> None:

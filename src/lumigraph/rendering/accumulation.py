@@ -23,6 +23,28 @@ def accumulated(
     return _Accumulated.apply(terms, rays, chunk, sizes, *(p for group in parameters for p in group))  # pyright: ignore
 
 
+def accumulated_terms(
+    terms: Callable[[int, int], dict[str, Tensor]],
+    rays: int,
+    chunk: int,
+    parameters: Sequence[nn.Parameter],
+) -> dict[str, Tensor]:
+    """Sums over chunks of the loss terms that `terms(first, end)` gives by name for the rays first..end. The parameters
+    may have part in every term; all their gradients come with the first one."""
+    sums: dict[str, Tensor] = {}
+
+    def total(first: int, end: int) -> tuple[Tensor]:
+        values = terms(first, end)
+        for name, value in values.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        return (torch.stack(list(values.values())).sum(),)
+
+    (loss,) = accumulated(total, rays, chunk, [parameters])
+    first = next(iter(sums))
+    sums[first] = loss - torch.stack(list(sums.values())).sum() + sums[first]
+    return sums
+
+
 class _Accumulated(torch.autograd.Function):
     """Makes the gradients together with the values."""
 

@@ -9,7 +9,6 @@ The field is the published MLP, in scene units, or a hash grid in core coordinat
 [-1, 1]^3. Letters: B rays, K intervals of a level between K + 1 edges of t.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
-from lumigraph.rendering.accumulation import accumulated
+from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
@@ -340,22 +339,11 @@ class MipNeRF(Renderer):
                 values["distortion"] = self.config.distortion_weight / count * spread
             return values
 
-        return Losses(terms(0, count) if self.on_grid else self._accumulated(terms, count), squared_error)
-
-    def _accumulated(self, terms: Callable[[int, int], dict[str, Tensor]], rays: int) -> dict[str, Tensor]:
-        """The sums of the terms over all rays, of which only so many are looked at together as fit into the caches. All
-        gradients come with the first term, since the network has part in each."""
-        sums: dict[str, Tensor] = {}
-
-        def total(first: int, end: int) -> tuple[Tensor]:
-            values = terms(first, end)
-            for name, value in values.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-            return (torch.stack(list(values.values())).sum(),)
-
-        (loss,) = accumulated(total, rays, self._chunk_in_training, [list(self.field.parameters())])
-        sums["rgb"] = loss - torch.stack(list(sums.values())).sum() + sums["rgb"]
-        return sums
+        if self.on_grid:
+            return Losses(terms(0, count), squared_error)
+        # Only so many rays are looked at together as fit into the caches.
+        parameters = list(self.field.parameters())
+        return Losses(accumulated_terms(terms, count, self._chunk_in_training, parameters), squared_error)
 
     @property
     def _chunk_in_training(self) -> int:

@@ -25,6 +25,7 @@ from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncode
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import Surroundings
@@ -51,6 +52,8 @@ from lumigraph.rendering.volume.proposals import (
 )
 
 FIELD_CHUNK = 1 << 15
+_KEPT_SAMPLES = {"cpu": 1 << 14, "accelerator": 1 << 19}
+"""Samples of a training step whose activations are kept at a time (mlp)."""
 _STEPS = 256
 """Along the scene's diagonal; what hides nothing over one of them is passed by (grid)."""
 _STREAM = 0x94D049BB133111EB
@@ -392,47 +395,85 @@ class MipNeRF360(Renderer):
         return schlick(self.progress, self.config.anneal_slope) if self.config.anneal_slope else 1.0
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
-        """Charbonnier loss of the colours, the proposals' loss, distortion, and what else has a weight."""
-        config, rays = self.config, batch.rays
+        """Charbonnier loss of the colours, the proposals' loss, distortion, and what else has a weight. Of the large
+        networks only so many rays are looked at together that their activations fit; means over intervals (statistical
+        weight bounds) are then those of each part."""
+        config, count = self.config, len(batch.rays)
         generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
-        seen = self._see(
-            rays,
-            generator=generator,
-            exponent=self._trust(),
-            proposals_learn=step < config.proposal_warmup or step % config.proposal_interval == 0,
-            depth=batch.depth,
-            normals=config.orientation_weight > 0,
-        )
-        final = seen.final
-        codes = self._learnt_codes(rays)
-        rgb = self._shade(final.weights, seen.hidden, rays.view_directions, codes)
+        learn = step < config.proposal_warmup or step % config.proposal_interval == 0
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
-        error = (over(rgb, final.weights.sum(1), background) - target).square()
-        per_ray = charbonnier(error, config.charbonnier, config.charbonnier_squared)
+        background = background.expand_as(target)
         weight = batch.weight if config.area_loss else None
-        terms = {"rgb": per_ray.mean() if weight is None else (weight * per_ray).sum() / weight.sum()}
+        share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
+        squared_error = torch.empty_like(share)
+
+        def terms(first: int, end: int) -> dict[str, Tensor]:
+            part = slice(first, end)
+            rays = batch.rays[part]
+            seen = self._see(
+                rays,
+                generator=generator,
+                exponent=self._trust(),
+                proposals_learn=learn,
+                depth=None if batch.depth is None else batch.depth[part],
+                normals=config.orientation_weight > 0,
+            )
+            codes = self._learnt_codes(rays)
+            rgb = self._shade(seen.final.weights, seen.hidden, rays.view_directions, codes)
+            error = (over(rgb, seen.final.weights.sum(1), background[part]) - target[part]).square()
+            squared_error[part] = error.detach().mean(1)
+            per_ray = charbonnier(error, config.charbonnier, config.charbonnier_squared)
+            others = self._regularisers(rays, seen, codes)
+            values = {"rgb": (share[part] * per_ray).sum()}
+            values |= {name: len(rays) / count * value for name, value in others.items()}
+            return values | self._depth_terms(seen.levels, batch, part)
+
+        if config.field == "grid":
+            return Losses(terms(0, count), squared_error)
+        return Losses(
+            accumulated_terms(terms, count, self._chunk_in_training, self._learning(learn)), squared_error
+        )
+
+    def _regularisers(self, rays: Rays, seen: _Seen, codes: Tensor | None) -> dict[str, Tensor]:
+        """The weighted losses, means over rays, that no photo has a say in."""
+        config, final = self.config, seen.final
         proposals = [
             interlevel_loss(final.s, final.weights, level.s, level.weights).mean()
             for level in seen.levels[:-1]
         ]
-        terms["proposals"] = config.proposal_weight * torch.stack(proposals).sum()
-        terms |= self._depth_terms(seen.levels, batch)
+        terms = {"proposals": config.proposal_weight * torch.stack(proposals).sum()}
         if config.distortion_weight:
             terms["distortion"] = config.distortion_weight * distortion(final.weights, final.s).mean()
         if codes is not None:
             terms["codes"] = config.code_weight * codes.square().mean()
         if seen.normals is not None:
             terms["orientation"] = config.orientation_weight * self._orientation(rays, final, seen.normals)
-        return Losses(terms=terms, squared_error=error.detach().mean(1))
+        return terms
 
-    def _depth_terms(self, levels: list[Histogram], batch: Batch) -> dict[str, Tensor]:
-        """What the known depths of a batch say of the final level's weights, and a share of what they say of those of
-        the proposal levels."""
+    @property
+    def _chunk_in_training(self) -> int:
+        """Rays whose activations are kept at a time, where gradients are accumulated."""
+        samples = _KEPT_SAMPLES["cpu" if self.device.type == "cpu" else "accelerator"]
+        return max(16, samples // (sum(self.config.proposal_samples) + self.config.samples))
+
+    def _learning(self, proposals: bool) -> list[nn.Parameter]:
+        """The parameters that have part in a step."""
+        modules = [self.field, *([self.proposal] if proposals else []), *([self.codes] if self.codes else [])]
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def _depth_terms(self, levels: list[Histogram], batch: Batch, part: slice) -> dict[str, Tensor]:
+        """What the known depths of a part of a batch say of the final level's weights, and a share of what they say of
+        those of the proposal levels."""
         config = self.config
         sky = batch.rgba[:, 3] == 0 if config.depth.depth_sky_weight else None
         if sky is None and not (config.depth.needs_depth and batch.depth is not None):
             return {}
         depth = torch.full_like(batch.rays.far, torch.nan) if batch.depth is None else batch.depth
+        sigma = batch.depth_sigma
+        counted = {"depth": torch.isfinite(depth)} | ({} if sky is None else {"sky": sky})
+        shares_of_part = {
+            name: float(rays[part].sum()) / max(1, int(rays.sum())) for name, rays in counted.items()
+        }
         terms: dict[str, Tensor] = {}
         shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
         for level, share in zip(levels, shares, strict=True):
@@ -441,13 +482,13 @@ class MipNeRF360(Renderer):
                     config.depth,
                     level.edges,
                     level.weights,
-                    depth,
-                    sigma=batch.depth_sigma,
+                    depth[part],
+                    sigma=None if sigma is None else sigma[part],
                     progress=self.progress,
-                    sky=sky,
+                    sky=None if sky is None else sky[part],
                 )
                 terms = {name: terms.get(name, 0) + share * value for name, value in found.items()}
-        return terms
+        return {name: shares_of_part[name] * value for name, value in terms.items()}
 
     def _learnt_codes(self, rays: Rays) -> Tensor | None:
         if self.codes is None:
@@ -488,7 +529,8 @@ class MipNeRF360(Renderer):
         final = 3 * encoded + (config.layers + 2) * config.width + 2 * config.view_layers * config.view_width
         proposed = 3 * self.proposal.encoder.width + (config.proposal_layers + 1) * config.proposal_width
         numbers = config.samples * (final + 60) + sum(config.proposal_samples) * (proposed + 60)
-        return super().memory_estimate(rays) + 4 * max(rays, self.chunk // 2) * numbers
+        together = rays if config.field == "grid" else min(rays, self._chunk_in_training)
+        return super().memory_estimate(rays) + 4 * max(together, self.chunk // 2) * numbers
 
     def recover(self, seed: int) -> bool:
         """Starts over with other random weights."""
