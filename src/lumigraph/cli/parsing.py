@@ -170,8 +170,8 @@ def _joined(arguments_type: type, config_class: type, name: str, default_config:
     return dataclasses.make_dataclass(
         f"{name} arguments",
         [
-            ("arguments", Annotated[flat[arguments_type], tyro.conf.arg(name="")]),  # type: ignore[valid-type]
-            ("config", Annotated[flat[config_class], tyro.conf.arg(name=name)], config_field),  # type: ignore[valid-type]
+            ("arguments", Annotated[flat[arguments_type], tyro.conf.arg(name="")]),
+            ("config", Annotated[flat[config_class], tyro.conf.arg(name=name)], config_field),
         ],
         frozen=True,
         kw_only=True,
