@@ -173,7 +173,7 @@ def test_a_background_behind_opaque_photos_is_refused(blender_scene, save_image)
 
 def test_splits_share_the_memory_that_is_free(blender_scene, monkeypatch, caplog):
     """Enough for the training views; the others are told that nothing is left."""
-    monkeypatch.setattr("lumigraph.scenes.scene.available_memory", lambda: 2 * 4 * 12 * 8 * 4)
+    monkeypatch.setattr("lumigraph.scenes.stored_arrays.available_memory", lambda: 2 * 4 * 12 * 8 * 4)
     views = load_scene(blender_scene).views
     with caplog.at_level(logging.WARNING, "lumigraph"):
         views["train"].load()

@@ -17,8 +17,9 @@ from lumigraph.geometry.cameras import finest_of_each, finest_pixel
 from lumigraph.scenes.formats import multiscale
 from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.procedural import make_scene, write_blender
-from lumigraph.scenes.scene import MemoryBudget, Scene, SceneInfo
+from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions
+from lumigraph.scenes.stored_arrays import MemoryBudget
 from lumigraph.training.sources import PhotoSource
 
 

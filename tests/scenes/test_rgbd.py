@@ -191,8 +191,6 @@ def test_what_cannot_be_read_is_told(
 
 def test_the_red_kitchen(shared_data: Path) -> None:
     folder = shared_data / "rgbd_redkitchen"
-    if not folder.is_dir():
-        pytest.skip("the red kitchen is not there")
     scene = load_scene(folder, downscale=8)
     assert {split: len(views) for split, views in scene.views.items()} == {"train": 21, "test": 4}
     views = scene.split("train")
@@ -208,8 +206,6 @@ def test_a_wrong_unit_of_the_red_kitchen_is_warned_of(
     shared_data: Path, caplog: pytest.LogCaptureFixture, unit: float
 ) -> None:
     folder = shared_data / "rgbd_redkitchen"
-    if not folder.is_dir():
-        pytest.skip("the red kitchen is not there")
     caplog.set_level(logging.WARNING, "lumigraph")
     load_scene(folder)
     assert not caplog.records

@@ -9,8 +9,9 @@ from lumigraph.files import read_json, write_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.scenes.facing import FacingOptions
-from lumigraph.scenes.scene import MemoryBudget, Scene, SceneInfo, Views
+from lumigraph.scenes.scene import Scene, SceneInfo, Views
 from lumigraph.scenes.splits import SplitOptions, divide
+from lumigraph.scenes.stored_arrays import MemoryBudget
 
 
 def make_cameras(sizes: list[tuple[int, int]]) -> Cameras:
@@ -98,7 +99,9 @@ def counted(calls: list[int], values: np.ndarray):
 
 def test_images_masks_and_depths_of_all_splits_share_one_budget(monkeypatch):
     """Half of what is free: 40 images of 18 bytes with 6 of masks and 24 of depths, as many again in another split."""
-    monkeypatch.setattr("lumigraph.scenes.scene.available_memory", lambda: 2 * 40 * (18 + 6) + 24 * 24)
+    monkeypatch.setattr(
+        "lumigraph.scenes.stored_arrays.available_memory", lambda: 2 * 40 * (18 + 6) + 24 * 24
+    )
     memory, cameras, names = MemoryBudget(), make_cameras([(3, 2)] * 40), [str(i) for i in range(40)]
     image, mask, depth = np.zeros((2, 3, 3), np.uint8), np.ones((2, 3), bool), np.ones((2, 3), np.float32)
     index = torch.arange(40)

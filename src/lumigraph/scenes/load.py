@@ -11,8 +11,9 @@ from lumigraph.files import io_errors
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
 from lumigraph.scenes.formats import blender, llff, multiscale, rgbd, transforms
-from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo
+from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, few
+from lumigraph.scenes.stored_arrays import MemoryBudget
 
 BUILTIN = "builtin:"
 _PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}

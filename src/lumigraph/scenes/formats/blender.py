@@ -38,8 +38,9 @@ from lumigraph.scenes.formats.frames import (
 from lumigraph.scenes.formats.maps import DepthMeaning, depth_loader, named_maps, ray_lengths, within
 from lumigraph.scenes.formats.pictures import reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
-from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
+from lumigraph.scenes.stored_arrays import MemoryBudget
 
 log = logging.getLogger("lumigraph")
 

@@ -20,7 +20,8 @@ from lumigraph.geometry.conventions import opengl_to_opencv
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.intrinsics import Intrinsics, own_intrinsics, read_intrinsics
 from lumigraph.scenes.formats.pictures import is_opaque, read_image
-from lumigraph.scenes.scene import MemoryBudget, Views, threads
+from lumigraph.scenes.scene import Views
+from lumigraph.scenes.stored_arrays import MemoryBudget, threads
 
 log = logging.getLogger("lumigraph")
 

@@ -46,8 +46,9 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.intrinsics import Intrinsics, scaled
 from lumigraph.scenes.placing import unit_transform
-from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo, threads
+from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
+from lumigraph.scenes.stored_arrays import MemoryBudget, threads
 
 log = logging.getLogger("lumigraph")
 

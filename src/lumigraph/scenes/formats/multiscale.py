@@ -38,8 +38,9 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.intrinsics import Intrinsics
 from lumigraph.scenes.formats.pictures import straight
-from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo, Views, threads
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo, Views
 from lumigraph.scenes.splits import SplitOptions
+from lumigraph.scenes.stored_arrays import MemoryBudget, threads
 
 METADATA = "metadata.json"
 _KEYS = ("file_path", "cam2world", "width", "height", "pix2cam", "near", "far", "label", "lossmult")

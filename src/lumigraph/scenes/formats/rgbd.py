@@ -48,8 +48,9 @@ from lumigraph.scenes.formats.frames import (
 from lumigraph.scenes.formats.intrinsics import Intrinsics
 from lumigraph.scenes.formats.maps import MILLIMETRES, DepthMeaning, depth_loader
 from lumigraph.scenes.placing import CAPTURE_FAR, capture_near, unit_transform
-from lumigraph.scenes.scene import Background, MemoryBudget, Scene, SceneInfo, threads
+from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
+from lumigraph.scenes.stored_arrays import MemoryBudget, threads
 
 log = logging.getLogger("lumigraph")
 

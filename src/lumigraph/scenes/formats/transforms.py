@@ -41,8 +41,9 @@ from lumigraph.scenes.placing import (
     read_box,
     unit_transform,
 )
-from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
+from lumigraph.scenes.stored_arrays import MemoryBudget
 
 NAME = "transforms.json"
 

@@ -17,7 +17,8 @@ from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.procedural import stages
 from lumigraph.scenes.procedural.painting import Painting, depth_map, paint
 from lumigraph.scenes.procedural.tracing import AnalyticScene
-from lumigraph.scenes.scene import SPLITS, Background, MemoryBudget, Scene, SceneInfo, Views
+from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo, Views
+from lumigraph.scenes.stored_arrays import MemoryBudget
 
 NAMES: dict[str, Callable[[], AnalyticScene]] = {
     "still": stages.still,
