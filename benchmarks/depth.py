@@ -1,8 +1,8 @@
 """What known depth is worth: PSNR and depth error on held-out views for each depth loss, through the command line.
 
     python benchmarks/depth.py SCENE [--views 3 6 100] [--losses none l2 urf dsnerf swb] [--keep 1.0 0.3]
-        [--downscale 1] [--select farthest] [--steps 2000] [--seeds 0] [--depth-from RUN] [--colmap FOLDER] [--out FILE]
-        [-- OPTIONS]
+        [--downscale 1] [--select farthest] [--method ngp] [--steps 2000] [--seeds 0] [--depth-from RUN]
+        [--colmap FOLDER] [--out FILE] [-- OPTIONS]
 
 SCENE needs depth maps, or `--colmap` a COLMAP model of it, whose key points are the depth. For a scene without both,
 `--depth-from RUN` takes them from a teacher that was trained on it: its images, reduced as the run was, and the depth
@@ -23,6 +23,7 @@ from verbs import evaluated, trained, verb
 from lumigraph.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"
+METHODS = ("ngp", "mipnerf360")
 LOSSES = ("none", "l2", "urf", "dsnerf", "swb")
 _OPAQUE = 0.95
 """Opacity from which a teacher's depth is that of a surface."""
@@ -51,9 +52,11 @@ def with_rendered_depth(run: Path, folder: Path) -> None:
     write_blender(Scene(scene.info, views), folder)
 
 
-def measure(scene: str, run: Path, downscale: int, loss: str, options: list[str | float]) -> dict[str, Any]:
+def measure(
+    method: str, scene: str, run: Path, downscale: int, loss: str, options: list[str | float]
+) -> dict[str, Any]:
     """Trains in the folder `run`, evaluates, and says what came of it."""
-    verb("train", "ngp", scene, "--run", run, "--downscale", downscale, "--depth-loss", loss, *options)
+    verb("train", method, scene, "--run", run, "--downscale", downscale, "--depth-loss", loss, *options)
     figures, training = evaluated(run, run / "eval.json"), trained(run)
     error = read_json(run / "eval.json")["depth_error"]
     return {
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument(
         "--select", default="farthest", help="which photos are taken, as in `lumigraph train --select`"
     )
+    parser.add_argument("--method", choices=METHODS, default="ngp", help="teacher to train")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of training to try")
     parser.add_argument("--depth-from", type=Path, help="a run whose rendered depth is taken")
@@ -115,6 +119,7 @@ def main() -> None:
         about = {
             "name": Path(arguments.scene).name,
             "downscale": _downscale(arguments),
+            "method": arguments.method,
             "select": arguments.select,
             "key_points": arguments.colmap is not None,
             "depth_from": None if arguments.depth_from is None else arguments.depth_from.name,
@@ -130,7 +135,7 @@ def main() -> None:
             told = [] if loss == "none" else ["--keep-depth", keep, *source]
             run = folder / f"run-{views}-{loss}-{keep:g}-{seed}"
             options = [*few, *steps, *told, "--seed", seed, *arguments.options]
-            figures = measure(str(scene), run, downscale, loss, options)
+            figures = measure(arguments.method, str(scene), run, downscale, loss, options)
             told_of = None if loss == "none" else keep
             rows.append(
                 {"views": views or "all", "loss": loss, "keep_depth": told_of, "seed": seed, **figures}

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lumigraph.configs.checks import check_numbers
+
 WEIGHTS = {"none": 0.0, "l2": 0.002, "urf": 0.01, "dsnerf": 0.01, "swb": 0.1}
 """Weight of each loss where none is given: a tenth of the published ones, which stand beside a colour loss of ten and
 more times the gradient (Charbonnier's with a small eps; ours is a mean square)."""
@@ -65,10 +67,7 @@ class DepthLoss:
             raise ValueError(f"keep_depth must lie in 0..1, above 0, and is {self.keep_depth}")
         if self.depth_anneal is not None and not self.depth_anneal >= 1:
             raise ValueError(f"depth_anneal must be at least 1, not {self.depth_anneal}")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
+        check_numbers(self, not_negative=_NOT_NEGATIVE)
 
     @property
     def weight(self) -> float:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lumigraph.configs.checks import GRID_RANGES, check_numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class MipNeRFConfig:
@@ -92,16 +94,7 @@ class MipNeRFConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
-        for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie in {least}..{most}, not {getattr(self, name)}")
+        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, ranges=_RANGES)
         if self.finest_resolution < self.base_resolution:
             raise ValueError(
                 f"finest_resolution {self.finest_resolution} is below base_resolution {self.base_resolution}"
@@ -115,15 +108,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "cells", "coarse_weight", "distortion_weight", "density_noise", "rgb_padding", "lr_delay_steps", "skip",
 )  # fmt: skip
-_RANGES = {
-    "octaves": (1, 24),
-    "view_octaves": (1, 24),
-    "levels": (1, 64),
-    "features": (1, 16),
-    "log2_entries": (4, 28),
-    "base_resolution": (2, 1 << 16),
-    "finest_resolution": (2, 1 << 20),
-}
+_RANGES = {"octaves": (1, 24), "view_octaves": (1, 24), **GRID_RANGES}
 
 
 def _paper(rays: int = 4096, density_noise: float = 0.0) -> MipNeRFConfig:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from lumigraph.configs.checks import GRID_RANGES, check_numbers
 from lumigraph.configs.depth import DepthLoss
 
 
@@ -149,7 +150,7 @@ class MipNeRF360Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
-        self._check_ranges()
+        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=_SHARES, ranges=_RANGES)
         if not self.proposal_samples or min(*self.proposal_samples, self.samples) < 2:
             raise ValueError(
                 f"there must be a proposal level, and every level needs two intervals: {self.proposal_samples} "
@@ -165,21 +166,6 @@ class MipNeRF360Config:
         if self.orientation_weight and self.field == "grid":
             raise ValueError("orientation_weight needs second derivatives, which only field mlp has")
 
-    def _check_ranges(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, not {value}")
-        for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
-        for name in ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
-        for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie in {least}..{most}, not {getattr(self, name)}")
-
 
 _POSITIVE = (
     "training_steps", "rays", "width", "proposal_width", "bottleneck", "view_layers", "view_width", "subdivisions",
@@ -191,17 +177,14 @@ _NOT_NEGATIVE = (
     "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "lr_delay_steps", "cells",
     "view_octaves",
 )  # fmt: skip
+_SHARES = ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2")
 _RANGES = {
     "octaves": (1, 30),
-    "levels": (1, 64),
-    "features": (1, 16),
-    "log2_entries": (4, 28),
-    "proposal_levels": (1, 64),
-    "proposal_features": (1, 16),
-    "proposal_log2_entries": (4, 28),
-    "base_resolution": (2, 1 << 16),
-    "finest_resolution": (2, 1 << 20),
-    "proposal_resolution": (2, 1 << 20),
+    **GRID_RANGES,
+    "proposal_levels": GRID_RANGES["levels"],
+    "proposal_features": GRID_RANGES["features"],
+    "proposal_log2_entries": GRID_RANGES["log2_entries"],
+    "proposal_resolution": GRID_RANGES["finest_resolution"],
 }
 
 _PAPER = MipNeRF360Config(

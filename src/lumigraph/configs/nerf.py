@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lumigraph.configs.checks import check_numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class NeRFConfig:
@@ -92,17 +94,8 @@ class NeRFConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, not {value}")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
-        for name in ("perturb", "momentum", "foreground_share", "crop_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        shares = ("perturb", "momentum", "foreground_share", "crop_share")
+        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=shares)
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lumigraph.configs.checks import GRID_RANGES, check_numbers
 from lumigraph.configs.depth import DepthLoss
 
 
@@ -79,19 +80,8 @@ class NGPConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
-        for name in ("hold", "final_lr", "occupancy_share", "occupancy_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, not {getattr(self, name)}")
-        for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie in {least}..{most}, not {getattr(self, name)}")
+        shares = ("hold", "final_lr", "occupancy_share", "occupancy_decay")
+        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=shares, ranges=_RANGES)
         if self.finest_resolution < self.base_resolution:
             raise ValueError(
                 f"finest_resolution {self.finest_resolution} is below base_resolution {self.base_resolution}"
@@ -105,15 +95,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "occupancy_warmup", "coarse_steps", "step_growth", "opacity_weight", "distortion_weight", "camera_lr",
 )  # fmt: skip
-_RANGES = {
-    "levels": (1, 64),
-    "features": (1, 16),
-    "log2_entries": (4, 28),
-    "base_resolution": (2, 1 << 16),
-    "finest_resolution": (2, 1 << 20),
-    "cells": (2, 512),
-    "cascades": (1, 16),
-}
+_RANGES = {**GRID_RANGES, "cells": (2, 512), "cascades": (1, 16)}
 
 PRESETS = {
     "cpu": NGPConfig(),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lumigraph.configs.checks import check_numbers
+
 Activation = Literal["relu", "leaky_relu", "none"]
 
 
@@ -81,9 +83,7 @@ class R2LConfig:
     """Part of `lr` that is left at the end (schedule budget)."""
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=("final_lr",))
         if self.depth < 3:
             raise ValueError(f"depth must be at least 3 (head, body, tail), not {self.depth}")
         if self.residual and (self.depth - 2) % self.layers_per_block:
@@ -93,13 +93,8 @@ class R2LConfig:
             )
         if self.code == "points" and self.points < 2:
             raise ValueError("points must be at least 2: both ends of the ray")
-        for name in ("octaves", "warmup_steps", "warmup_lr", "depth_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, and is {getattr(self, name)}")
         if not all(0 <= ratio <= 1 for ratio in self.hard_ratio):
             raise ValueError(f"hard_ratio must lie in 0..1, not {self.hard_ratio}")
-        if not 0 <= self.final_lr <= 1:
-            raise ValueError(f"final_lr must lie in 0..1, not {self.final_lr}")
 
     @property
     def blocks(self) -> int:
@@ -110,6 +105,7 @@ class R2LConfig:
 _POSITIVE = (
     "training_steps", "width", "layers_per_block", "points", "rays", "hard_multiple", "lr", "decay_steps",
 )  # fmt: skip
+_NOT_NEGATIVE = ("octaves", "warmup_steps", "warmup_lr", "depth_weight")
 
 _PAPER = R2LConfig(
     width=256,

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch
 from lumigraph.training.sources import RaySource
 
@@ -66,7 +67,7 @@ class HardPool(RaySource):
         if not self.full:
             self._drawn = torch.empty(0, dtype=torch.int64)
             return Batch(fresh.rays, fresh.rgba, fresh.depth, fresh=len(fresh.rays))
-        generator = torch.Generator().manual_seed(((self.seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, self.seed, step)
         permutation = torch.randperm(self.size, generator=generator)
         self._drawn = permutation[: self._counts(len(fresh.rays))[1]].to(fresh.rgba.device)
         return _joined(fresh, {name: values[self._drawn] for name, values in self._rows().items()})

@@ -52,6 +52,22 @@ def _length(points: Tensor, norm: Norm) -> Tensor:
     return (largest * torch.linalg.vector_norm(points / largest, dim=-1, keepdim=True)).clamp(min=1.0)
 
 
+def within_core_box(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    near: Float[Tensor, " n"],
+    far: Float[Tensor, " n"],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Near and far of rays in core coordinates, cut to where they enter and leave the core box [-1, 1]^3. A ray that
+    misses it keeps no length, at its near end."""
+    slope = torch.where(directions.abs() < 1e-12, 1e-12, directions)
+    one, other = (-1 - origins) / slope, (1 - origins) / slope
+    enters, leaves = torch.minimum(one, other).amax(1), torch.maximum(one, other).amin(1)
+    first, last = torch.maximum(near, enters), torch.minimum(far, leaves)
+    missed = last <= first
+    return torch.where(missed, near, first), torch.where(missed, near, last)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """An axis-aligned box in scene units: all of a bounded scene, or the core of an unbounded one.

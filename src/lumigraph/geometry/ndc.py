@@ -115,6 +115,36 @@ class ForwardFrame:
         return frame
 
 
+def chosen_frame(choice: str, forward: ForwardFrame | None, source: str | None) -> ForwardFrame | None:
+    """In whose normalised device coordinates rays are sampled: the scene's, `forward`, unless `choice` is "off".
+
+    Raises:
+        LumigraphError: it is "on", and the scene at `source` is not forward-facing.
+    """
+    if choice == "on" and forward is None:
+        raise LumigraphError(
+            "normalised device coordinates need a forward-facing capture, and this is none",
+            where=source,
+            todo="Leave --ndc out",
+        )
+    return None if choice == "off" else forward
+
+
+def require_inverse_depth(near: Tensor, frame: ForwardFrame | None, source: str | None, option: str) -> None:
+    """Samples even in inverse depth need near planes in front of cameras, and rays of the scene.
+
+    Raises:
+        LumigraphError: a near plane is at 0, or rays are sampled in a frame; `option` says what leaves them out.
+    """
+    if frame is not None or bool((near <= 0).any()):
+        what = "in normalised device coordinates" if frame is not None else "from a near plane at 0"
+        raise LumigraphError(
+            f"samples even in inverse depth are impossible {what}",
+            where=source,
+            todo=option + (", or pass --ndc off" if frame is not None else ""),
+        )
+
+
 def is_ahead(frame: ForwardFrame, rays: Rays) -> bool:
     """Whether all rays run forward from in front of the near plane of the average camera."""
     origins, directions = frame._in_camera(rays.origins, rays.directions)

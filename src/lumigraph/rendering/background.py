@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.scenes.scene import Background
 
 __all__ = [
@@ -64,8 +65,7 @@ def training_background(
     which are a function of (seed, step) alone."""
     if policy != "random":
         return background_rgb(policy, device)
-    generator = torch.Generator(device=device)
-    generator.manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+    generator = step_generator(_STREAM, seed, step, device)
     return torch.rand((rays, 3), generator=generator, device=device)
 
 

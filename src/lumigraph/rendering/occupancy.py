@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.rendering.randomness import step_generator
 
 DIAGONAL = 2 * math.sqrt(3)
 """Of the core box, in core coordinates."""
@@ -79,7 +80,7 @@ class OccupancyGrid(nn.Module):
         `share` of them later. Whether there was one at this step."""
         if step == 0 or step % interval:
             return False
-        generator = torch.Generator(self.density.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.density.device)
         self.update(density, 1.0 if step <= warmup else share, generator)
         return True
 

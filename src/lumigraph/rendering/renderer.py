@@ -329,7 +329,13 @@ class Renderer(nn.Module):
                     tensor.copy_(saved[name])
 
     def recover(self, seed: int) -> bool:
-        """Called when training has collapsed to a constant picture: re-initialises the parameters in place,
-        with `seed`, and returns True; a method that has no better start than the first returns False, and
-        training stops with advice."""
+        """Called when training has collapsed to a constant picture: begins again from other random weights, those of
+        `seed`. Where that helps a method no more than the first start did, False, and training stops with advice."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.start_over()
+
+    def start_over(self) -> bool:
+        """Draws all parameters anew, in place, from the global generator, and forgets what buffers have learnt. A
+        method that has no better start than the first returns False, and does nothing."""
         return False

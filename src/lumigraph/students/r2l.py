@@ -41,6 +41,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 
 FUSED_CHUNK = 3072
@@ -224,8 +225,7 @@ class R2L(Renderer):
     def _jitter(self, rays: int, step: int, seed: int) -> Tensor | None:
         if not self.config.perturb or self.config.code != "points":
             return None
-        generator = torch.Generator(self.device)
-        generator.manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.device)
         return torch.rand(self.config.points, rays, generator=generator, device=self.device)
 
     def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -23,13 +23,14 @@ from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.cone_fields import ConeField, GaussianGrid, GaussianMLP, Gaussians
 from lumigraph.fields.conical import conical_moments, cylindrical_moments
 from lumigraph.fields.hashgrid import GridLayout
-from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.ndc import ForwardFrame, chosen_frame, require_inverse_depth
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.occupancy import Surroundings
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -131,24 +132,13 @@ class MipNeRF(Renderer):
     @classmethod
     def from_scene(cls, config: MipNeRFConfig, info: Any) -> "MipNeRF":
         """Raises LumigraphError where the config and the scene's rays do not fit together."""
-        frame = None if config.ndc == "off" else info.forward
-        if config.ndc == "on" and frame is None:
-            raise LumigraphError(
-                "normalised device coordinates need a forward-facing capture, and this is none",
-                where=info.source,
-                todo="Leave --ndc out",
-            )
+        frame = chosen_frame(config.ndc, info.forward, info.source)
         renderer = cls(config, info.bounds, info.background, frame)
         cameras: Cameras = info.cameras["train"]
         if renderer.surroundings is not None:
             renderer.surroundings.mark_unseen(cameras, info.bounds)
-        if renderer.disparity and (frame is not None or bool((cameras.near <= 0).any())):
-            what = "in normalised device coordinates" if frame is not None else "from a near plane at 0"
-            raise LumigraphError(
-                f"intervals even in inverse depth are impossible {what}",
-                where=info.source,
-                todo="Pass --disparity False" + (", or --ndc off" if frame is not None else ""),
-            )
+        if renderer.disparity:
+            require_inverse_depth(cameras.near, frame, info.source, "Pass --disparity False")
         return renderer
 
     # ------------------------------------------------------------------ the field
@@ -201,18 +191,10 @@ class MipNeRF(Renderer):
             far=rays.far,
             view_directions=view_directions,
         )
-        return self._within_box(sampled) if self.on_grid and not self.contracted else sampled
-
-    @staticmethod
-    def _within_box(rays: _Sampled) -> _Sampled:
-        """The rays from where they enter the box that the grid fills to where they leave it. A ray that misses it gets
-        intervals without length."""
-        d = torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
-        one, other = (-1 - rays.origins) / d, (1 - rays.origins) / d
-        enters = torch.minimum(one, other).amax(1)
-        leaves = torch.maximum(one, other).amin(1)
-        near = torch.maximum(rays.near, torch.minimum(enters, rays.far))
-        return replace(rays, near=near, far=torch.maximum(near, torch.minimum(leaves, rays.far)))
+        if not self.on_grid or self.contracted:
+            return sampled
+        near, far = within_core_box(sampled.origins, sampled.directions, sampled.near, sampled.far)
+        return replace(sampled, near=near, far=far)
 
     def _drawn(self, rays: int, generator: torch.Generator) -> _Draws:
         config, device = self.config, self.device
@@ -312,7 +294,7 @@ class MipNeRF(Renderer):
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the fine and (weighted) the coarse colours, each sum(weight |error|^2) / sum(weight) over rays
         (Mip-NeRF, section 3.1), and where asked for the distortion loss; `squared_error` is the fine one's."""
-        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.device)
         count = len(batch.rays)
         draws = self._drawn(count, generator)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
@@ -387,11 +369,8 @@ class MipNeRF(Renderer):
         step = 4 * kept * levels * together
         return super().memory_estimate(rays) + max(step, 4 * kept * _FIELD_CHUNK)
 
-    def recover(self, seed: int) -> bool:
-        """Starts over with other random weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.field.reset()
+    def start_over(self) -> bool:
+        self.field.reset()
         if self.surroundings is not None:
             self.surroundings.reset()
         return True

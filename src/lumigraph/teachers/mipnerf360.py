@@ -22,13 +22,14 @@ from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncoder, GridEncoder, RadianceField
-from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import Surroundings
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
@@ -175,13 +176,7 @@ class MipNeRF360(Renderer):
         far = torch.maximum(near, far)
         if config.field == "mlp" or self.unbounded:
             return near, far
-        tiny = torch.finfo(near.dtype).tiny ** 0.5
-        inverse = 1 / torch.where(cones.directions.abs() < tiny, tiny, cones.directions)
-        one, other = (-1 - cones.origins) * inverse, (1 - cones.origins) * inverse
-        near = torch.maximum(near, torch.minimum(one, other).amax(1))
-        far = torch.minimum(far, torch.maximum(one, other).amin(1))
-        missed = far <= near
-        return torch.where(missed, rays.near, near), torch.where(missed, rays.near, far)
+        return within_core_box(cones.origins, cones.directions, near, far)
 
     def _first_edges(
         self,
@@ -399,7 +394,7 @@ class MipNeRF360(Renderer):
         networks only so many rays are looked at together that their activations fit; means over intervals (statistical
         weight bounds) are then those of each part."""
         config, count = self.config, len(batch.rays)
-        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.device)
         learn = step < config.proposal_warmup or step % config.proposal_interval == 0
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand_as(target)
@@ -532,12 +527,9 @@ class MipNeRF360(Renderer):
         together = rays if config.field == "grid" else min(rays, self._chunk_in_training)
         return super().memory_estimate(rays) + 4 * max(together, self.chunk // 2) * numbers
 
-    def recover(self, seed: int) -> bool:
-        """Starts over with other random weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.proposal.reset()
-            self.field.reset()
+    def start_over(self) -> bool:
+        self.proposal.reset()
+        self.field.reset()
         if self.surroundings is not None:
             self.surroundings.reset()
         if self.codes is not None:

@@ -22,10 +22,11 @@ from lumigraph.errors import LumigraphError
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.ndc import ForwardFrame, require_ahead
+from lumigraph.geometry.ndc import ForwardFrame, chosen_frame, require_ahead, require_inverse_depth
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import (
     Batch,
     Losses,
@@ -115,20 +116,9 @@ class NeRF(Renderer):
     def from_scene(cls, config: NeRFConfig, info: Any) -> "NeRF":
         """Raises LumigraphError where the config and the scene's rays do not fit together."""
         cameras: Cameras = info.cameras["train"]
-        frame = None if config.ndc == "off" else info.forward
-        if config.ndc == "on" and frame is None:
-            raise LumigraphError(
-                "normalised device coordinates need a forward-facing capture, and this is none",
-                where=info.source,
-                todo="Leave --ndc out",
-            )
-        if config.disparity and (frame is not None or bool((cameras.near <= 0).any())):
-            what = "in normalised device coordinates" if frame is not None else "from a near plane at 0"
-            raise LumigraphError(
-                f"samples even in inverse depth are impossible {what}",
-                where=info.source,
-                todo="Leave --disparity out" + (", or pass --ndc off" if frame is not None else ""),
-            )
+        frame = chosen_frame(config.ndc, info.forward, info.source)
+        if config.disparity:
+            require_inverse_depth(cameras.near, frame, info.source, "Leave --disparity out")
         if frame is not None:
             require_ahead(frame, _corner_rays(cameras))
         pixels = int(cameras.size.prod(1).sum())
@@ -299,7 +289,7 @@ class NeRF(Renderer):
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the coarse and the fine colours; `squared_error` is the fine one's."""
         config, rays = self.config, batch.rays
-        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.device)
         random = _Random(generator, config.perturb, config.density_noise)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand_as(target)
@@ -378,13 +368,10 @@ class NeRF(Renderer):
         picture = 4 * 24 * samples * self.chunk
         return super().memory_estimate(rays) + max(kept, picture)
 
-    def recover(self, seed: int) -> bool:
-        """Starts over with other random weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for network in self.children():
-                assert isinstance(network, NeRFMLP)
-                network.reset()
+    def start_over(self) -> bool:
+        for network in self.children():
+            assert isinstance(network, NeRFMLP)
+            network.reset()
         return True
 
 

@@ -28,6 +28,7 @@ from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
+from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.composite import composite, median
@@ -187,7 +188,7 @@ class NGP(Renderer):
         known of depth."""
         rays = self._refined(batch.rays)
         core = self._core_rays(rays)
-        generator = torch.Generator(self.device).manual_seed(((seed + 1) * _STREAM + step) % 2**63)
+        generator = step_generator(_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
         with torch.no_grad():
             samples, index = self._visible_samples(core, self._training_rule(step), jitter)
@@ -314,12 +315,9 @@ class NGP(Renderer):
         super().warm_up(batch, seed)
         self._core_density(torch.zeros(8, 3, device=self.device))
 
-    def recover(self, seed: int) -> bool:
-        """Starts over with other random weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.grid.reset()
-            reset_linear(self.geometry, self.colour)
+    def start_over(self) -> bool:
+        self.grid.reset()
+        reset_linear(self.geometry, self.colour)
         self.occupancy.reset()
         self.ray_count.fill_(self.config.first_rays)
         return True
