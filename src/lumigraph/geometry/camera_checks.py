@@ -26,13 +26,14 @@ LARGEST_SIDE = 65536
 def check_cameras(tensors: dict[str, Tensor], where: str | None) -> None:
     """Raise LumigraphError naming the first camera and quantity that cannot be used.
 
-    Shapes agree; all values are finite; rotations are orthonormal and right-handed; focal lengths and sizes are
-    positive; 0 <= near < far.
+    Shapes agree; all values are finite, but attributes may be NaN, which is unknown; rotations are orthonormal and
+    right-handed; focal lengths and sizes are positive; 0 <= near < far.
     """
     count = tensors["camera_to_world"].shape[0] if tensors["camera_to_world"].ndim else 0
     for name, value in tensors.items():
         _check_shape(name, value, count, where)
-        _check_all(torch.isfinite(value), f"{name} is not finite", where)
+        usable = ~torch.isinf(value) if name == "attributes" else torch.isfinite(value)
+        _check_all(usable, f"{name} is not finite", where)
     rotation = tensors["camera_to_world"][:, :, :3].double()
     identity = torch.eye(3, device=rotation.device, dtype=rotation.dtype)
     orthonormal = (rotation.transpose(1, 2) @ rotation - identity).abs() < _ROTATION_TOLERANCE

@@ -32,8 +32,9 @@ class Cameras:
     camera_to_world: rotation columns (right, down, forward) and position, scene units.
     focal, principal: pixels. size: int64 (width, height). near, far: z-depth, scene units.
     distortion: k1 k2 k3 k4 p1 p2 (see `lumigraph.geometry.distortion`), all zero for none; fisheye: which model they
-    belong to. times: as the scene gives it. ids: int64, number of the captured image or device the camera stands for,
-    -1 for invented cameras. attributes: control values.
+    belong to. times: share of the capture that has passed, 0 at its first moment and 1 at its last. ids: int64, number
+    of the captured image or device the camera stands for, -1 for invented cameras. attributes: control values in
+    [-1, 1], NaN where nobody has said.
     """
 
     camera_to_world: Float[Tensor, "N 3 4"]

@@ -27,8 +27,8 @@ class Rays:
 
     origins, directions: world (scene) units; directions are not normalised (their component along the optical axis is
     1). radii: radius of the pixel's cone at unit depth (Mip-NeRF section 3.1). near, far: depths between which content
-    is sought. times: seconds or normalised time as the scene gives it. camera_ids: ``Cameras.ids`` of the camera, -1
-    for cameras that belong to no captured image. attributes: control values of the scene, in its own units.
+    is sought. times: share of the capture that has passed, 0 to 1. camera_ids: ``Cameras.ids`` of the camera, -1
+    for cameras that belong to no captured image. attributes: control values in [-1, 1], NaN where unknown.
     """
 
     origins: Float[Tensor, "*shape 3"]

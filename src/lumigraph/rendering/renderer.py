@@ -40,7 +40,8 @@ class Rendering:
     ray parameter t (depth along the camera axis, scene units); `opacity` [*s] is the accumulated alpha in [0, 1].
     A renderer that has no depth or opacity leaves them None. `extras` holds further per-ray tensors [*s, ...]
     by name: of what integrates along rays `depth_median` and `depth_raw`, see `histogram.ray_depths`; where a
-    method has them, `normals` [*s, 3], unit vectors in the axes of the scene.
+    method has them, `normals` [*s, 3], unit vectors in the axes of the scene, and `attribute_masks` [*s, A], the share
+    of the pixel that each attribute moves.
     """
 
     rgb: Tensor
@@ -86,7 +87,8 @@ class Batch:
     `rgba` [B, 4] is premultiplied, in [0, 1] (alpha 1 where the photo has none); `depth` [B] is t or NaN
     where unknown, and `depth_sigma` [B] its standard deviation, None where nothing tells it. `fresh` says how
     many of the first rays are newly drawn, the rest being repeats from a pool of hard rays; None means all.
-    `weight` [B] is what a ray counts in a loss that goes by it; None means all alike.
+    `weight` [B] is what a ray counts in a loss that goes by it; None means all alike. `attribute_masks` [B, A] is the
+    share of the pixel that each attribute moves, NaN where nobody has said.
     """
 
     rays: Rays
@@ -95,6 +97,7 @@ class Batch:
     fresh: int | None = None
     depth_sigma: Tensor | None = None
     weight: Tensor | None = None
+    attribute_masks: Tensor | None = None
 
 
 @dataclass

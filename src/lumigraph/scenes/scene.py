@@ -64,6 +64,7 @@ class SceneInfo:
         refined: whether the training cameras stand where a teacher found them to be, not where the file says.
         forward: the average camera of a forward-facing capture, in whose normalised device coordinates it can be
             sampled; None for other scenes.
+        attributes: the names of what can be controlled, one for each column of the cameras' `attributes`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class SceneInfo:
     refined: bool = False
     forward: ForwardFrame | None = None
     scales: int = 1
+    attributes: tuple[str, ...] = ()
 
     @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
@@ -94,6 +96,7 @@ class SceneInfo:
             "format": self.format,
             "downscale": self.downscale,
             "scales": self.scales,
+            "attributes": list(self.attributes),
             "background": self.background,
             "bounds": self.bounds.to_json(),
             "world_transform": self.world_transform.tolist(),
@@ -123,6 +126,7 @@ class SceneInfo:
                 format=str(data["format"]),
                 downscale=int(data["downscale"]),
                 scales=int(data.get("scales", 1)),
+                attributes=tuple(str(name) for name in data.get("attributes", ())),
                 cameras={
                     str(split): Cameras.from_json(part, place) for split, part in data["cameras"].items()
                 },
