@@ -421,16 +421,19 @@ def decode_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PI
 
 
 def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
-    """Decodes a map of numbers (depth, mask) to float32 [H, W] as stored, from an image or `.npy`.
+    """Decodes a map of numbers (depth, mask) to float32 [H, W] as stored, from an image, `.npy` or OpenEXR.
 
     Of an image with several channels the first is taken; 16-bit values come back as 0 to 65535.
 
     Raises:
-        LumigraphError: the file is missing, damaged, not two-dimensional, or larger than `max_pixels`.
+        LumigraphError: the file is missing, damaged, not two-dimensional, or larger than `max_pixels`, or it is OpenEXR
+            and that package is not installed.
     """
     import numpy as np
 
     path = Path(path)
+    if path.suffix.lower() == ".exr":
+        return _exr_values(path, max_pixels)
     if path.suffix.lower() == ".npy":
         return read_matrix(path, np.float32, most=max_pixels)
     with _open_image(path, max_pixels) as image:
@@ -438,6 +441,40 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_P
             image = image.convert("RGB")
         values = np.asarray(image)
         return np.array(values[..., 0] if values.ndim == 3 else values, dtype=np.float32)
+
+
+_EXR_CHANNELS = ("V", "Z", "Y", "R")
+"""Where programs put a map of numbers; Blender writes depth as V, or as R = G = B."""
+
+
+def _exr_values(path: Path, max_pixels: int) -> "numpy.ndarray":
+    """One channel of an OpenEXR file, float32 [H, W]."""
+    import numpy as np
+
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise LumigraphError(
+            "reading OpenEXR needs the package OpenEXR", where=path, todo="pip install lumigraph[exr]"
+        ) from error
+    with io_errors(path):
+        # OpenEXR's own error names neither the file's absence nor its rights.
+        path.open("rb").close()
+        try:
+            with OpenEXR.File(str(path), header_only=True) as file:
+                first, last = (corner.astype(np.int64) for corner in file.header()["dataWindow"])
+            if not 0 < int(np.prod(last - first + 1)) <= max_pixels:
+                raise ValueError(f"it has more than {max_pixels} pixels, or none")
+            with OpenEXR.File(str(path), separate_channels=True) as file:
+                channels = file.channels()
+                name = next((name for name in _EXR_CHANNELS if name in channels), None)
+                if name is None:
+                    raise ValueError(f"it has none of the channels {', '.join(_EXR_CHANNELS)}")
+                return np.array(channels[name].pixels, dtype=np.float32)
+        except Exception as error:  # OpenEXR raises RuntimeError, ValueError and others
+            raise LumigraphError(
+                f"the OpenEXR file cannot be read: {error}", where=path, todo="Render or export it again"
+            ) from error
 
 
 def _mapped(path: Path) -> Any:

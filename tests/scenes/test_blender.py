@@ -2,6 +2,7 @@ import logging
 import math
 
 import numpy as np
+import OpenEXR
 import pytest
 import torch
 
@@ -228,6 +229,37 @@ def test_depth_arrays_go_before_depth_pictures(blender_scene, save_image):
     read = load_scene(blender_scene).views["train"].depth(1).numpy()
     assert np.isnan(read[0, 0])
     assert np.array_equal(read.flatten()[1:], depth.flatten()[1:])
+
+
+def write_exr(path, **channels: np.ndarray) -> None:
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    with OpenEXR.File(header, channels) as file:
+        file.write(str(path))
+
+
+@pytest.mark.parametrize(("kind", "channel"), [(np.float32, "V"), (np.float16, "RGB")])
+def test_depth_as_blender_writes_it(blender_scene, kind, channel):
+    """Depth along the axis; where nothing is, 1e10, or in half precision the largest number there is."""
+    depth = np.linspace(2, 6, 96).reshape(8, 12).astype(kind)
+    depth[0, 0] = 1e10 if kind == np.float32 else 65504
+    picture = depth if channel == "V" else np.repeat(depth[..., None], 3, axis=2)
+    write_exr(blender_scene / "train" / "r_1_depth_0001.exr", **{channel: picture})
+    read = load_scene(blender_scene).views["train"].depth(1).numpy()
+    assert np.isnan(read[0, 0])
+    assert np.array_equal(read.flatten()[1:], depth.flatten()[1:].astype(np.float32))
+
+
+def test_exr_files_that_cannot_be_read_are_told(blender_scene):
+    path = blender_scene / "train" / "r_1_depth_0001.exr"
+    for damage in (lambda data: data[:-40], lambda data: data[:100], lambda _: b"no picture"):
+        write_exr(path, V=np.ones((8, 12), np.float32))
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(LumigraphError, match="the OpenEXR file cannot be read") as caught:
+            load_scene(blender_scene).views["train"].depth(1)
+        assert caught.value.where == str(path)
+    write_exr(path, normals=np.ones((8, 12), np.float32))
+    with pytest.raises(LumigraphError, match="none of the channels V, Z, Y, R"):
+        load_scene(blender_scene).views["train"].depth(1)
 
 
 def test_built_in_scenes_have_their_own_splits():

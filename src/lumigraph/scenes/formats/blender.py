@@ -148,34 +148,19 @@ def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Boun
 def _depth_maps_beside(
     frames: Sequence[Frame], cameras: Cameras, downscale: int, reading: DepthReading
 ) -> dict[str, Any]:
-    """The loader of depth maps for `Views`, when there are any: NAME_depth_0001.png (NeRF-synthetic's distances) or
-    NAME_depth.npy (z-depth unless `reading` says otherwise, NaN where unknown) beside NAME.png."""
+    """The loader of depth maps for `Views`, when there are any beside NAME.png: NAME_depth_0001.png (NeRF-synthetic's
+    distances), or NAME_depth.npy or NAME_depth_0001.exr (z-depth unless `reading` says otherwise)."""
     found: dict[Path, str] = {}
     for folder in {frame.path.parent for frame in frames}:
         for name in sorted(listing(folder)):
-            match = re.fullmatch(r"(.+)_depth(?:_\d+\.png|\.npy)", name)
+            match = re.fullmatch(r"(.+)_depth(?:_\d+\.png|\.npy|(?:_\d+)?\.exr)", name)
             if match:
                 found.setdefault(folder / match[1], name)
-    if not found:
-        _warn_of_exr(frames)
     paths = [
         frame.path.with_name(found[key]) if (key := frame.path.with_suffix("")) in found else None
         for frame in frames
     ]
     return {"load_depth": _depth_loader(frames, cameras, paths, downscale, reading)} if any(paths) else {}
-
-
-def _warn_of_exr(frames: Sequence[Frame]) -> None:
-    """Depth maps as Blender writes them, for which a reader would be one more dependency."""
-    for folder in {frame.path.parent for frame in frames}:
-        for name in listing(folder):
-            if re.fullmatch(r".+_depth(?:_\d+)?\.exr", name, re.IGNORECASE):
-                log.warning(
-                    "depth maps in EXR are not read, such as %s: save each as NAME_depth.npy (float32, depth along the "
-                    "camera's axis, NaN where unknown) beside NAME.png",
-                    folder / name,
-                )
-                return
 
 
 def _depth_loader(
@@ -198,7 +183,7 @@ def _depth_loader(
         path = paths[index]
         if path is None:
             return None
-        if path.suffix == ".npy":
+        if path.suffix != ".png":
             return load_array(index)
         values, image = decode_values(path), decode_image(frames[index].path)
         if values.shape != image.shape[:2]:

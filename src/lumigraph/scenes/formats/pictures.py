@@ -10,6 +10,7 @@ from lumigraph.files import decode_image, decode_values
 
 # Sums of 16-bit products over a block stay below 2^32 up to this block side.
 _LARGEST_32_BIT_BLOCK = 256
+_LARGEST_HALF = 65504.0
 
 
 def premultiplied(image: UInt8[np.ndarray, "H W C"], factor: int = 1) -> UInt8[np.ndarray, "h w C"]:
@@ -107,13 +108,16 @@ def reduce_mask(mask: Bool[np.ndarray, "H W"], factor: int) -> Bool[np.ndarray, 
 
 
 def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarray, "H W"]:
-    """z-depth: the stored values times `unit`, NaN where there is no measurement (zero, not finite, or 65535).
+    """z-depth: the stored values times `unit`, NaN where there is no measurement: zero, not finite, 65535, or in
+    OpenEXR from 65504, which is where half precision ends and how Blender says that nothing is there.
 
     A depth map of another size but the same shape as the image is resampled to the nearest neighbour.
     """
     values = resampled(decode_values(path), size, path)
     missing = ~np.isfinite(values) | (values <= 0)
-    if path.suffix.lower() != ".npy":
+    if path.suffix.lower() == ".exr":
+        missing |= values >= _LARGEST_HALF
+    elif path.suffix.lower() != ".npy":
         missing |= values == 65535
     return np.where(missing, np.float32(np.nan), values * np.float32(unit))
 
