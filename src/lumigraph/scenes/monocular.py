@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import new_folder
@@ -29,12 +30,7 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
             todo="Download a depth estimation model: config.json, preprocessor_config.json and model.safetensors",
         )
     try:
-        # An extra of its own, which the type checker need not have.
-        from transformers import (  # pyright: ignore[reportMissingImports]
-            AutoImageProcessor,
-            AutoModelForDepthEstimation,
-            pipeline,
-        )
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation, pipeline
     except ImportError as error:
         raise LumigraphError(
             "predicting depth needs the package transformers", todo="pip install lumigraph[depth]"
@@ -45,7 +41,7 @@ def load_predictor(folder: Path, device: torch.device) -> Predictor:
         model = AutoModelForDepthEstimation.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise LumigraphError(
             f"this is no depth estimation model: {reason[:200]}",
