@@ -89,9 +89,7 @@ def annotate(folder: Path) -> None:
     )
     corners = [[0, 0], [12, 0], [12, 24], [0, 24]]
     shapes = [{"label": "head", "points": corners, "shape_type": "polygon"}]
-    write(
-        folder / "annotations" / "000002.json", {"imageWidth": 24, "imageHeight": 24, "shapes": shapes}
-    )
+    write(folder / "annotations" / "000002.json", {"imageWidth": 24, "imageHeight": 24, "shapes": shapes})
 
 
 def write_model(folder: Path, focal: tuple[float, float], size: tuple[int, int]) -> None:

@@ -96,7 +96,9 @@ def test_a_wrong_pixel_aspect_is_repaired(moving, nerfies_folder, caplog):
     folder, cameras = moving
     for number in range(11):
         path = folder / "camera" / f"{number:06d}.json"
-        path.write_text(json.dumps({**nerfies_folder.camera_json(cameras, number), "pixel_aspect_ratio": 0.9}))
+        path.write_text(
+            json.dumps({**nerfies_folder.camera_json(cameras, number), "pixel_aspect_ratio": 0.9})
+        )
     assert torch.allclose(
         load_scene(folder).info.cameras["train"].focal[0], cameras.focal[0] * torch.tensor([1.0, 0.9])
     )
@@ -121,7 +123,9 @@ def test_recorded_paths(moving):
     folder, cameras = moving
     assert nerfies.path_names(folder) == ["orbit"]
     path, scene = nerfies.recorded_path(folder, "orbit", 2), load_scene(folder, downscale=2)
-    assert torch.allclose(path[torch.tensor([1, 6])].camera_to_world, scene.info.cameras["val"].camera_to_world)
+    assert torch.allclose(
+        path[torch.tensor([1, 6])].camera_to_world, scene.info.cameras["val"].camera_to_world
+    )
     assert torch.equal(path[0].size, scene.info.cameras["val"][0].size)
     assert path.times is None
     assert path.ids.tolist() == [-1] * 11

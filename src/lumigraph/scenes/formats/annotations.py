@@ -10,7 +10,7 @@ there it moves nothing that is seen.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, read_json
-from lumigraph.scenes.formats.fields import Fields, shown
+from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import MAX_ATTRIBUTES, Frame
 
 NAMES, VALUES, OUTLINES = "mapping.yml", "annotations.yml", "annotations"
@@ -98,7 +98,9 @@ def mask_loaders(
     if marks is None:
         return {}
     there = [index for index, frame in enumerate(ids) if frame in marks.outlines]
-    factors = {index: _factor(marks.outlines[ids[index]], frames[index], reduced) / downscale for index in there}
+    factors = {
+        index: _factor(marks.outlines[ids[index]], frames[index], reduced) / downscale for index in there
+    }
 
     def load(index: int) -> Float[np.ndarray, "h w A"]:
         width, height = frames[index].intrinsics.size
@@ -152,7 +154,9 @@ def _read_yaml(path: Path) -> Any:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise LumigraphError(
-            f"the file is larger than {_MAX_BYTES >> 20} MB", where=path, todo="Check that it is the right one"
+            f"the file is larger than {_MAX_BYTES >> 20} MB",
+            where=path,
+            todo="Check that it is the right one",
         )
     try:
         return yaml.load(data.decode("utf-8-sig"), _PlainLoader)  # noqa: S506 - a SafeLoader that knows even less
@@ -162,14 +166,18 @@ def _read_yaml(path: Path) -> Any:
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise LumigraphError(
-            f"the file is not plain YAML: {_yaml_fault(error)}", where=path, todo="Mend the file or write it again"
+            f"the file is not plain YAML: {_yaml_fault(error)}",
+            where=path,
+            todo="Mend the file or write it again",
         ) from error
 
 
 def _yaml_fault(error: Exception) -> str:
+    """What is wrong, in few words; the parser's own depend on its version."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    problem = shown(getattr(error, "problem", None) or "a character that it does not know").strip("'\"")
+    known = isinstance(error, yaml.constructor.ConstructorError)
+    problem = "it has a tag (!!) or a key that is no text" if known else "it is cut short or mistyped"
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem} at line {mark.line + 1}, column {mark.column + 1}"
 
@@ -203,11 +211,11 @@ def _read_values(path: Path, names: Sequence[str], ids: Sequence[str]) -> dict[s
             where=path,
             todo="Write for each '- {class: 0, frame: 12, value: -1}'",
         )
-    numbered = _by_number(ids)
+    known, numbered = set(ids), _by_number(ids)
     values: dict[str, dict[int, float]] = {}
     for place, entry in enumerate(data):
         fields = Fields.of(entry, f"{path}, annotation {place}")
-        number, frame = _attribute(fields, names), _frame(fields, ids, numbered)
+        number, frame = _attribute(fields, names), _frame(fields, known, numbered)
         said = values.setdefault(frame, {})
         if number in said:
             raise LumigraphError(
@@ -223,32 +231,40 @@ def _by_number(ids: Sequence[str]) -> dict[int, str | None]:
     """Frames by the number that their id is; None where two ids are the same number."""
     found: dict[int, str | None] = {}
     for name in ids:
-        if re.fullmatch(r"[0-9]{1,18}", name):
+        if _is_number(name):
             found[int(name)] = None if int(name) in found else name
     return found
 
 
 def _attribute(fields: Fields, names: Sequence[str]) -> int:
-    text = fields.text("class")
-    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) >= len(names):
+    text = fields.members.get("class")
+    if not _is_number(text) or int(text) >= len(names):
         raise fields.wrong("class", f"an attribute of {NAMES}, 0 to {len(names) - 1}")
     return int(text)
 
 
-def _frame(fields: Fields, ids: Sequence[str], numbered: dict[int, str | None]) -> str:
-    text = fields.text("frame")
-    if text in ids:
-        return text
-    name = numbered.get(int(text)) if re.fullmatch(r"[0-9]{1,18}", text) else None
+def _frame(fields: Fields, ids: Collection[str], numbered: dict[int, str | None]) -> str:
+    name = _named(fields.members.get("frame"), ids, numbered)
     if name is None:
         raise fields.wrong("frame", "the id of a frame, or the number that it is")
     return name
 
 
+def _named(text: Any, ids: Collection[str], numbered: dict[int, str | None]) -> str | None:
+    """The frame that a text means, by its id or by the number that the id is."""
+    if isinstance(text, str) and text in ids:
+        return text
+    return numbered.get(int(text)) if _is_number(text) else None
+
+
+def _is_number(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9]{1,18}", text) is not None
+
+
 def _value(fields: Fields) -> float:
-    text = fields.text("value")
+    text = fields.members.get("value")
     try:
-        value = float(text)
+        value = float(text) if isinstance(text, str) else np.nan
     except ValueError:
         value = np.nan
     if not -1.0 <= value <= 1.0:
@@ -263,8 +279,7 @@ def _read_outlines(folder: Path, names: Sequence[str], ids: Sequence[str]) -> di
         files = sorted(entry for entry in folder.iterdir() if entry.suffix == ".json")
     known, numbered, outlines = set(ids), _by_number(ids), {}
     for path in files:
-        stem = path.stem
-        frame = stem if stem in known else numbered.get(int(stem)) if re.fullmatch(r"[0-9]{1,18}", stem) else None
+        frame = _named(path.stem, known, numbered)
         if frame is None or frame in outlines:
             raise LumigraphError(
                 "this file is named for no frame" if frame is None else "its frame is outlined twice",
