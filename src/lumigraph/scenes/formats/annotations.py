@@ -2,8 +2,8 @@
 
 `mapping.yml` numbers the attributes and names them (`0: left eye`). `annotations.yml` lists values:
 `{class: NUMBER, frame: NUMBER, value: -1 to 1}`, the frame being the one whose id is that number, with zeros before it
-or without. `annotations/ID.json` are LabelMe's outlines: polygons in pixels of the photo at its full size, each labelled
-with the name of the attribute that moves what is inside.
+or without. `annotations/ID.json` are LabelMe's outlines: polygons in pixels of the photo at its full size, each
+labelled with the name of the attribute that moves what is inside.
 
 What an attribute moves is known in a frame where it is outlined, and where its value is said and others are outlined:
 there it moves nothing that is seen.
@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
@@ -143,7 +143,7 @@ def _filled(
 class _PlainLoader(yaml.SafeLoader):
     """YAML of texts, lists and mappings: no tags, and 000127 stays what it is, which YAML takes for an octal number."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
     def flatten_mapping(self, node: Any) -> None:
         """Merge keys are not needed, and grow without bound."""

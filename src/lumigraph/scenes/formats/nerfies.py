@@ -2,7 +2,7 @@
 
 | file | what |
 |---|---|
-| `scene.json` | `scale` and `center`: scene units are (x - center) scale; `near` and `far` in scene units; perhaps `bbox` |
+| `scene.json` | `scale` and `center`: scene units are (x - center) scale; `near`, `far` in these; perhaps `bbox` |
 | `dataset.json` | `ids` of the frames; `train_ids` and `val_ids` |
 | `metadata.json` | of each frame `warp_id`, `camera_id`, and perhaps `time_id` |
 | `camera/ID.json` | orientation (world to camera, OpenCV axes), position, focal length, pixel aspect, distortion |
