@@ -28,6 +28,9 @@ from lumigraph.scenes.formats.frames import MAX_ATTRIBUTES, Frame
 NAMES, VALUES, OUTLINES = "mapping.yml", "annotations.yml", "annotations"
 _MAX_BYTES = 16 << 20
 _MAX_POINTS = 100_000
+_LARGEST_PLACE = 1e5
+_SMALLEST_DRAWN = 64
+"""Outlines may have been drawn on an image so many times smaller than the frame's."""
 _FINER = 4
 """Outlines are filled on a grid so many times finer than the pixels, and averaged."""
 
@@ -114,12 +117,13 @@ def _factor(outlines: Outlines, frame: Frame, reduced: int) -> float:
     if outlines.size is None:
         return 1.0 / reduced
     (width, height), (drawn_width, drawn_height) = frame.intrinsics.size, outlines.size
-    if abs(width * drawn_height - height * drawn_width) > max(*outlines.size) + max(width, height):
+    other = abs(width * drawn_height - height * drawn_width) > max(*outlines.size) + max(width, height)
+    if other or drawn_width * _SMALLEST_DRAWN < width:
         raise LumigraphError(
             f"the outlines were drawn on an image of {drawn_width:g}x{drawn_height:g} pixels, the frame has "
-            f"{width}x{height}, another shape",
+            f"{width}x{height}",
             where=outlines.path,
-            todo="Outline the photo of this frame",
+            todo="Outline the photo of this frame, or save the outlines with its size",
         )
     return width / drawn_width
 
@@ -308,6 +312,6 @@ def _read_outline(path: Path, names: Sequence[str]) -> Outlines:
 def _polygon(shape: Fields) -> Float[np.ndarray, "n 2"]:
     corners = len(shape.items("points", _MAX_POINTS))
     points = shape.matrix("points", corners, 2)
-    if corners < 3 or np.abs(points).max() > 1e6:
+    if corners < 3 or np.abs(points).max() > _LARGEST_PLACE:
         raise shape.wrong("points", "three corners or more, in pixels of the photo")
     return points

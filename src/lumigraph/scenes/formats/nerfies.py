@@ -411,7 +411,7 @@ def _frames(
         frames.append(
             Frame(
                 fields=Fields(members, camera.where),
-                name=image.relative_to(folder).as_posix(),
+                name=image.name,
                 path=image,
                 pose=_pose(camera),
                 intrinsics=_reduced(lens, reduced, (width, height), image),
