@@ -20,4 +20,6 @@ def test_displacements_and_ambient_coordinates_cost_by_their_published_scales() 
     points = torch.zeros(2, 3)
     moved = torch.tensor([[0.0, 0, 0], [0, 1e-3, 0]])
     assert displacement_energy(moved, points).tolist() == pytest.approx([0, 0.4e-3])
-    assert ambient_energy(torch.tensor([[0.05, 0.05], [0, 0]])).tolist() == pytest.approx([0.05 * 0.6931472, 0])
+    assert ambient_energy(torch.tensor([[0.05, 0.05], [0, 0]])).tolist() == pytest.approx(
+        [0.05 * 0.6931472, 0]
+    )

@@ -43,6 +43,12 @@ PRESETS = {
     "interp": _published(),
     # For trying things out: few samples and rays, twice the ambient coordinates, a warp that sees less and is held.
     "test_local": _published(
-        rays=512, samples=64, importance=64, ambient_dims=4, warp_octaves=4, warp_alpha_steps=50_000, warp_weight=1e-3
+        rays=512,
+        samples=64,
+        importance=64,
+        ambient_dims=4,
+        warp_octaves=4,
+        warp_alpha_steps=50_000,
+        warp_weight=1e-3,
     ),
 }

@@ -108,7 +108,9 @@ class WarpedConfig:
         if self.samples < (3 if self.importance else 2):
             raise ValueError(f"samples is {self.samples}: 2 are needed, 3 with importance samples")
         if self.warp == "none" and (self.elastic_weight or self.warp_weight or self.background_weight):
-            raise ValueError("there is no warp that elastic_weight, warp_weight or background_weight could act on")
+            raise ValueError(
+                "there is no warp that elastic_weight, warp_weight or background_weight could act on"
+            )
 
 
 _POSITIVE = (

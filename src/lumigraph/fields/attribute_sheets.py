@@ -61,9 +61,7 @@ class AttributeSheets(nn.Module):
         self.dims = dims * len(drivers)
         self.position_octaves, self.ambient_octaves = position_octaves, ambient_octaves
         self.sheets = nn.ModuleList(
-            BendySheet(
-                size, dims, octaves=sheet_octaves, depth=sheet_depth, width=sheet_width, skip=skip
-            )
+            BendySheet(size, dims, octaves=sheet_octaves, depth=sheet_depth, width=sheet_width, skip=skip)
             for size in drivers
         )
         self.masks = MaskMLP(
@@ -84,8 +82,8 @@ class AttributeSheets(nn.Module):
         beta: Float[Tensor, ""],
         noise: Float[Tensor, "*s A"] | None = None,
     ) -> tuple[Float[Tensor, "*s W"], Float[Tensor, "*s A"]]:
-        """Ambient coordinates and masks of points of the moment, which the warp has `moved` to the template. `beta`: how
-        much of the coordinates the masks see. `noise` is added to their logits."""
+        """Ambient coordinates and masks of points of the moment, which the warp has `moved` to the template. `beta`:
+        how much of the coordinates the masks see. `noise` is added to their logits."""
         drivers = [*values.split(1, -1), *([] if code is None else [code])]
         heights = [sheet(points, driver) for sheet, driver in zip(self.sheets, drivers, strict=True)]
         seen = ambient_encoding(torch.cat(heights, -1), self.ambient_octaves, beta)

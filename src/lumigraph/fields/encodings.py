@@ -32,8 +32,8 @@ def frequency_encoding(
 
 
 def octave_window(octaves: int, alpha: Float[Tensor, ""]) -> Float[Tensor, " octaves"]:
-    """What each octave counts while `alpha` rises from 0 to `octaves`: (1 - cos(pi clip(alpha - k, 0, 1))) / 2 (Nerfies,
-    equation 8), so that coarse waves are learnt before fine ones."""
+    """What each octave counts while `alpha` rises from 0 to `octaves`: (1 - cos(pi clip(alpha - k, 0, 1))) / 2
+    (Nerfies, equation 8), so that coarse waves are learnt before fine ones."""
     number = torch.arange(octaves, device=alpha.device, dtype=alpha.dtype)
     return 0.5 * (1 - torch.cos(math.pi * (alpha - number).clamp(0, 1)))
 

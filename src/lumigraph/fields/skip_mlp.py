@@ -1,6 +1,6 @@
 """The plain networks of deformable fields: layers of one width, one of which sees the input again.
 
-    h_0 = relu(L_0 x)     h_i = relu(L_i h_{i-1}), where i is the skip: L_i [x, h_{i-1}]     output = O h
+h_0 = relu(L_0 x)     h_i = relu(L_i h_{i-1}), where i is the skip: L_i [x, h_{i-1}]     output = O h
 """
 
 import torch

@@ -89,7 +89,7 @@ class WarpedTeacher(Renderer):
         self.appearance = self._appearance(cameras)
         self.warp = self._warp()
         # All three follow from the scene, which a run keeps.
-        self.register_buffer("bounds", torch.stack([bounds.low, bounds.high]), persistent=False)
+        self.register_buffer("bounds", torch.stack([bounds.lower, bounds.upper]), persistent=False)
         self.register_buffer(
             "still_points", torch.zeros(0, 3) if points is None else points.float(), persistent=False
         )
@@ -282,9 +282,7 @@ class WarpedTeacher(Renderer):
             if coarse is not None:
                 values["coarse"] = target.error(coarse.rgb, coarse.opacity, part)
             levels = [fine] if coarse is None else [coarse, fine]
-            values |= {
-                name: value / count for name, value in self._regularisers(rays[part], levels).items()
-            }
+            values |= {name: value / count for name, value in self._regularisers(rays[part], levels).items()}
             return values | self._of_levels(batch, part, levels)
 
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -336,9 +334,7 @@ class WarpedTeacher(Renderer):
 
     def optimisers(self) -> list[ParameterGroup]:
         config = self.config
-        return [
-            ParameterGroup("networks", list(self.parameters()), config.lr, clip_norm=config.clip_norm)
-        ]
+        return [ParameterGroup("networks", list(self.parameters()), config.lr, clip_norm=config.clip_norm)]
 
     def lr_scale(self, step: int, progress: float) -> float:
         return (self.config.final_lr / self.config.lr) ** progress

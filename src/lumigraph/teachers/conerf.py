@@ -163,9 +163,7 @@ class CoNeRF(WarpedTeacher):
         return terms
 
 
-def focal_cross_entropy(
-    shares: Float[Tensor, "*s A"], true: Float[Tensor, "*s A"]
-) -> Float[Tensor, "*s A"]:
+def focal_cross_entropy(shares: Float[Tensor, "*s A"], true: Float[Tensor, "*s A"]) -> Float[Tensor, "*s A"]:
     """Cross entropy of shares in [0, 1] in which what is nearly right counts little (Lin et al. 2017, equation 5):
     -alpha (1 - p)^gamma y log p - (1 - alpha) p^gamma (1 - y) log(1 - p)."""
     p = shares.clamp(_CERTAIN, 1 - _CERTAIN)

@@ -1,5 +1,5 @@
-"""HyperNeRF (Park et al., SIGGRAPH Asia 2021, arXiv 2106.13228): a scene that moves, and changes its topology, as slices
-of a template with more dimensions than space.
+"""HyperNeRF (Park et al., SIGGRAPH Asia 2021, arXiv 2106.13228): a scene that moves, and changes its topology, as
+slices of a template with more dimensions than space.
 
 Points of a moment are warped to the template by a field of rigid motions (Nerfies); where a warp would have to tear,
 moments differ in the ambient coordinates at which a slicing surface cuts the template.
