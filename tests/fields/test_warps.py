@@ -11,7 +11,10 @@ from lumigraph.geometry.rotations import screw_motion, se3_exp, so3_exp
 from lumigraph.rendering.warp_losses import elastic_energy
 
 FULL = torch.tensor(6.0)
-SCREW = torch.tensor([[0.1, 0.2, -0.3]]).double(), torch.tensor([[0.5, -0.4, 0.2]]).double()
+SCREW = (
+    torch.tensor([[0.1, 0.2, -0.3]], dtype=torch.float64),
+    torch.tensor([[0.5, -0.4, 0.2]], dtype=torch.float64),
+)
 
 
 def some_points(count: int = 20) -> torch.Tensor:
@@ -46,12 +49,12 @@ def test_the_window_leaves_the_identity_alone() -> None:
 
 
 def test_screw_motion_has_the_published_numbers() -> None:
-    moved = screw_motion(*SCREW, torch.tensor([[0.3, 0.1, -0.2]]).double())
+    moved = screw_motion(*SCREW, torch.tensor([[0.3, 0.1, -0.2]], dtype=torch.float64))
     torch.testing.assert_close(
-        moved, torch.tensor([[0.72230138, -0.44214831, -0.12066508]]).double(), rtol=0, atol=1e-8
+        moved, torch.tensor([[0.72230138, -0.44214831, -0.12066508]], dtype=torch.float64), rtol=0, atol=1e-8
     )
     origin = screw_motion(*SCREW, torch.zeros(1, 3).double())
-    wanted = torch.tensor([[0.44738969, -0.47772380, 0.13064736]]).double()
+    wanted = torch.tensor([[0.44738969, -0.47772380, 0.13064736]], dtype=torch.float64)
     torch.testing.assert_close(origin, wanted, rtol=0, atol=1e-8)
 
 

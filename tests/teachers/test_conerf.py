@@ -201,7 +201,13 @@ def test_it_learns_to_turn_and_to_raise() -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     renderer = CoNeRF.from_scene(config, scene.info)
-    source, optimiser = PhotoSource(scene.split("train"), 0), renderer.make_optimiser()
+    source = PhotoSource(
+        scene.split("train"),
+        0,
+        sampling=renderer.pixel_sampling(),
+        attribute_masks=renderer.wants_attribute_masks,
+    )
+    optimiser = renderer.make_optimiser()
     errors = []
     for step in range(config.training_steps):
         renderer.begin_step(step, step / config.training_steps, 0)
@@ -213,3 +219,10 @@ def test_it_learns_to_turn_and_to_raise() -> None:
         optimiser.step()
         errors.append(float(losses.squared_error.mean()))
     assert -10 * torch.tensor(errors[-10:]).mean().log10() > 18
+    # What the head's attribute moves is known better than by chance.
+    views = scene.split("val")
+    true = views.attribute_masks(0)
+    assert true is not None
+    found = renderer.view(views.cameras[0]).extras["attribute_masks"]
+    inside, outside = found[..., 0][true[..., 0] > 0.5], found[..., 0][true[..., 0] == 0]
+    assert inside.mean() > outside.mean() + 0.2

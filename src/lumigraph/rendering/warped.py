@@ -42,6 +42,8 @@ from lumigraph.rendering.volume.coarse_fine import (
 )
 from lumigraph.rendering.volume.histogram import half_way
 from lumigraph.rendering.warp_losses import ambient_energy, displacement_energy, elastic_energy
+from lumigraph.scenes.formats.nerfies import background_points
+from lumigraph.scenes.scene import SceneInfo
 
 _STREAM = 0xC2B2AE3D27D4EB4F
 """Odd 64-bit constant that keeps what different seeds draw apart."""
@@ -70,11 +72,7 @@ class WarpedTeacher(Renderer):
         points: Float[Tensor, "P 3"] | None = None,
     ) -> None:
         """`cameras`: those trained on, whose times have the codes. `points`: points that stand still, in scene units,
-        for the background loss.
-
-        Raises:
-            LumigraphError: the background loss is wanted, and there are no such points.
-        """
+        for training with the background loss."""
         super().__init__()
         self.config: Any = config
         self.background = background
@@ -93,11 +91,6 @@ class WarpedTeacher(Renderer):
         self.register_buffer(
             "still_points", torch.zeros(0, 3) if points is None else points.float(), persistent=False
         )
-        if config.background_weight and not len(self.still_points):
-            raise LumigraphError(
-                "the background loss needs points that stand still, and the scene has none",
-                todo="Pass --background-weight 0, or add points.npy to the capture",
-            )
         self.register_buffer("warp_alpha", torch.tensor(0.0))
         self.register_buffer("ambient_beta", torch.tensor(0.0))
 
@@ -333,7 +326,17 @@ class WarpedTeacher(Renderer):
         return torch.randint(count, wanted, generator=draws.generator, device=self.device)
 
     def optimisers(self) -> list[ParameterGroup]:
+        """One group with everything.
+
+        Raises:
+            LumigraphError: the background loss is wanted, and there are no points that stand still.
+        """
         config = self.config
+        if config.background_weight and not len(self.still_points):
+            raise LumigraphError(
+                "the background loss needs points that stand still, and the scene has none",
+                todo="Pass --background-weight 0, or add points.npy to a capture in Nerfies' format",
+            )
         return [ParameterGroup("networks", list(self.parameters()), config.lr, clip_norm=config.clip_norm)]
 
     def lr_scale(self, step: int, progress: float) -> float:
@@ -356,6 +359,12 @@ class WarpedTeacher(Renderer):
             else:
                 part.reset()
         return True
+
+
+def still_points_for(config: WarpedConfig, info: SceneInfo) -> Float[Tensor, "P 3"] | None:
+    """The points of a capture that stand still, where the config has a use for them; None where the capture has none,
+    or is no longer where it was trained on."""
+    return background_points(info) if config.background_weight else None
 
 
 def require_times(cameras: Cameras, method: str, where: str) -> None:

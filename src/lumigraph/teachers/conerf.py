@@ -23,9 +23,9 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.rendering.volume.coarse_fine import Draws, Seen
-from lumigraph.rendering.warped import Conditions, WarpedTeacher
+from lumigraph.rendering.warped import Conditions, WarpedTeacher, still_points_for
 
 _FOCUS, _BALANCE = 1.5, 0.5
 """Gamma and alpha of the focal cross entropy (Lin et al. 2017)."""
@@ -79,11 +79,12 @@ class CoNeRF(WarpedTeacher):
 
     @classmethod
     def from_scene(cls, config: CoNeRFConfig, info: Any) -> "CoNeRF":
-        """Raises LumigraphError where nobody has said the value of an attribute, where there are no times and some
-        frames lack values, or no points that the background loss could use."""
+        """Raises LumigraphError where nobody has said the value of an attribute, or where there are no times and some
+        frames lack values."""
         cameras: Cameras = info.cameras["train"]
         _check(cameras, config, info.source)
-        return cls(config, info.background, cameras, info.bounds)
+        points = still_points_for(config, info)
+        return cls(config, info.background, cameras, info.bounds, points)
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         return None if cameras.times is None else super()._codes(cameras)
@@ -133,6 +134,9 @@ class CoNeRF(WarpedTeacher):
         return super()._pictured(seen) | {"attribute_masks": seen.mean_along("masks").clamp(0, 1)}
 
     # ------------------------------------------------------------------ training
+
+    def pixel_sampling(self) -> PixelSampling:
+        return PixelSampling(annotated_share=self.config.annotated_share)
 
     def _of_levels(self, batch: Batch, part: slice, levels: list[Seen]) -> dict[str, Tensor]:
         """The focal cross entropy of composited masks, the mean over all that is annotated in the batch."""

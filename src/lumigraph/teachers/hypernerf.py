@@ -19,7 +19,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.volume.coarse_fine import Draws
-from lumigraph.rendering.warped import Conditions, WarpedTeacher, require_times
+from lumigraph.rendering.warped import Conditions, WarpedTeacher, require_times, still_points_for
 
 
 class HyperNeRF(WarpedTeacher):
@@ -56,10 +56,11 @@ class HyperNeRF(WarpedTeacher):
 
     @classmethod
     def from_scene(cls, config: HyperNeRFConfig, info: Any) -> "HyperNeRF":
-        """Raises LumigraphError where the scene has no times, or no points that the background loss could use."""
+        """Raises LumigraphError where the scene has no times."""
         cameras: Cameras = info.cameras["train"]
         require_times(cameras, "hypernerf", info.source)
-        return cls(config, info.background, cameras, info.bounds)
+        points = still_points_for(config, info)
+        return cls(config, info.background, cameras, info.bounds, points)
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         config: HyperNeRFConfig = self.config
