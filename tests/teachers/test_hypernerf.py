@@ -195,6 +195,10 @@ def test_between_moments_codes_are_blended_or_the_nearer_one() -> None:
     assert torch.equal(linear.render(at[0.5]).rgb, nearest.render(at[0.5]).rgb)
     assert torch.equal(nearest.render(at[0.6]).rgb, nearest.render(at[0.5]).rgb)
     assert not torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
+    linear.choose_codes("nearest")
+    assert torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
+    with pytest.raises(LumigraphError, match="'mean' of a moment"):
+        linear.choose_codes("mean")
 
 
 def test_the_sample_at_infinity_colours_and_has_no_opacity() -> None:

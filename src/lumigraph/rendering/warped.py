@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 
 from lumigraph.configs.warped import WarpedConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.fields.camera_codes import CameraCodes
+from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.fields.skip_mlp import reset_glorot
@@ -236,6 +236,21 @@ class WarpedTeacher(Renderer):
     def _pictured(self, seen: Seen) -> dict[str, Tensor]:
         """What pictures show besides colour and depth, of rays [B]."""
         return {"ambient": seen.mean_along("ambient")} if seen.extras["ambient"].shape[-1] else {}
+
+    def choose_codes(self, choice: CodeChoice) -> None:
+        """By "nearest" a time between two moments is drawn with the code of the nearer one, and where photos have codes
+        of appearance, a picture with that of the nearest photo. Others are choices among codes of photos only."""
+        of_photos = isinstance(self.appearance, CameraCodes)
+        if choice != "nearest" and not of_photos:
+            raise LumigraphError(
+                f"there is no code {choice!r} of a moment",
+                todo="Pass nearest, or leave --codes out for the run's own --code-choice",
+            )
+        if of_photos:
+            self.appearance.choice = choice
+        for part in self.children():
+            if isinstance(part, TimeCodes) and choice == "nearest":
+                part.choice = "nearest"
 
     def _require(self, rays: Rays) -> None:
         for name in self.conditions:
