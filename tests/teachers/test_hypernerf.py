@@ -86,6 +86,12 @@ def shared_weights(source: HyperNeRF, target: HyperNeRF) -> HyperNeRF:
     return target
 
 
+def opacity(renderer: HyperNeRF, rays: Rays) -> Tensor:
+    found = renderer.render(rays).opacity
+    assert found is not None
+    return found
+
+
 # ------------------------------------------------------------------ what is published
 
 
@@ -181,7 +187,7 @@ def test_ambient_coordinates(changes: dict[str, object], dims: int) -> None:
     assert rendering.extras["ambient"].shape == (8, 5, dims)
     # A plane is one place for all of space: what differs along rays of one time is how opaque they are.
     rays = some_rays(times=torch.full((40,), 0.5))
-    ambient = renderer.render(rays).extras["ambient"] / renderer.render(rays).opacity[:, None]
+    ambient = renderer.render(rays).extras["ambient"] / opacity(renderer, rays)[:, None]
     flat = bool((ambient - ambient[0]).abs().max() < 1e-4)
     assert flat == (changes["slicing"] == "axis_aligned_plane")
 
@@ -216,18 +222,15 @@ def test_the_sample_at_infinity_colours_and_has_no_opacity() -> None:
 
 def test_dust_and_what_is_outside_the_box_are_left_out_of_pictures() -> None:
     rays = some_rays()
-    whole, none = (lively(replace(TINY, dust_threshold=dust)).render(rays) for dust in (0.0, 1e6))
-    assert whole.opacity is not None
-    assert none.opacity is not None
-    assert not none.opacity.any()
-    assert torch.equal(none.rgb, torch.ones_like(none.rgb))
-    inside = lively(replace(TINY, inside_bounds=True)).render(rays)
-    assert inside.opacity is not None
-    assert (inside.opacity <= whole.opacity + 0.2).all()
-    # A ray that passes the box by.
+    nothing = lively(replace(TINY, dust_threshold=1e6))
+    assert not opacity(nothing, rays).any()
+    assert torch.equal(nothing.render(rays).rgb, torch.ones(40, 3))
+    # A ray that passes the box by, and rays that meet it.
     beside = replace(rays[:1], origins=torch.tensor([[3.0, 3, -4]]), directions=torch.tensor([[0.0, 0, 1]]))
-    assert float(lively(replace(TINY, inside_bounds=True)).render(beside).opacity) == 0
-    assert float(lively(TINY).render(beside).opacity) > 0
+    whole, boxed = lively(TINY), lively(replace(TINY, inside_bounds=True))
+    assert float(opacity(whole, beside)) > 0
+    assert float(opacity(boxed, beside)) == 0
+    assert opacity(boxed, rays).max() > 0.1
 
 
 @pytest.mark.parametrize("appearance", ["camera", "time"])
@@ -237,9 +240,10 @@ def test_codes_of_appearance_change_colours_alone(appearance: str) -> None:
     before = renderer.render(rays)
     assert renderer.appearance is not None
     with torch.no_grad():
-        renderer.appearance.table += 1
+        renderer.appearance.table.add_(1)
     after = renderer.render(rays)
-    assert torch.equal(before.opacity, after.opacity)
+    assert before.opacity is not None
+    assert torch.equal(before.opacity, opacity(renderer, rays))
     assert (before.rgb - after.rgb).abs().max() > 1e-4
 
 
@@ -307,7 +311,7 @@ def test_the_elastic_loss_of_a_rigid_motion_is_zero() -> None:
     assert renderer.warp is not None
     with torch.no_grad():
         renderer.warp.network.output.weight.zero_()
-    assert float(renderer.losses(a_batch(), 0, 0).terms["elastic"]) < 1e-6
+    assert float(renderer.losses(a_batch(), 0, 0).terms["elastic"].detach()) < 1e-6
 
 
 def test_what_cannot_be_learnt_is_refused() -> None:

@@ -16,11 +16,12 @@ from torch.nn.functional import softplus
 
 from lumigraph.configs.warped import WarpedConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.attribute_sheets import AttributeSheets
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
-from lumigraph.fields.skip_mlp import reset_glorot
-from lumigraph.fields.slicing import ambient_encoding, ambient_size
+from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
+from lumigraph.fields.slicing import BendySheet, ambient_encoding, ambient_size
 from lumigraph.fields.time_codes import TimeCodes
 from lumigraph.fields.warps import WARPS, Warp, warp_jacobians
 from lumigraph.geometry.bounds import Bounds
@@ -153,8 +154,8 @@ class WarpedTeacher(Renderer):
         """What the field is told of rays [B]; `learning`: rays of training cameras."""
         views = frequency_encoding(rays.view_directions, self.config.direction_octaves)
         if isinstance(self.appearance, CameraCodes):
-            known = learning and rays.camera_ids is not None
-            looks = self.appearance.learnt(rays.camera_ids) if known else self.appearance.shown(rays.origins)
+            ids = rays.camera_ids if learning else None
+            looks = self.appearance.shown(rays.origins) if ids is None else self.appearance.learnt(ids)
             views = torch.cat([views, looks], -1)
         elif self.appearance is not None:
             views = torch.cat([views, self.appearance(rays.times)], -1)
@@ -240,14 +241,14 @@ class WarpedTeacher(Renderer):
     def choose_codes(self, choice: CodeChoice) -> None:
         """By "nearest" a time between two moments is drawn with the code of the nearer one, and where photos have codes
         of appearance, a picture with that of the nearest photo. Others are choices among codes of photos only."""
-        of_photos = isinstance(self.appearance, CameraCodes)
-        if choice != "nearest" and not of_photos:
+        of_photos = self.appearance if isinstance(self.appearance, CameraCodes) else None
+        if choice != "nearest" and of_photos is None:
             raise LumigraphError(
                 f"there is no code {choice!r} of a moment",
                 todo="Pass nearest, or leave --codes out for the run's own --code-choice",
             )
-        if of_photos:
-            self.appearance.choice = choice
+        if of_photos is not None:
+            of_photos.choice = choice
         for part in self.children():
             if isinstance(part, TimeCodes) and choice == "nearest":
                 part.choice = "nearest"
@@ -372,6 +373,7 @@ class WarpedTeacher(Renderer):
             elif isinstance(part, CameraCodes):
                 nn.init.zeros_(part.table)
             else:
+                assert isinstance(part, TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)
                 part.reset()
         return True
 
