@@ -352,10 +352,10 @@ def test_it_goes_on_exactly(tmp_path: Path) -> None:
 
 
 def test_it_learns_a_scene_that_moves() -> None:
-    scene = make_scene("moving-split", 12, 2, 0, 24)
+    scene = make_scene("moving-split", 8, 1, 0, 16)
     config = replace(
-        TINY, rays=256, samples=16, importance=12, depth=3, width=48, view_width=24, warp_width=24, sheet_width=16,
-        position_octaves=5, lr=5e-3, final_lr=1e-3, training_steps=150,
+        TINY, rays=192, samples=16, importance=12, depth=3, width=48, view_width=24, warp_width=24, sheet_width=16,
+        position_octaves=5, lr=5e-3, final_lr=1e-3, training_steps=100,
     )  # fmt: skip
     torch.manual_seed(0)
     renderer = HyperNeRF.from_scene(config, scene.info)
