@@ -187,6 +187,8 @@ class Renderer(nn.Module):
     conditions: tuple[str, ...] = ()
     """What beside the ray decides its colour: "times", "attributes" (fields of `Rays`). A method without them learns a
     still scene."""
+    needs: tuple[str, ...] = ()
+    """Which of `conditions` the views that it learns from must have."""
     knows_bfloat16: bool = False
     """Whether the method goes by `compute_dtype`; the others compute in float32."""
 
