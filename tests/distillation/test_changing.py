@@ -1,0 +1,200 @@
+"""Scenes that change: times, attributes and masks on every way from a teacher to a student, and what is refused."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lumigraph.cli.main import main
+from lumigraph.configs.codylin import CoDyLiNConfig
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.dylin import DyLiNConfig
+from lumigraph.distillation.bake import bake_shards, masks_told, prepare
+from lumigraph.distillation.finetuning import finetune
+from lumigraph.distillation.hard_rays import HardPool
+from lumigraph.distillation.live import LiveSource
+from lumigraph.distillation.origins import taught_scene
+from lumigraph.distillation.poses import sample_poses
+from lumigraph.distillation.shard_source import MixedSource, ShardSource
+from lumigraph.distillation.shards import Plan, Shards, finish
+from lumigraph.errors import LumigraphError
+from lumigraph.files import load_tensors
+from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.scene import Scene
+from lumigraph.training.fit import EarlyStopping
+from lumigraph.training.runs import Run
+from lumigraph.training.sources import PhotoSource
+
+from .conftest import TEACHER, Ball, Masked
+
+TINY: dict[str, Any] = {
+    "width": 12, "depth": 4, "points": 3, "octaves": 2, "rays": 32, "motion_octaves": 2, "offset_width": 8,
+    "offset_layers": 2, "hyper_width": 8, "hyper_layers": 2, "hyper_dims": 2, "hard_multiple": 1,
+}  # fmt: skip
+OPTIONS = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+COMMON = [*OPTIONS, "--device", "cpu", "--precision", "float32"]
+
+
+@pytest.fixture
+def changing(scene: Scene) -> Scene:
+    """The ball's scene with times and two attributes."""
+    cameras = {}
+    for split, part in scene.info.cameras.items():
+        values = torch.linspace(-1, 1, 2 * len(part)).reshape(-1, 2)
+        cameras[split] = replace(part, times=torch.linspace(0, 1, len(part)), attributes=values)
+    return Scene(replace(scene.info, cameras=cameras, attributes=("head", "arm")), scene.views)
+
+
+def run_of(folder: Path, method: str, config: Any, scene: Scene) -> Run:
+    """A teacher with random weights."""
+    options = TrainOptions(run=folder, device="cpu", precision="float32")
+    run = Run.create(folder, method, config, scene.info, options)
+    torch.manual_seed(3)
+    run.save_weights(run.new_renderer(), 0)
+    return run
+
+
+def shards_of(folder: Path, scene: Scene, views: int = 7) -> Shards:
+    plan = Plan(sample_poses("fitted", views, 0, scene.info.cameras["train"]), scene.info, 3, depth=True, masks=2)
+    prepare(folder, plan, resume=False, overwrite=False)
+    bake_shards(Masked(), folder, plan, list(range(plan.count)))
+    finish(folder, plan)
+    return Shards.open(folder)
+
+
+def test_shards_carry_times_attributes_and_masks(tmp_path: Path, changing: Scene) -> None:
+    shards = shards_of(tmp_path / "s", changing)
+    assert np.load(tmp_path / "s" / "00002.masks.npy").shape == (1, 20, 20, 2)
+    batch = ShardSource(shards, seed=4).batch(9, 300)
+    truth = Masked().render(batch.rays)
+    assert float((batch.rgba[:, :3] - truth.rgb).abs().max()) <= 0.5001 / 255
+    assert float((batch.attribute_masks - truth.extras["attribute_masks"]).abs().max()) <= 0.5001 / 255
+    torch.testing.assert_close(batch.depth, truth.depth, equal_nan=True, atol=1e-4, rtol=1e-4)
+    assert len(batch.rays.times.unique()) == 7
+    index = json.loads((tmp_path / "s" / "index.json").read_text())
+    index["masks"] = 3
+    (tmp_path / "s" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(LumigraphError, match="contradicts itself"):
+        Shards.open(tmp_path / "s")
+
+
+def test_hard_rays_come_back_with_all_that_belongs_to_them(tmp_path: Path, changing: Scene) -> None:
+    pool = HardPool(ShardSource(shards_of(tmp_path / "s", changing), 0), 20, (0.2, 0.2), 1, seed=0)
+    for step in range(8):
+        batch = pool.batch(step, 20)
+        pool.observe(batch, torch.rand(len(batch.rays)))
+    assert len(batch.rays) == 24
+    truth = Masked().render(batch.rays)
+    assert float((batch.rgba[:, :3] - truth.rgb).abs().max()) < 0.003
+    assert float((batch.attribute_masks - truth.extras["attribute_masks"]).abs().max()) < 0.003
+
+
+def test_photos_without_masks_can_be_mixed_in(tmp_path: Path, changing: Scene) -> None:
+    photos = PhotoSource(changing.views["train"], 0)
+    photos.cameras = changing.info.cameras["train"]
+    batch = MixedSource(ShardSource(shards_of(tmp_path / "s", changing), 0), photos, 0.5).batch(0, 20)
+    assert batch.attribute_masks.shape == (20, 2)
+    assert torch.isfinite(batch.attribute_masks).all(1).tolist() == [True] * 10 + [False] * 10
+
+
+def test_live_labels_carry_them_too(changing: Scene) -> None:
+    pool = sample_poses("fitted", 5, 0, changing.info.cameras["train"], times="uniform")
+    assert masks_told(Masked(), pool) == 2
+    assert masks_told(Ball(), pool) == 0
+    sources = [LiveSource(Masked(), pool, 32, 0, ring=512, every=2, reuse=2) for _ in range(2)]
+    for step in range(5):
+        batch = sources[0].batch(step, 32)
+        torch.testing.assert_close(batch.attribute_masks, Masked().masks(batch.rays), atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.rgba[:, :3], Masked().render(batch.rays).rgb, atol=1e-6, rtol=0)
+    sources[1].load_state_dict({name: values.clone() for name, values in sources[0].state_dict().items()})
+    later = [source.batch(9, 32).attribute_masks for source in sources]
+    assert torch.equal(*later)
+
+
+def test_a_teacher_hands_on_what_it_knows(changing: Scene) -> None:
+    class Timed(Ball):
+        conditions = ("times",)
+
+    known = taught_scene(changing.info, Timed())
+    assert known.cameras["val"].times is not None
+    assert known.cameras["val"].attributes is None
+    assert known.attributes == ()
+    assert taught_scene(changing.info, Masked()).attributes == ("head", "arm")
+    assert taught_scene(changing.info, Ball()).cameras["train"].times is None
+
+
+@pytest.mark.parametrize("method", ["dylin", "codylin"])
+def test_from_teacher_to_student_and_on(tmp_path: Path, changing: Scene, method: str) -> None:
+    """Baked, distilled in two parts that equal one, and distilled live."""
+    config = CoDyLiNConfig(**TINY, zero_heads=False) if method == "codylin" else DyLiNConfig(**TINY)
+    teacher = run_of(tmp_path / "teacher", method, config, changing)
+    out = tmp_path / "shards"
+    bake = ["bake", str(teacher.path), "--out", str(out), "--views", "6", "--width", "8", "--device", "cpu"]
+    assert main([*bake, "--times", "frames", "--poses", "between"]) == 0
+    shards = Shards.open(out)
+    assert shards.plan.masks == (2 if method == "codylin" else 0)
+    assert set(shards.cameras.times.tolist()) <= set(changing.info.cameras["train"].times.tolist())
+    assert (shards.cameras.attributes is not None) is (method == "codylin")
+    runs = [tmp_path / "whole", tmp_path / "cut"]
+    for run, parts in zip(runs, (("8",), ("5", "8")), strict=True):
+        for steps in parts:
+            distil = ["distill", method, str(out), "--run", str(run), "--max-steps", steps, "--resume"]
+            assert main([*distil, *COMMON]) == 0
+    weights = [load_tensors(run / "weights.safetensors")[0] for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    live = ["distill", method, str(teacher.path), "--run", str(tmp_path / "live"), "--max-steps", "3"]
+    assert main([*live, *COMMON, "--times", "uniform", "--cameras", "3", "--ring", "256"]) == 0
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert main([str(word) for word in words]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_does_not_tell_how_it_changes_is_refused(tmp_path: Path, changing: Scene, capsys) -> None:
+    still = run_of(tmp_path / "still", "r2l", TEACHER, changing)
+    moving = run_of(tmp_path / "moving", "dylin", DyLiNConfig(**TINY), changing)
+    run = ["--run", tmp_path / "student", "--max-steps", "2"]
+    assert "do not go by times" in refusal(capsys, "distill", "dylin", still.path, *run, *COMMON)
+    assert "do not go by attributes" in refusal(capsys, "distill", "codylin", moving.path, *run, *COMMON)
+    bake = ["bake", str(still.path), "--out", str(tmp_path / "s"), "--views", "6", "--width", "8"]
+    assert main(bake) == 0
+    assert "do not go by times" in refusal(capsys, "distill", "dylin", tmp_path / "s", *run, *COMMON)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_still_student_of_a_moving_teacher_is_warned_of(tmp_path: Path, changing: Scene, caplog) -> None:
+    moving = run_of(tmp_path / "moving", "dylin", DyLiNConfig(**TINY), changing)
+    small = ["--width", "8", "--depth", "4", "--points", "3", "--octaves", "2", "--rays", "16"]
+    run = ["--run", str(tmp_path / "student"), "--max-steps", "2", "--device", "cpu", "--cameras", "3"]
+    with caplog.at_level(logging.WARNING, logger="lumigraph"):
+        assert main(["distill", "r2l", str(moving.path), *run, *small, "--ring", "64"]) == 0
+    assert "12 different times, and r2l learns a still one" in caplog.text
+
+
+def test_ray_files_of_unit_directions_want_a_student_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    np.save(tmp_path / "data_1.npy", np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32))
+    told = ["--scene", "builtin:moving:16", "--layout", "dylin-hypernerf"]
+    distil = ["distill", "dylin", tmp_path, *told, "--run", tmp_path / "student", "--max-steps", "2", *COMMON]
+    assert "--unit-directions" in refusal(capsys, *distil)
+    assert main([str(word) for word in (*distil, "--unit-directions")]) == 0
+    assert "do not go by attributes" in refusal(capsys, *("codylin" if w == "dylin" else w for w in distil))
+
+
+def test_photos_without_times_do_not_fine_tune_a_moving_student(tmp_path: Path) -> None:
+    moving = make_scene("moving", 12, 2, 0, size=8)
+    student = run_of(tmp_path / "student", "dylin", DyLiNConfig(**TINY), moving)
+    still = {split: replace(part, times=None) for split, part in moving.info.cameras.items()}
+    options = TrainOptions(run=student.path, max_steps=2, device="cpu", precision="float32")
+    photos = Scene(replace(moving.info, cameras=still), moving.views)
+    with pytest.raises(LumigraphError, match="its photos have no times"):
+        finetune(student, photos, options, EarlyStopping())
+    done = finetune(student, moving, options, EarlyStopping(every=1), lr=1e-3)
+    assert done.val_psnr_after >= done.val_psnr_before
