@@ -1,4 +1,4 @@
-"""`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM and LPIPS on held-out views."""
+"""`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM, MS-SSIM and LPIPS on held-out views."""
 
 import sys
 from dataclasses import dataclass, field
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, LPIPS and the time a view takes; of views
-    of several scales, each for itself, with Mip-NeRF's average error.
+    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, MS-SSIM, LPIPS and the time a view takes;
+    of views of several scales, each for itself, with Mip-NeRF's average error; of a moving scene, each tenth of its
+    time for itself; where a scene has them, the masks of what each attribute moves.
 
     A run keeps the figures in its results.json and a comparison in its media folder.
     """
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
     with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
-            gallery.add(index, view.psnr, truth, image)
+            gallery.add(index, view.psnr, truth, image, view.time)
             advance()
 
         result = evaluate(
@@ -91,6 +92,7 @@ def main(argv: list[str]) -> None:
             fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
             look=look,
+            attributes=info.attribute_names,
         )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
@@ -157,23 +159,58 @@ def _table(result: "EvalResult") -> list[str]:
         return []
     named = {f"1/{1 / scale:.3g}": part for scale, part in result.scales.items()}
     without = result.lpips is None
-    lines = [f"  scale    PSNR    SSIM   LPIPS  average error{' (without LPIPS)' if without else ''}"]
+    lines = [f"  scale    PSNR    SSIM MS-SSIM   LPIPS  average error{' (without LPIPS)' if without else ''}"]
     for name, part in {**named, "all": result}.items():
         error = part.average_error(lpips=not without)
-        figures = ((part.psnr, ".2f"), (part.ssim, ".4f"), (part.lpips, ".4f"), (error, ".5f"))
-        cells = ["-" if value is None else format(value, form) for value, form in figures]
-        lines.append(f"  {name:5s}" + "".join(f"{cell:>8s}" for cell in cells))
+        lines.append(f"  {name:5s}" + _cells(part) + _cell(error, ".5f"))
     return lines
+
+
+def _time_table(result: "EvalResult") -> list[str]:
+    """The figures of each tenth of the time, for views of several moments."""
+    if not result.by_time:
+        return []
+    lines = ["  time       views    PSNR    SSIM MS-SSIM   LPIPS"]
+    for (first, last), part in result.by_time.items():
+        lines.append(f"  {first:.1f} to {last:.1f}{len(part.per_view):7d}" + _cells(part))
+    return lines
+
+
+def _cells(part: "EvalResult") -> str:
+    figures = ((part.psnr, ".2f"), (part.ssim, ".4f"), (part.ms_ssim, ".4f"), (part.lpips, ".4f"))
+    return "".join(_cell(value, form) for value, form in figures)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>8s}"
+
+
+def _mask_lines(result: "EvalResult") -> list[str]:
+    return [
+        f"  mask of {name}: IoU {'-' if error.iou is None else f'{error.iou:.3f}'}, mean absolute error "
+        f"{error.mean_absolute_error:.4f}"
+        for name, error in result.attribute_masks.items()
+    ]
+
+
+def _ms_ssim(result: "EvalResult") -> str:
+    """The figure, with the number of scales where they are not the usual five."""
+    scales = sorted({view.ms_ssim_scales for view in result.per_view})
+    if result.ms_ssim is None:
+        return "-"
+    few = "" if scales == [5] else f" (of {', '.join(map(str, scales))} scales, for want of pixels)"
+    return f"{result.ms_ssim:.4f}{few}"
 
 
 def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
     lines = [f"{name}, {len(result.per_view)} {split} views"]
     lines.append(f"  PSNR   {result.psnr:.2f} dB")
     lines.append(f"  SSIM   {'-' if result.ssim is None else f'{result.ssim:.4f}'}")
+    lines.append(f"  MS-SSIM {_ms_ssim(result)}")
     lines.append(
         f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
     )
-    lines += _table(result)
+    lines += _table(result) + _time_table(result) + _mask_lines(result)
     if result.depth is not None:
         lines.append(
             f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error of the "

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lumigraph.cli.interruption import interrupted_means
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, UseAppendAction, parse
+from lumigraph.cli.states import check_time, parse_attributes
 from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
@@ -18,22 +19,37 @@ if TYPE_CHECKING:
     from lumigraph.scenes.scene import SceneInfo
 
 PathName = Literal[
-    "orbit", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse", "train", "heldout"
-]
+    "orbit", "orbit-time", "time", "view", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse",
+    "train", "heldout",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Render a movie with a run or a bundle, teacher and student alike. Moving scenes pass once through their time."""
+    """Render a movie with a run or a bundle, teacher and student alike.
+
+    Along most paths a moving scene stands at one moment, --time; along --path time and orbit-time it passes once
+    through the time of its capture.
+    """
 
     renderer: Positional[Path]
     """Run or bundle."""
     path: PathName = "orbit"
-    """orbit: a turn around the scene; spiral: up and down as well, or LLFF's where the cameras face one way;
-    spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical: nerf_pl's turn about an inward
-    capture; ellipse: multinerf's; train, heldout: through the training or the held-out cameras."""
+    """orbit: a turn around the scene; orbit-time: the same while time passes; time: one camera that stands still, see
+    --view, while time passes; view: that camera, at one moment; spiral: up and down as well, or LLFF's where the
+    cameras face one way; spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical:
+    nerf_pl's turn about an inward capture; ellipse: multinerf's; train, heldout: through the training or the held-out
+    cameras."""
     out: Path
     """Movie to write: NAME.mp4 or NAME.gif."""
+    view: int | None = None
+    """The held-out view whose camera stands still, for --path time and view, counted from 0 (None: the first)."""
+    time: float | None = None
+    """Moment of a moving scene, 0 (the capture's first) to 1 (its last); by default those of the photos along --path
+    train and heldout, else 0."""
+    attribute: UseAppendAction[list[str]] = field(default_factory=list)
+    """NAME=VALUE, a value of -1 to 1 for an attribute, or NAME=FIRST..LAST, such as head=-1..1, for a sweep along the
+    movie; may be given for several. By default those of the photos along --path train and heldout, else 0."""
     frames: int | None = None
     """Number of frames; by default 120, or one for each camera of --path train and heldout."""
     fps: float = 30.0
@@ -67,6 +83,8 @@ def main(argv: list[str]) -> None:
     size = parse_size(arguments.size)
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
+    check_time(arguments.time)
+    attributes = parse_attributes(arguments.attribute)
     movies = movie_of_each_scale(arguments.out, arguments.scales)
     for movie in movies:
         if movie.exists() and not arguments.overwrite:
@@ -75,13 +93,16 @@ def main(argv: list[str]) -> None:
             )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
+    from lumigraph.cli.paths import check_path, path_cameras, with_states
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, sized
 
     check_format(arguments.out)
+    check_path(arguments.path, arguments.view, arguments.time)
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
-    cameras = path_cameras(info, arguments.path, arguments.frames)
+    cameras = path_cameras(info, arguments.path, arguments.frames, arguments.view)
+    cameras = with_states(cameras, arguments.path, renderer, info, arguments.time, attributes)
     if size is not None:
         cameras = sized(cameras, *size)
     elif len(cameras.size.unique(dim=0)) > 1:
@@ -129,6 +150,7 @@ def _make_movie(
     saved: DepthFiles,
 ) -> None:
     """Writes one movie and the files of its frames' depth, and says where they are."""
+    from lumigraph.cli.paths import describe_states
     from lumigraph.evaluation.depth_pictures import saving_depth
     from lumigraph.rendering.movies import DepthScale, even, frames, write_movie
     from lumigraph.training.progress import counting
@@ -145,7 +167,8 @@ def _make_movie(
     ):
         count = write_movie(path, frames(renderer, cameras, scale, look), arguments.fps, advance)
     width, height = cameras.size[0].tolist()
-    sys.stdout.write(f"{path}: {count} frames of {width}x{height}\n")
+    states = describe_states(cameras, renderer, info)
+    sys.stdout.write(f"{path}: {count} frames of {width}x{height}{f', {states}' if states else ''}\n")
     if scale is not None:
         sys.stdout.write(_depth_legend(scale, info))
     if saved.save_depth is not None:
@@ -176,47 +199,3 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             todo=f"Give width x height of 2 to {LARGEST_SIDE}, as in 800x600",
         )
     return sides
-
-
-def path_cameras(info: "SceneInfo", name: PathName, count: int | None) -> "Cameras":
-    """The cameras of a path around the captured ones, with times and attributes where the scene has them. No
-    images are needed."""
-    from lumigraph.geometry import trajectories
-    from lumigraph.geometry.cameras import finest_of_each
-    from lumigraph.rendering.movies import with_states
-
-    captured, frames = finest_of_each(info.cameras["train"]), count or DEFAULT_FRAMES
-    if name in ("train", "heldout"):
-        splits = ("train",) if name == "train" else ("test", "val", "train")
-        views = finest_of_each(
-            next(info.cameras[split] for split in splits if len(info.cameras.get(split, ())))
-        )
-        return views if count is None else trajectories.cameras_path(views, count)
-    if name.startswith("spiral"):
-        path = _spiral(info, captured, name, count)
-    elif name == "orbit":
-        path = trajectories.orbit(captured, frames)
-    else:
-        path = (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(
-            captured, frames
-        )
-    return with_states(path, captured)
-
-
-def _spiral(info: "SceneInfo", captured: "Cameras", name: PathName, count: int | None) -> "Cameras":
-    from lumigraph.geometry import trajectories
-
-    frames = count or DEFAULT_FRAMES
-    if name == "spiral":
-        make = trajectories.spiral if info.forward is None else trajectories.llff_spiral
-        return make(captured, frames)
-    if name == "spiral-flat":
-        # As published: one turn, in half the frames.
-        return trajectories.llff_spiral(captured, count or DEFAULT_FRAMES // 2, turns=1, flat=True)
-    if info.forward is None:
-        raise LumigraphError(
-            f"--path {name} is for forward-facing scenes in LLFF's format",
-            where=info.source,
-            todo="Choose --path spiral",
-        )
-    return trajectories.nerf_pl_spiral(captured, info.forward, frames)

@@ -52,22 +52,6 @@ def even(cameras: Cameras) -> Cameras:
     return replace(cameras, size=(cameras.size - cameras.size % 2).clamp(min=2))
 
 
-def with_states(path: Cameras, captured: Cameras) -> Cameras:
-    """A path through time and attributes: times run once from the first to the last captured moment, every
-    attribute goes once up and down its captured range, one after the other. Still scenes stay as they are."""
-    phase = torch.arange(len(path), device=path.device) / max(len(path), 1)
-    times, attributes = path.times, path.attributes
-    if captured.times is not None:
-        low, high = captured.times.min(), captured.times.max()
-        times = torch.lerp(low, high, torch.linspace(0, 1, len(path), device=path.device))
-    if captured.attributes is not None:
-        count = captured.attributes.shape[1]
-        low, high = captured.attributes.amin(0), captured.attributes.amax(0)
-        own = (phase[:, None] * count - torch.arange(count, device=path.device)).clamp(0, 1)
-        attributes = 0.5 * (low + high) + 0.5 * (high - low) * torch.sin(2 * torch.pi * own)
-    return replace(path, times=times, attributes=attributes)
-
-
 Look = Callable[[int, Rendering], None]
 """Called with the number of a view and all that was rendered of it, [H, W], on the renderer's device."""
 

@@ -84,6 +84,13 @@ class SceneInfo:
     attributes: tuple[str, ...] = ()
 
     @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The names of the attributes that the cameras have values of: numbers, from "0", where the files name none."""
+        of_cameras = self.cameras["train"].attributes
+        count = 0 if of_cameras is None else of_cameras.shape[1]
+        return self.attributes if len(self.attributes) == count else tuple(map(str, range(count)))
+
+    @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
         """The similarity from scene units to the units of the capture: the inverse of `world_transform`."""
         return invert_similarity(self.world_transform)
@@ -301,6 +308,11 @@ class Views:
     def depth(self, index: int) -> Float[Tensor, "H W"] | None:
         """The z-depth of image `index` in scene units, NaN where unknown; None when the scene has no depth."""
         return None if self._depths is None else torch.from_numpy(self._depths.item(index)[..., 0])
+
+    def attribute_masks(self, index: int) -> Float[Tensor, "H W A"] | None:
+        """The share of each pixel of image `index` that attribute a moves, in [0, 1], NaN where nobody has said; None
+        when the scene has no such masks."""
+        return None
 
     def pixels(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
