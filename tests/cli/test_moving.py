@@ -1,6 +1,7 @@
 """A student that knows time and attributes, from its run over `render` and `eval` to a bundle, as scripts call them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +37,7 @@ class ChangingConfig:
 
 
 class Changing(Renderer):
-    """One hidden layer on the ray, its time and its attributes."""
+    """One hidden layer on the ray, its time and its attributes, two units of which are the hyper code."""
 
     background = "white"
 
@@ -45,6 +46,7 @@ class Changing(Renderer):
         self.conditions = config.knows
         inputs = 6 + ("times" in config.knows) + attributes * ("attributes" in config.knows)
         self.layers = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, 3), nn.Sigmoid())
+        self.edits: dict[int, float] = {}
 
     @classmethod
     def from_scene(cls, config: ChangingConfig, info: SceneInfo) -> "Changing":
@@ -60,7 +62,27 @@ class Changing(Renderer):
         given = [origins, directions]
         given += [] if times is None else [times[:, None]]
         given += [] if attributes is None else [attributes]
-        return self.layers(torch.cat(given, -1))
+        return self.layers[2:](self.hidden(torch.cat(given, -1)))
+
+    def hidden(self, given: Tensor) -> Tensor:
+        units = list(self.layers[:2](given).unbind(-1))
+        for channel, value in self.edits.items():
+            units[channel] = torch.full_like(units[channel], value)
+        return torch.stack(units, -1)
+
+    def hyper_code(self, rays: Rays) -> Tensor:
+        parts = [rays.origins, rays.directions, rays.times[:, None], rays.attributes]
+        return self.hidden(torch.cat(parts, -1))[:, :2]
+
+    @contextmanager
+    def edited(self, channel: int, value: float) -> Iterator[None]:
+        if channel > 1:
+            raise LumigraphError(f"there is no channel {channel}", todo="Choose 0 or 1")
+        self.edits[channel] = value
+        try:
+            yield
+        finally:
+            del self.edits[channel]
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
@@ -229,6 +251,58 @@ def test_rays_without_time_or_attributes_are_refused(run: Path, bundle: Path) ->
                 renderer.view(without)
             with pytest.raises(LumigraphError, match=f"these rays have no {name}"):
                 renderer.render(without.view_rays(0))
+
+
+def test_the_hyper_code_as_pictures_and_edited(run: Path, tmp_path: Path, capsys) -> None:
+    out, codes = tmp_path / "movie.gif", tmp_path / "codes"
+    edits = ("--edit", "1=-3..3", "--edit", "0=0.5")
+    edited = render(run, out, "--path", "view", *edits, "--hyper-code", str(codes))
+    assert spread(edited) > 5
+    assert f"{codes}: hyper code of 3 frames" in capsys.readouterr().out
+    names = [f"frame_{frame:04d}_channel_{channel}.png" for frame in range(3) for channel in range(2)]
+    assert sorted(path.name for path in codes.iterdir()) == [*names, "hyper_code.json"]
+    assert read_json(codes / "hyper_code.json")["ranges"] == [
+        pytest.approx([0.5, 0.5]),
+        pytest.approx([-3, -3]),
+    ]
+    assert frames_of(codes / names[0]).reshape(-1, 24, 24, 3).shape[0] == 1
+    # Without edits, a picture has the colours of what the code is: those of its range, which it fills.
+    codes = tmp_path / "free"
+    render(run, out, "--overwrite", "--path", "time", "--hyper-code", str(codes))
+    first, later = (frames_of(codes / name) for name in (names[0], names[4]))
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 20
+    assert np.abs(first - later).max() > 0
+    low, high = read_json(codes / "hyper_code.json")["ranges"][0]
+    assert -1 < low < high < 1
+
+
+def test_hyper_codes_that_are_not_there_are_refused(run: Path, bundle: Path, tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "a.gif")]
+    for renderer, options, message in (
+        (bundle, ["--edit", "0=1"], "this renderer has no hyper code"),
+        (bundle, ["--hyper-code", str(tmp_path / "codes")], "this renderer has no hyper code"),
+        (run, ["--edit", "2=1"], "there is no channel 2"),
+        (run, ["--edit", "first=1"], "not the number of a channel"),
+    ):
+        assert cli.main(["render", str(renderer), *out, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_photos_stand_beside_the_frames(run: Path, scene: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "movie.gif"
+    assert cli.main(["render", str(run), "--out", str(out), "--path", "heldout", "--photos"]) == 0
+    assert "3 frames of 24x24, time 0 to 1" in capsys.readouterr().out
+    frames = frames_of(out)
+    assert frames.shape[:3] == (3, 24, 48)
+    views = load_scene(str(scene)).split("test")
+    for index in range(3):
+        rgba = views.image(index).float() / 255
+        photo = (rgba[..., :3] + 1 - rgba[..., 3:]) * 255
+        assert np.abs(frames[index, :, :24, :3] - photo.numpy()).mean() < 6
+    for options in (["--frames", "2", "--path", "heldout"], ["--path", "orbit"]):
+        assert cli.main(["render", str(run), "--out", str(tmp_path / "b.gif"), "--photos", *options]) == 2
+        assert "--photos is for" in capsys.readouterr().err
 
 
 # ---- eval

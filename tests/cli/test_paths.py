@@ -84,7 +84,7 @@ def test_the_camera_of_a_view_stands_still() -> None:
 
 def test_attributes_are_held_or_swept() -> None:
     info = scene("attributes")
-    values = states(info, "view", "attributes", head=Sweep(-1, 1)).attributes
+    values = states(info, "view", "attributes", head=Sweep(-1.0, 1.0)).attributes
     assert values.shape == (120, 2)
     assert (values[0, 0], values[-1, 0]) == (-1, 1)
     assert torch.allclose(values[:, 0].diff(), torch.full((119,), 2 / 119), atol=1e-6)
@@ -100,7 +100,7 @@ def test_attributes_are_held_or_swept() -> None:
 def test_a_movie_says_what_it_shows() -> None:
     info, renderer = scene("attributes"), knowing("times", "attributes")
     cameras = with_states(
-        path_cameras(info, "time", 3), "time", renderer, info, None, {"arm": Sweep(0.5, -1)}
+        path_cameras(info, "time", 3), "time", renderer, info, None, {"arm": Sweep(0.5, -1.0)}
     )
     assert describe_states(cameras, renderer, info) == "time 0 to 1, head 0, arm 0.5 to -1"
     unknown = replace(cameras, attributes=torch.full((3, 2), torch.nan))
@@ -116,11 +116,11 @@ def test_a_still_renderer_has_no_time(asked: dict) -> None:
 
 def test_attributes_that_are_not_known_are_refused() -> None:
     with pytest.raises(LumigraphError, match="this renderer knows none"):
-        states(scene("attributes"), "orbit", head=Sweep(0, 0))
+        states(scene("attributes"), "orbit", head=Sweep(0.0, 0.0))
     with pytest.raises(
         LumigraphError, match=r"no attribute 'haed'.*mean head\? The attributes are head, arm"
     ):
-        states(scene("attributes"), "orbit", "attributes", haed=Sweep(0, 0))
+        states(scene("attributes"), "orbit", "attributes", haed=Sweep(0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_moments_outside_the_capture_are_refused(time: float) -> None:
 
 
 def test_values_are_numbers_or_sweeps() -> None:
-    assert parse_attributes(["head=-1..1", "arm=.5"]) == {"head": Sweep(-1, 1), "arm": Sweep(0.5, 0.5)}
-    assert parse_edits(["3=-0.2..0.2", "0=7"]) == {3: Sweep(-0.2, 0.2), 0: Sweep(7, 7)}
+    assert parse_attributes(["head=-1..1", "arm=.5"]) == {"head": Sweep(-1.0, 1.0), "arm": Sweep(0.5, 0.5)}
+    assert parse_edits(["3=-0.2..0.2", "0=7"]) == {3: Sweep(-0.2, 0.2), 0: Sweep(7.0, 7.0)}
     assert Sweep(0.0, 1.0).values(3) == [0.0, 0.5, 1.0]
     assert Sweep(0.5, 1.0).values(1) == [0.5]
 

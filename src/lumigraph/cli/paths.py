@@ -65,10 +65,16 @@ def path_cameras(info: SceneInfo, name: str, count: int | None, view: int | None
     return (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(captured, frames)
 
 
+def captured_split(info: SceneInfo, name: str) -> str:
+    """The split that a path of `CAPTURED` goes through; of held-out views test, else validation views, else those
+    trained on."""
+    splits = ("train",) if name == "train" else ("test", "val", "train")
+    return next(split for split in splits if len(info.cameras.get(split, ())))
+
+
 def held_out(info: SceneInfo) -> Cameras:
-    """The held-out cameras, at their finest: test, else validation views, else those trained on."""
-    split = next(split for split in ("test", "val", "train") if len(info.cameras.get(split, ())))
-    return finest_of_each(info.cameras[split])
+    """The held-out cameras, at their finest."""
+    return finest_of_each(info.cameras[captured_split(info, "heldout")])
 
 
 def _standing(views: Cameras, view: int, frames: int) -> Cameras:

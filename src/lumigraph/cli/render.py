@@ -2,19 +2,23 @@
 
 import re
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import FlatOptions, Positional, UseAppendAction, parse
-from lumigraph.cli.states import check_time, parse_attributes
+from lumigraph.cli.states import Sweep, check_time, parse_attributes, parse_edits
 from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
     from lumigraph.geometry.cameras import Cameras
-    from lumigraph.rendering.movies import DepthScale
+    from lumigraph.rendering.movies import DepthScale, Frame
     from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
 
@@ -61,9 +65,17 @@ class Arguments:
     scales: int = 1
     """Number of sizes, each half of the one before: with more than one, a movie of each, NAME_d0.mp4, NAME_d1.mp4 and
     so on."""
+    photos: bool = False
+    """Show the photo at the left of each frame, for --path train and heldout at the photos' own size."""
     depth: bool = False
     """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
     where nothing is. The first frame sets the range, which is printed."""
+    edit: UseAppendAction[list[str]] = field(default_factory=list)
+    """CHANNEL=VALUE for a channel (from 0) of the hyper code of a student that has one, or CHANNEL=FIRST..LAST, such as
+    2=-0.5..0.5, for a sweep along the movie; may be given for several."""
+    hyper_code: Path | None = None
+    """Folder for a picture of each channel of the hyper code in each frame; its hyper_code.json says what the colours
+    mean."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
@@ -84,7 +96,8 @@ def main(argv: list[str]) -> None:
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
     check_time(arguments.time)
-    attributes = parse_attributes(arguments.attribute)
+    attributes, edits = parse_attributes(arguments.attribute), parse_edits(arguments.edit)
+    _check_photos(arguments)
     movies = movie_of_each_scale(arguments.out, arguments.scales)
     for movie in movies:
         if movie.exists() and not arguments.overwrite:
@@ -111,10 +124,8 @@ def main(argv: list[str]) -> None:
         cameras = cameras.downscale(arguments.downscale)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
-        saved = arguments.depth_output
-        if saved.save_depth is not None and len(movies) > 1:
-            saved = replace(saved, save_depth=saved.save_depth / f"d{level}")
-        _make_movie(movie, renderer, info, smaller, arguments, saved)
+        part = f"d{level}" if len(movies) > 1 else ""
+        _make_movie(movie, renderer, info, smaller, in_folders(arguments, part), edits)
 
 
 def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
@@ -128,6 +139,25 @@ def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
     if scales == 1:
         return [path]
     return [path.with_name(f"{path.stem}_d{level}{path.suffix}") for level in range(scales)]
+
+
+def _check_photos(arguments: Arguments) -> None:
+    """Raises LumigraphError where frames would not be those of photos."""
+    changed = (arguments.frames, arguments.size, arguments.downscale, arguments.scales) != (None, None, 1, 1)
+    if arguments.photos and (changed or arguments.path not in ("train", "heldout")):
+        raise LumigraphError(
+            "--photos is for --path train and heldout, at the size and the number of the photos",
+            todo="Leave it out, or --frames, --size, --downscale and --scales",
+        )
+
+
+def in_folders(arguments: Arguments, part: str) -> Arguments:
+    """The same, with what is saved beside a movie in the folder `part` of those that were named."""
+    saved = arguments.depth_output
+    if saved.save_depth is not None:
+        saved = replace(saved, save_depth=saved.save_depth / part)
+    codes = arguments.hyper_code
+    return replace(arguments, depth_output=saved, hyper_code=None if codes is None else codes / part)
 
 
 def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
@@ -147,25 +177,33 @@ def _make_movie(
     info: "SceneInfo",
     cameras: "Cameras",
     arguments: Arguments,
-    saved: DepthFiles,
+    edits: "Mapping[int, Sweep]",
 ) -> None:
-    """Writes one movie and the files of its frames' depth, and says where they are."""
+    """Writes one movie and the files of its frames' depth and hyper code, and says where they are."""
     from lumigraph.cli.paths import describe_states
     from lumigraph.evaluation.depth_pictures import saving_depth
+    from lumigraph.evaluation.hyper_pictures import HyperPictures
     from lumigraph.rendering.movies import DepthScale, even, frames, write_movie
     from lumigraph.training.progress import counting
 
     if path.suffix.lower() == ".mp4":
         cameras = even(cameras)
     cameras = cameras.to(renderer.device)
+    photo = _photos(arguments, info, renderer, cameras) if arguments.photos else None
     scale = DepthScale() if arguments.depth else None
+    saved = arguments.depth_output
     names = [f"frame_{index:04d}" for index in range(len(cameras))]
     with (
         interrupted_means("nothing is kept of the movie"),
         saving_depth(saved, names, renderer, info) as look,
         counting("frames", len(cameras)) as advance,
     ):
-        count = write_movie(path, frames(renderer, cameras, scale, look), arguments.fps, advance)
+        looks = [] if look is None else [look]
+        if arguments.hyper_code is not None:
+            looks.append(HyperPictures(arguments.hyper_code, names, renderer, cameras))
+        edited = edited_frames(renderer, edits, len(cameras))
+        pictures = frames(renderer, cameras, scale, looks, edited, photo)
+        count = write_movie(path, pictures, arguments.fps, advance)
     width, height = cameras.size[0].tolist()
     states = describe_states(cameras, renderer, info)
     sys.stdout.write(f"{path}: {count} frames of {width}x{height}{f', {states}' if states else ''}\n")
@@ -173,6 +211,56 @@ def _make_movie(
         sys.stdout.write(_depth_legend(scale, info))
     if saved.save_depth is not None:
         sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
+    if arguments.hyper_code is not None:
+        sys.stdout.write(f"{arguments.hyper_code}: hyper code of {count} frames\n")
+
+
+def edited_frames(
+    renderer: "Renderer", edits: "Mapping[int, Sweep]", count: int
+) -> "Callable[[int], AbstractContextManager[None]]":
+    """What each of `count` frames is drawn within, so that channels of the hyper code have the values of `edits`."""
+    values = {channel: sweep.values(count) for channel, sweep in edits.items()}
+
+    @contextmanager
+    def within(index: int) -> "Iterator[None]":
+        with ExitStack() as stack:
+            for channel, of_frames in values.items():
+                stack.enter_context(renderer.edited(channel, of_frames[index]))
+            yield
+
+    return within
+
+
+def _photos(
+    arguments: Arguments, info: "SceneInfo", renderer: "Renderer", cameras: "Cameras"
+) -> "Callable[[int], Frame]":
+    """The photo of each camera of --path train or heldout, as the pictures of the movie are.
+
+    Raises:
+        LumigraphError: the scene is not there, or its views are not those of the cameras.
+    """
+    from lumigraph.cli.eval import load_trained_scene
+    from lumigraph.cli.paths import captured_split
+    from lumigraph.rendering.background import as_rgba, display_target
+
+    scene = load_trained_scene(arguments.renderer, info, None)
+    views = scene.split(captured_split(info, arguments.path))
+    width, height = cameras.size[0].tolist()
+    sizes = views.cameras.size
+    if len(views) != len(cameras) or bool(
+        (sizes != sizes[:1]).any() | (sizes[0] < cameras.size[0].cpu()).any()
+    ):
+        raise LumigraphError(
+            "the photos are not one for each frame, all of one size",
+            where=scene.info.source,
+            todo="Leave --photos out",
+        )
+
+    def photo(index: int) -> "Frame":
+        shown = display_target(as_rgba(views.image(index)), renderer.background)
+        return (shown[:height, :width] * 255).round().byte().numpy()
+
+    return photo
 
 
 def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:

@@ -52,10 +52,10 @@ class ViewResult:
     lpips: float | None
     seconds: float
     mse: float
-    ms_ssim: float | None = None
-    ms_ssim_scales: int = 0
     scale: float | None = None
     depth: "DepthError | None" = None
+    ms_ssim: float | None = None
+    ms_ssim_scales: int = 0
     time: float | None = None
     attribute_masks: dict[str, MaskError] = field(default_factory=dict)
 

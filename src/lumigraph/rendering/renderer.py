@@ -154,6 +154,13 @@ def _no_codes() -> LumigraphError:
     )
 
 
+def _no_hyper_code() -> LumigraphError:
+    return LumigraphError(
+        "this renderer has no hyper code",
+        todo="Leave --hyper-code and --edit out, or distil a student with one, such as dylin",
+    )
+
+
 @dataclass(frozen=True)
 class PixelSampling:
     """Which pixels of the photos a method wants to learn from.
@@ -291,6 +298,22 @@ class Renderer(nn.Module):
             LumigraphError: the method learns no codes of cameras.
         """
         raise _no_codes()
+
+    def hyper_code(self, rays: Rays) -> Float[Tensor, "*s C"]:
+        """The code that a student of moving scenes makes of each ray beside its points (DyLiN, section 3.2).
+
+        Raises:
+            LumigraphError: the method makes none.
+        """
+        raise _no_hyper_code()
+
+    def edited(self, channel: int, value: float) -> AbstractContextManager[None]:
+        """Within it the channel (from 0) of every hyper code has this value, whatever the ray and the time.
+
+        Raises:
+            LumigraphError: the method makes no such code, or it has no such channel.
+        """
+        raise _no_hyper_code()
 
     # ------------------------------------------------------------------ training
 
