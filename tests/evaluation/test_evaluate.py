@@ -84,7 +84,7 @@ def test_figures_of_a_moving_scene_are_told_by_time() -> None:
     views = constant_views(4)
     times = torch.tensor([1.0, 0.05, 0.93, 0.5])
     cameras = replace(views.cameras, times=times)
-    result = evaluate(Constant(0.5, 0.5, 0.4, 0.5, 0.4), views, cameras=cameras)
+    result = evaluate(Constant(0.5, 0.4, 0.4, 0.5, 0.4), views, cameras=cameras)
     assert [view.time for view in result.per_view] == times.tolist()
     table = result.to_json()["by_time"]
     assert [(row["from"], row["to"], row["views"]) for row in table] == [
