@@ -1,5 +1,6 @@
 """`lumigraph inspect`: what was read from a scene, as a table, a picture, and JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +90,7 @@ def print_summary(console: Any, summary: dict[str, Any]) -> None:
     console.print(table)
     splits = summary["splits"]
     table = Table("", *splits)
-    rows = [split_rows(split) for split in splits.values()]
+    rows = [split_rows(split, summary["attributes"]) for split in splits.values()]
     for number, (name, _) in enumerate(rows[0]):
         table.add_row(name, *(escape(row[number][1]) for row in rows))
     console.print(table)
@@ -118,11 +119,9 @@ def scene_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def split_rows(split: dict[str, Any]) -> list[tuple[str, str]]:
+def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[str, str]]:
     """Names and values of one split; the names are the same for every split."""
-    extras = [name for name in ("alpha", "masks", "depth_maps") if split[name]]
-    if split["attributes"]:
-        extras.append(f"{split['attributes']} attributes")
+    extras = [name for name in ("alpha", "masks", "depth_maps", "attribute_masks") if split[name]]
     sizes = [f"{width}x{height}" for width, height in split["sizes"]]
     return [
         ("views", str(split["views"])),
@@ -132,9 +131,18 @@ def split_rows(split: dict[str, Any]) -> list[tuple[str, str]]:
         ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
         ("camera distance", _range(*split["camera_distance"])),
         ("time", "still" if split["times"] is None else _range(*split["times"])),
+        *((name, _known(split["attributes"][place], split["views"])) for place, name in enumerate(attributes)),
         ("with", ", ".join(extras).replace("_", " ") or "colour only"),
         ("memory", f"{split['bytes'] / 1e6:,.1f} MB"),
     ]
+
+
+def _known(attribute: dict[str, Any], views: int) -> str:
+    """The range of an attribute, and how many views it is known of where that is not all."""
+    if attribute["range"] is None:
+        return "unknown"
+    values = _range(*attribute["range"])
+    return values if attribute["known"] == views else f"{values}, known of {attribute['known']} views"
 
 
 def _lens(split: dict[str, Any]) -> str:

@@ -92,6 +92,7 @@ def main(argv: list[str]) -> None:
             keep_depth=depth.keep_depth,
             depth_share=depth.depth_share,
             sampling=renderer.pixel_sampling(),
+            attribute_masks=renderer.wants_attribute_masks,
         ),
         run,
         options,

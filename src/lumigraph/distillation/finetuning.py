@@ -77,9 +77,15 @@ def finetune(
     before = mean_psnr(renderer, validation)
     if begun is not None and process_rank() == 0 and not list_checkpoints(run.checkpoints):
         save_checkpoint(run.checkpoints, _seed(begun, start))
+    photos = PhotoSource(
+        training,
+        options.seed,
+        depths=config.learn_depth,
+        attribute_masks=renderer.wants_attribute_masks,
+    )
     result = fit(
         renderer.train(),
-        with_hard_rays(PhotoSource(training, options.seed, depths=config.learn_depth), config, options.seed),
+        with_hard_rays(photos, config, options.seed),
         run,
         # The first step finds the student's optimiser in the checkpoint just written.
         replace(options, run=place, resume=True),

@@ -1,5 +1,6 @@
 """What makes the tensors of cameras usable, said in one place for readers, run folders and shards."""
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def check_cameras(tensors: dict[str, Tensor], where: str | None) -> None:
     """Raise LumigraphError naming the first camera and quantity that cannot be used.
 
     Shapes agree; all values are finite, but attributes may be NaN, which is unknown; rotations are orthonormal and
-    right-handed; focal lengths and sizes are positive; 0 <= near < far.
+    right-handed; focal lengths and sizes are positive; 0 <= near < far; times lie in [0, 1], attributes in [-1, 1].
     """
     count = tensors["camera_to_world"].shape[0] if tensors["camera_to_world"].ndim else 0
     for name, value in tensors.items():
@@ -45,11 +46,19 @@ def check_cameras(tensors: dict[str, Tensor], where: str | None) -> None:
     _check_all(sane_size, f"the image size is not between 1 and {LARGEST_SIDE}", where)
     _check_all(tensors["near"] >= 0, "near is negative", where)
     _check_all(tensors["far"] > tensors["near"], "far is not beyond near", where)
+    if "times" in tensors:
+        times = tensors["times"]
+        _check_all((times >= 0) & (times <= 1), "the time is not in [0, 1]", where)
+    if "attributes" in tensors:
+        values = tensors["attributes"]
+        _check_all(~(values.abs() > 1), "an attribute is not in [-1, 1]", where)
 
 
 def tensor_from_json(name: str, value: Any, integer: bool, where: str | None) -> Tensor:
-    """A tensor from nested lists of numbers; anything else raises LumigraphError."""
+    """A tensor from nested lists of numbers; anything else raises LumigraphError. None among attributes is NaN."""
     try:
+        if name == "attributes":
+            value = [[math.nan if cell is None else cell for cell in row] for row in value]
         tensor = torch.tensor(value, dtype=torch.int64 if integer else torch.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise LumigraphError(f"{name} of the cameras is not an array of numbers", where=where) from error

@@ -4,6 +4,7 @@ Camera frame: OpenCV (x right, y down, z forward). Pixel centres lie at integer 
 frame is ((x + 0.5 - cx) / fx, (y + 0.5 - cy) / fy, 1), undistorted first where the lens distorts, never normalised.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -207,8 +208,12 @@ class Cameras:
         return cls(**typed, fisheye=fisheye)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists; float32 values survive the round trip bit for bit."""
-        return {"fisheye": self.fisheye, **{name: value.tolist() for name, value in self.tensors().items()}}
+        """Plain lists; float32 values survive the round trip bit for bit. Attributes that nobody has said are None."""
+        data = {"fisheye": self.fisheye, **{name: value.tolist() for name, value in self.tensors().items()}}
+        if self.attributes is not None:
+            rows = self.attributes.tolist()
+            data["attributes"] = [[None if math.isnan(cell) else cell for cell in row] for row in rows]
+        return data
 
     @classmethod
     def from_json(cls, data: Any, where: str | None = None) -> "Cameras":

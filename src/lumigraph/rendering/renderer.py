@@ -166,14 +166,18 @@ class PixelSampling:
     """Which pixels of the photos a method wants to learn from.
 
     In its first `crop_steps` batches, those in the central `crop_share` of both sides of a photo; in every batch, at
-    least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels;
-    with `same_image`, all pixels of a batch from one photo.
+    least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the
+    share `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where
+    there are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn
+    from the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
     """
 
     crop_steps: int = 0
     crop_share: float = 0.5
     foreground_share: float = 0.0
     same_image: bool = False
+    annotated_share: float = 0.0
+    time_steps: int = 0
 
 
 class Renderer(nn.Module):
@@ -199,6 +203,8 @@ class Renderer(nn.Module):
     conditions: tuple[str, ...] = ()
     """What beside the ray decides its colour: "times", "attributes" (fields of `Rays`). A method without them learns a
     still scene."""
+    wants_attribute_masks: bool = False
+    """Whether batches of photos are to carry what each attribute moves (`Batch.attribute_masks`)."""
     knows_bfloat16: bool = False
     """Whether the method goes by `compute_dtype`; the others compute in float32."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.scenes.scene import Scene, Views
@@ -35,13 +36,54 @@ def draw_scene(scene: Scene) -> Image.Image:
         _plan(scene, extent, (0, 2), side, titles[1]),
     ]
     header = 44
-    page = Image.new("RGB", (_WIDTH, header + sheet.height + side + 2 * _GAP), _PAPER)
+    states = _states(scene)
+    below = sum(strip.height + _GAP for strip in states)
+    page = Image.new("RGB", (_WIDTH, header + sheet.height + side + 2 * _GAP + below), _PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((_GAP, 12), _title(scene), _INK, ImageFont.load_default(20))
     page.paste(sheet, (0, header))
     for column, plan in enumerate(plans):
         page.paste(plan, (_GAP + column * (side + _GAP), header + sheet.height + _GAP))
+    top = header + sheet.height + side + 2 * _GAP
+    for strip in states:
+        page.paste(strip, (_GAP, top))
+        top += strip.height + _GAP
     return page
+
+
+def _states(scene: Scene) -> list[Image.Image]:
+    """A strip for time and one for each attribute, with a mark for each view where it stands in the range."""
+    strips = []
+    if scene.info.cameras["train"].times is not None:
+        times = {split: views.cameras.times for split, views in scene.views.items()}
+        strips.append(_strip("time", times, (0.0, 1.0)))
+    for number, name in enumerate(scene.info.attributes):
+        values = {
+            split: None if views.cameras.attributes is None else views.cameras.attributes[:, number]
+            for split, views in scene.views.items()
+        }
+        strips.append(_strip(name, values, (-1.0, 1.0)))
+    return strips
+
+
+def _strip(name: str, values: dict[str, Tensor | None], ends: tuple[float, float]) -> Image.Image:
+    """A line for each split between the `ends` of a range, with its known values as strokes."""
+    left, row = 170, 18
+    size = (_WIDTH - 2 * _GAP, 26 + row * len(values))
+    picture = Image.new("RGB", size, (255, 255, 255))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    draw.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=_FAINT)
+    draw.text((10, 5), name if len(name) <= 20 else name[:19] + "...", _INK, font)
+    draw.text((left, 5), f"{ends[0]:g}", _INK, font)
+    draw.text((size[0] - 24, 5), f"{ends[1]:g}", _INK, font)
+    for place, (split, known) in enumerate(values.items()):
+        y, colour = 26 + row * place, _SPLIT_COLOURS.get(split, _INK)
+        draw.text((10, y - 2), split, colour, font)
+        draw.line((left, y + 7, size[0] - 20, y + 7), fill=_FAINT)
+        for value in [] if known is None else known[known.isfinite()].tolist():
+            x = left + (size[0] - 20 - left) * (value - ends[0]) / (ends[1] - ends[0])
+            draw.line((x, y + 1, x, y + 13), fill=colour)
+    return picture
 
 
 def _title(scene: Scene) -> str:

@@ -10,16 +10,19 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
-from lumigraph.scenes.formats import blender, llff, multiscale, rgbd, transforms
+from lumigraph.scenes.formats import blender, llff, multiscale, nerfies, rgbd, transforms
 from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, few
 from lumigraph.scenes.stored_arrays import MemoryBudget
 
 BUILTIN = "builtin:"
+_NAMES = (llff.NAME, multiscale.METADATA, nerfies.SCENE, nerfies.DATASET)
+"""Files that a user may name instead of their folder, beside transforms*.json."""
 _PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}
 _FORMATS = (
     "a transforms_train.json (Blender), a transforms.json (instant-ngp, nerfstudio), a poses_bounds.npy (LLFF), a "
-    "metadata.json (Mip-NeRF's multi-scale data), or frames NAME.color.png with NAME.pose.txt (RGB-D)"
+    "dataset.json with camera/ (Nerfies, HyperNeRF), a metadata.json (Mip-NeRF's multi-scale data), or frames "
+    "NAME.color.png with NAME.pose.txt (RGB-D)"
 )
 
 
@@ -37,8 +40,9 @@ def load_scene(
 
     Args:
         source: a folder with `transforms_train.json` (Blender), `transforms.json` (instant-ngp, nerfstudio) or
-            `poses_bounds.npy` (LLFF) or `metadata.json` (Mip-NeRF's multi-scale data), or that file itself, or a folder
-            of RGB-D frames, or `builtin:NAME` for a scene made of formulas.
+            `poses_bounds.npy` (LLFF) or `dataset.json` beside `camera/` (Nerfies) or `metadata.json` (Mip-NeRF's
+            multi-scale data), or that file itself, or a folder of RGB-D frames, or `builtin:NAME` for a scene made of
+            formulas.
         downscale: reduce images by this factor, averaging blocks of pixels.
         splits: which views train and which are held out; by default as the files say, else every 8th is a test view.
         background: what lies behind transparent images: "white" (the default), "black" or "random". Where it is given,
@@ -156,6 +160,8 @@ def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
         return blender.read(folder, downscale, splits, background, asked.depths)
     if transforms.is_transforms(folder):
         return transforms.read(folder, downscale, splits, background, asked.depths)
+    if nerfies.is_nerfies(folder):
+        return nerfies.read(folder, downscale, splits, background)
     if multiscale.is_multiscale(folder):
         return multiscale.read(folder, downscale, splits, background)
     if rgbd.is_rgbd(folder):
@@ -165,7 +171,13 @@ def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
 
 def is_scene(folder: Path) -> bool:
     """Whether a folder has the file that one of the readers starts from."""
-    return blender.is_blender(folder) or transforms.is_transforms(folder) or multiscale.is_multiscale(folder)
+    readers = (
+        blender.is_blender,
+        transforms.is_transforms,
+        nerfies.is_nerfies,
+        multiscale.is_multiscale,
+    )
+    return any(starts(folder) for starts in readers)
 
 
 def load_scene_like(info: SceneInfo, source: str | os.PathLike[str], downscale: int | None = None) -> Scene:
@@ -201,7 +213,7 @@ def _with_refined_cameras(scene: Scene, info: SceneInfo) -> Scene:
 def _folder(path: Path) -> Path:
     with io_errors(path):
         described = path.name.startswith("transforms") and path.suffix == ".json"
-        if path.is_file() and (described or path.name in (llff.NAME, multiscale.METADATA)):
+        if path.is_file() and (described or path.name in _NAMES):
             path = path.parent
         if not path.exists():
             raise LumigraphError(

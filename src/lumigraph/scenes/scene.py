@@ -24,7 +24,7 @@ from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
-from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask
+from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask, reduce_shares
 from lumigraph.scenes.splits import SplitOptions
 from lumigraph.scenes.stored_arrays import (
     ArrayLevels,
@@ -32,6 +32,7 @@ from lumigraph.scenes.stored_arrays import (
     Arrays,
     ArrayStore,
     MemoryBudget,
+    SparseArrays,
     loaded,
 )
 
@@ -156,7 +157,8 @@ class SceneInfo:
 
 
 class Views:
-    """The images of one split with their cameras; optionally a mask and a depth map for each.
+    """The images of one split with their cameras; optionally a mask and a depth map for each, and for some of them
+    masks of what attributes move.
 
     Args:
         cameras: N cameras; image i has exactly the size of camera i.
@@ -166,6 +168,9 @@ class Views:
         load_mask: gives bool [H, W] for image i, true where a pixel may be used, or None where i has no mask.
         load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
         load_depth_sigma: gives the standard deviation of those depths alike, zero where it is not known.
+        load_attribute_masks: gives float32 [H, W, A] for image i of those `with_attribute_masks`: the share of each
+            pixel that attribute a moves, NaN where nobody has said.
+        with_attribute_masks: the images of which there are such masks; all by default.
         memory: what the decoded images, masks and depth maps may keep; by default a budget of their own. What is
             beyond it is decoded anew each time, with a warning.
         pixel_areas: [N], where the images are of several scales: the area of a pixel of each, in pixels of the finest
@@ -182,6 +187,8 @@ class Views:
         load_mask: Callable[[int], np.ndarray | None] | None = None,
         load_depth: Callable[[int], np.ndarray | None] | None = None,
         load_depth_sigma: Callable[[int], np.ndarray | None] | None = None,
+        load_attribute_masks: Callable[[int], np.ndarray] | None = None,
+        with_attribute_masks: Sequence[int] | None = None,
         memory: MemoryBudget | None = None,
         pixel_areas: Float[Tensor, " N"] | None = None,
     ):
@@ -193,6 +200,7 @@ class Views:
         self.has_alpha = has_alpha
         self.has_masks = load_mask is not None
         self.has_depths = load_depth is not None
+        self.has_attribute_masks = load_attribute_masks is not None
         memory = memory or MemoryBudget()
         sizes = [(int(width), int(height)) for width, height in cameras.size.tolist()]
 
@@ -209,6 +217,25 @@ class Views:
             self._depths = store(_filled(load_depth, sizes, np.nan, np.float32), 1, np.float32)
         if load_depth_sigma is not None:
             self._depth_sigmas = store(_filled(load_depth_sigma, sizes, 0.0, np.float32), 1, np.float32)
+        self._attribute_masks: SparseArrays | ArrayPart | None = None
+        self._with_attribute_masks = torch.zeros(len(names), dtype=torch.bool)
+        if load_attribute_masks is not None:
+            there = list(range(len(names)) if with_attribute_masks is None else with_attribute_masks)
+            self._with_attribute_masks[there] = True
+            self._attribute_masks = self._sparse(load_attribute_masks, memory)
+
+    def _sparse(self, load: Callable[[int], np.ndarray], memory: MemoryBudget) -> SparseArrays:
+        """Masks of attributes [H, W, A] for the images that have them."""
+        if self.cameras.attributes is None:
+            raise ValueError("masks of attributes for cameras without attributes")
+        there = torch.nonzero(self._with_attribute_masks).flatten().tolist()
+        sizes = [(int(width), int(height)) for width, height in self.cameras.size.tolist()]
+        count = self.cameras.attributes.shape[1]
+        names = [self.names[place] for place in there]
+        stored = ArrayStore(
+            lambda row: load(there[row]), [sizes[place] for place in there], count, np.float32, memory, names
+        )
+        return SparseArrays(stored, there, sizes, count)
 
     @classmethod
     def from_arrays(
@@ -248,6 +275,9 @@ class Views:
         part._masks = None if self._masks is None else ArrayPart(self._masks, chosen)
         part._depths = None if self._depths is None else ArrayPart(self._depths, chosen)
         part._depth_sigmas = None if self._depth_sigmas is None else ArrayPart(self._depth_sigmas, chosen)
+        if self._attribute_masks is not None:
+            part._attribute_masks = ArrayPart(self._attribute_masks, chosen)
+        part._with_attribute_masks = self._with_attribute_masks[list(chosen)]
         return part
 
     def with_scales(self, count: int, memory: MemoryBudget | None = None) -> "Views":
@@ -291,6 +321,12 @@ class Views:
             whole._depths = levels(self._depths, _each(reduce_depth), 1, np.float32)
         if self._depth_sigmas is not None:
             whole._depth_sigmas = levels(self._depth_sigmas, _each(reduce_depth), 1, np.float32)
+        whole._with_attribute_masks = self._with_attribute_masks.repeat_interleave(count)
+        attribute_masks = self._attribute_masks
+        if attribute_masks is not None:
+            whole._attribute_masks = whole._sparse(
+                lambda index: reduce_shares(attribute_masks.item(index // count), 2 ** (index % count)), memory
+            )
         return whole
 
     def load(self) -> None:
@@ -342,6 +378,25 @@ class Views:
         if self._depth_sigmas is None:
             return None
         return loaded(self._depth_sigmas).gather(index, x, y)[:, 0]
+
+    def attribute_masks(self, index: int) -> Float[Tensor, "H W A"] | None:
+        """The share of each pixel of image `index` that attribute a moves, in [0, 1], NaN where nobody has said; None
+        when the scene has no such masks."""
+        return None if self._attribute_masks is None else torch.from_numpy(self._attribute_masks.item(index))
+
+    def pixel_attribute_masks(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B A"] | None:
+        """The share of these pixels that each attribute moves, NaN where nobody has said; None when the scene has no
+        such masks."""
+        return None if self._attribute_masks is None else loaded(self._attribute_masks).gather(index, x, y)
+
+    @property
+    def annotated(self) -> Bool[Tensor, " N"]:
+        """Of which images somebody has said the value of an attribute, or what it moves."""
+        if self.cameras.attributes is None:
+            return self._with_attribute_masks
+        return self._with_attribute_masks | self.cameras.attributes.cpu().isfinite().any(1)
 
     def with_depths(
         self,

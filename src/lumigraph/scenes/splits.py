@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lumigraph.errors import LumigraphError
 
-Rule = Literal["auto", "files", "every", "most_centred", "names", "fraction", "all"]
+Rule = Literal["auto", "files", "every", "most_centred", "names", "fraction", "interpolation", "all"]
 Select = Literal["first", "uniform", "farthest"]
 
 
@@ -20,12 +20,15 @@ class SplitOptions:
     split: Rule = "auto"
     """auto: as the scene's files say, else every k-th; files: as the files say; every: the 1st, k+1st, ... view by
     name is a test view; most_centred: the view nearest to the middle of all cameras is the one test view; names:
-    the test views are those of --test-names; fraction: evenly spread training views; all: every view trains, none is
-    held out."""
+    the test views are those of --test-names; fraction: evenly spread training views; interpolation: every
+    --interval-th view trains, and the middle ones between them are the val views; all: every view trains, none is held
+    out."""
     every: int = 8
     """The k of every k-th."""
     fraction: float = 0.9
     """The part of the views that trains, for --split fraction."""
+    interval: int = 4
+    """The distance between training views, for --split interpolation: an even number."""
     views: int | None = None
     """Train on so few of the training views; the held-out ones stay as they are (None: all)."""
     select: Select = "first"
@@ -46,6 +49,10 @@ class SplitOptions:
         """Raises LumigraphError when a value is out of its range."""
         if self.every < 2:
             raise LumigraphError(f"--every {self.every} leaves nothing to train on", todo="Choose 2 or more")
+        if self.interval < 2 or self.interval % 2:
+            raise LumigraphError(
+                f"--interval {self.interval} has no middle", todo="Choose an even number, for example 4"
+            )
         if not 0.0 < self.fraction < 1.0:
             raise LumigraphError(
                 f"--fraction {self.fraction} is not between 0 and 1", todo="Choose for example 0.9"
@@ -84,6 +91,8 @@ def divide(
         rule = "every" if listed is None else "files"
     if rule == "files":
         result = _listed(names, listed, where)
+    elif rule == "interpolation":
+        result = _between(len(names), options.interval, where)
     else:
         held_out = _held_out(rule, names, options, positions, where)
         result = {"train": [i for i in range(len(names)) if i not in held_out], "test": sorted(held_out)}
@@ -141,6 +150,17 @@ def _listed(
     return {
         part: sorted(places[name] for name in set(chosen) & places.keys()) for part, chosen in listed.items()
     }
+
+
+def _between(count: int, interval: int, where: str) -> dict[str, list[int]]:
+    """Every `interval`-th view trains, the middle of each gap judges, the others are left out (HyperNeRF's
+    `InterpDataSource`)."""
+    if interval >= count:
+        raise LumigraphError(
+            f"--interval {interval} leaves no gap between {count} views", where=where, todo="Choose a smaller one"
+        )
+    train = list(range(0, count, interval))
+    return {"train": train, "val": [place + interval // 2 for place in train[:-1]]}
 
 
 def _held_out(

@@ -97,6 +97,46 @@ class ArrayPart:
         return self._whole.gather(self._chosen[index.cpu()], x, y)
 
 
+class SparseArrays:
+    """Arrays of which only some are stored; the others are NaN everywhere."""
+
+    def __init__(self, stored: Arrays, places: Sequence[int], sizes: list[tuple[int, int]], channels: int):
+        """`stored` holds those of the numbers `places`; `sizes`: (width, height) of all."""
+        self._stored = stored
+        self._sizes = sizes
+        self._channels = channels
+        self._rows = torch.full((len(sizes),), -1, dtype=torch.int64)
+        self._rows[torch.tensor(places, dtype=torch.int64)] = torch.arange(len(places))
+        self.nbytes = stored.nbytes
+
+    def nbytes_of(self, index: int) -> int:
+        row = int(self._rows[index])
+        return 0 if row < 0 else self._stored.nbytes_of(row)
+
+    def item(self, index: int) -> np.ndarray:
+        row = int(self._rows[index])
+        if row >= 0:
+            return self._stored.item(row)
+        width, height = self._sizes[index]
+        return np.full((height, width, self._channels), np.nan, np.float32)
+
+    def load(self, numbers: Sequence[int] | None = None) -> None:
+        if numbers is None:
+            self._stored.load()
+            return
+        rows = self._rows[torch.tensor(numbers, dtype=torch.int64)]
+        self._stored.load(rows[rows >= 0].tolist())
+
+    def gather(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]:
+        rows, x, y = self._rows[index.cpu()], x.cpu(), y.cpu()
+        values = torch.full((len(rows), self._channels), torch.nan)
+        there = rows >= 0
+        values[there] = self._stored.gather(rows[there], x[there], y[there])
+        return values
+
+
 class ArrayLevels:
     """Arrays of another, each followed by the smaller ones that are made of it."""
 

@@ -4,6 +4,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.geometry.fitting import fit_focus
@@ -30,9 +32,22 @@ def summarise(scene: Scene) -> dict[str, Any]:
             {str(PurePosixPath(name).parent) for views in scene.views.values() for name in views.names}
         ),
         "missing_images": len(scene.missing),
+        "attributes": list(info.attributes),
         "bytes": sum(views.nbytes for views in scene.views.values()),
         "splits": {split: _summarise_views(views) for split, views in scene.views.items()},
     }
+
+
+def _summarise_attributes(values: Float[Tensor, "N A"]) -> list[dict[str, Any]]:
+    """Of each attribute: of how many views its value is known, and the smallest and the largest, None if of none."""
+    columns = [column[column.isfinite()] for column in values.unbind(1)]
+    return [
+        {
+            "known": len(column),
+            "range": [float(value) for value in column.aminmax()] if len(column) else None,
+        }
+        for column in columns
+    ]
 
 
 def _facing(info: SceneInfo, inward: bool) -> str:
@@ -55,7 +70,8 @@ def _summarise_views(views: Views) -> dict[str, Any]:
         "far": float(cameras.far.max()),
         "camera_distance": [float(d) for d in cameras.positions.norm(dim=1).aminmax()],
         "times": None if cameras.times is None else [float(time) for time in cameras.times.aminmax()],
-        "attributes": 0 if cameras.attributes is None else cameras.attributes.shape[1],
+        "attributes": None if cameras.attributes is None else _summarise_attributes(cameras.attributes),
+        "attribute_masks": views.has_attribute_masks,
         "alpha": views.has_alpha,
         "masks": views.has_masks,
         "depth_maps": views.has_depths,

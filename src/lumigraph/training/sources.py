@@ -16,6 +16,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.scene import Views
 
+_FEWEST_PHOTOS = 3
 _RARE = 0.05
 """Pixels of known depth are rare where they are less than this part of all."""
 
@@ -71,14 +72,19 @@ class _Pool:
         """The photos that have pixels here."""
         return np.flatnonzero(np.diff(self._starts))
 
-    def has(self, photo: int | None) -> bool:
-        """Whether there is a pixel, of a photo or at all."""
-        return len(self) > 0 if photo is None else bool(self._starts[photo + 1] > self._starts[photo])
+    def has(self, photos: np.ndarray | None) -> bool:
+        """Whether there is a pixel, of these photos or at all."""
+        return len(self) > 0 if photos is None else bool(np.diff(self._starts)[photos].any())
 
-    def draw(self, generator: np.random.Generator, rays: int, photo: int | None) -> np.ndarray:
-        """Numbers [rays] of pixels, drawn evenly with replacement, of one photo or of all."""
-        low, high = (0, len(self)) if photo is None else self._starts[photo : photo + 2]
-        place = generator.integers(low, high, size=rays)
+    def draw(self, generator: np.random.Generator, rays: int, photos: np.ndarray | None) -> np.ndarray:
+        """Numbers [rays] of pixels, drawn evenly with replacement, of these photos or of all."""
+        if photos is None:
+            place = generator.integers(0, len(self), size=rays)
+        else:
+            ends = np.cumsum(np.diff(self._starts)[photos])
+            among = generator.integers(0, ends[-1], size=rays)
+            photo = np.searchsorted(ends, among, side="right")
+            place = among + (self._starts[photos + 1] - ends)[photo]
         return place if self._numbers is None else self._numbers[place].astype(np.int64)
 
 
@@ -98,13 +104,16 @@ class PhotoSource(RaySource):
         sampling: PixelSampling | None = None,
         keep_depth: float = 1.0,
         depth_share: float | None = None,
+        attribute_masks: bool = False,
     ):
         """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none. `keep_depth`:
         the part of the pixels, chosen once by the seed, whose depth is told. `depth_share`: the least part of a batch
-        whose pixels have known depth; None for half where such pixels are rare, and none else."""
+        whose pixels have known depth; None for half where such pixels are rare, and none else. `attribute_masks`:
+        whether batches carry what each attribute moves, and NaN where nobody has said."""
         self.views = views
         self.depths = depths
         self.keep_depth = keep_depth
+        self.attribute_masks = attribute_masks
         self.seed = seed
         self.sampling = sampling or PixelSampling()
         self.cameras = views.cameras
@@ -124,11 +133,34 @@ class PhotoSource(RaySource):
             rare = 0 < len(known) < _RARE * len(self._pool())
             self.depth_share = (0.5 if rare else 0.0) if depth_share is None else depth_share
             self._known = known if self.depth_share else None
+        self._annotated = self._annotated_pixels() if self.sampling.annotated_share else None
+        self._in_time_order = self._time_order() if self.sampling.time_steps else None
         if self.sampling.crop_steps and len(self._pool(central=True)) == 0:
             raise LumigraphError(
                 "the masks leave no pixel in the middle of the photos",
                 todo="Train with --crop-steps 0, or with a larger --crop-share",
             )
+
+    def _annotated_pixels(self) -> _Pool | None:
+        """The pixels inside the masks of photos of which attributes are known; None where that is so of all or none."""
+        annotated = self.views.annotated.tolist()
+        if all(annotated) or not any(annotated):
+            return None
+
+        def chosen(i: int) -> Tensor | np.ndarray | None:
+            return self.views.mask(i) if annotated[i] else np.zeros(0, bool)
+
+        return _Pool(self._numbered(chosen), self._first)
+
+    def _time_order(self) -> np.ndarray:
+        """The photos in the order of their times."""
+        times = self.cameras.times
+        if times is None:
+            raise LumigraphError(
+                "the photos have no times, in whose order they are to be learnt from",
+                todo="Train without this curriculum (--time-steps 0), or give the scene's frames their 'time'",
+            )
+        return np.argsort(times.cpu().numpy(), kind="stable")
 
     def _masked_pixels(self) -> np.ndarray | None:
         """Numbers of the pixels inside the masks; None when nothing is masked."""
@@ -183,7 +215,8 @@ class PhotoSource(RaySource):
 
     @property
     def nbytes(self) -> int:
-        pools = [*self._pools.values(), *([] if self._known is None else [self._known])]
+        others = [pool for pool in (self._known, self._annotated) if pool is not None]
+        pools = [*self._pools.values(), *others]
         return self.views.nbytes + sum(pool.nbytes for pool in pools)
 
     def draw(self, step: int, rays: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,21 +233,30 @@ class PhotoSource(RaySource):
 
     def _drawn(self, generator: np.random.Generator, step: int, rays: int) -> np.ndarray:
         """Numbers [rays] of pixels, those that have to meet something first."""
-        central, photo = step < self.sampling.crop_steps, None
+        central = step < self.sampling.crop_steps
         pool = self._pool(central)
+        photos = self._photos(step, pool)
         if self.sampling.same_image:
-            photo = int(generator.choice(pool.photos()))
+            photos = np.array([generator.choice(pool.photos() if photos is None else photos)])
         parts, total = [], rays
         for some, share in self._wanted(central):
-            if some.has(photo):
+            if some.has(photos):
                 count = min(rays, math.ceil(share * total))
-                parts.append(some.draw(generator, count, photo))
+                parts.append(some.draw(generator, count, photos))
                 rays -= count
         return (
-            np.concatenate([*parts, pool.draw(generator, rays, photo)])
+            np.concatenate([*parts, pool.draw(generator, rays, photos)])
             if parts
-            else pool.draw(generator, rays, photo)
+            else pool.draw(generator, rays, photos)
         )
+
+    def _photos(self, step: int, pool: _Pool) -> np.ndarray | None:
+        """The photos that a step may draw from, None for all that have pixels in the pool."""
+        if self._in_time_order is None or step >= self.sampling.time_steps:
+            return None
+        order = self._in_time_order[np.isin(self._in_time_order, pool.photos())]
+        count = math.floor(step / self.sampling.time_steps * len(order))
+        return np.sort(order[: max(count, _FEWEST_PHOTOS)])
 
     def _wanted(self, central: bool) -> list[tuple[_Pool, float]]:
         """Pixels of which a batch is to have a least share, and the share."""
@@ -223,6 +265,8 @@ class PhotoSource(RaySource):
             wanted.append((self._pool(central, solid=True), self.sampling.foreground_share))
         if self.depth_share and self._known is not None:
             wanted.append((self._known, self.depth_share))
+        if self._annotated is not None:
+            wanted.append((self._annotated, self.sampling.annotated_share))
         return wanted
 
     def batch(self, step: int, rays: int) -> Batch:
@@ -236,7 +280,15 @@ class PhotoSource(RaySource):
             batch.depth = self._depth(index, x, y).to(device)
             sigma = self.views.pixel_depth_sigmas(index, x, y)
             batch.depth_sigma = None if sigma is None else sigma.to(device)
+        if self.attribute_masks:
+            batch.attribute_masks = self._attribute_masks(index, x, y).to(device)
         return batch
+
+    def _attribute_masks(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        known = self.views.pixel_attribute_masks(index, x, y)
+        attributes = self.cameras.attributes
+        count = 0 if attributes is None else attributes.shape[1]
+        return torch.full((len(index), count), torch.nan) if known is None else known
 
     def _depth(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_depths(index, x, y)

@@ -1,14 +1,17 @@
 """Blender's format: `transforms_{train,val,test}.json` beside RGBA images (NeRF-synthetic, D-NeRF).
 
 Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
-(camera to world, OpenGL axes); optionally `time` and `attributes` per frame. lumigraph also reads the intrinsics keys
-of `transforms.json`, the masks and depth maps that its frames may name, and `near`, `far` and `aabb`
-([[x, y, z], [x, y, z]]) for scenes of other extents.
+(camera to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame.
+Where one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
+(D-NeRF's reader). lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
+masks and depth maps that its frames may name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and
+`aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
 """
 
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     Frame,
     FrameFile,
+    attribute_names,
     check_downscale,
     check_enough,
     listing,
@@ -35,7 +39,14 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.maps import DepthMeaning, depth_loader, named_maps, ray_lengths, within
+from lumigraph.scenes.formats.maps import (
+    DepthMeaning,
+    attribute_masks_beside,
+    depth_loader,
+    named_maps,
+    ray_lengths,
+    within,
+)
 from lumigraph.scenes.formats.pictures import reduce_depth
 from lumigraph.scenes.placing import object_region, read_box
 from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
@@ -67,6 +78,7 @@ def read(
     files = [
         read_frame_file(path) for split in SPLITS if (path := folder / f"transforms_{split}.json").is_file()
     ]
+    files = _with_times(files)
     missing = [name for file in files for name in file.missing]
     frames = {file.path: sorted(file.frames, key=lambda frame: natural_order(frame.name)) for file in files}
     everything = [frame for file in files for frame in frames[file.path]]
@@ -89,6 +101,7 @@ def read(
         maps = named_maps(kept, [commons[i] for i in places], lenses, folder, downscale, reading)
         if "load_depth" not in maps:
             maps |= _depth_maps_beside(kept, lenses, downscale, reading)
+        maps |= attribute_masks_beside(kept, lenses, downscale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
@@ -101,8 +114,29 @@ def read(
         world_transform=torch.eye(4, dtype=torch.float64),
         splits=splits,
         depths=reading,
+        attributes=attribute_names(files[0].common, cameras),
     )
     return Scene(info, views, missing)
+
+
+def _with_times(files: Sequence[FrameFile]) -> list[FrameFile]:
+    """The files with times for all frames of those that have none, if another file has times."""
+    timed = [any("time" in frame.fields for frame in file.frames) for file in files]
+    return [
+        file if has or not any(timed) else _evenly_timed(file) for file, has in zip(files, timed, strict=True)
+    ]
+
+
+def _evenly_timed(file: FrameFile) -> FrameFile:
+    last = max(len(file.frames) + len(file.missing) - 1, 1)
+    log.warning("its frames have no 'time': they are taken to be evenly spread from 0 to 1 (in %s)", file.path)
+    frames = [
+        replace(
+            frame, fields=replace(frame.fields, members={**frame.fields.members, "time": frame.number / last})
+        )
+        for frame in file.frames
+    ]
+    return replace(file, frames=frames)
 
 
 def _planes(common: Fields, near: float, far: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """What the JSON formats share: a list of frames, each an image with a pose, from file to cameras and views."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class Frame:
         pose: camera-to-world [3, 4] in file units, OpenGL axes as in the file.
         intrinsics: for the image at its full size.
         alpha: whether the image has an alpha channel.
+        number: its place in the file, from 0.
     """
 
     fields: Fields
@@ -50,6 +52,7 @@ class Frame:
     pose: Float[np.ndarray, "3 4"]
     intrinsics: Intrinsics
     alpha: bool
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def read_frame_file(path: Path) -> FrameFile:
     with ThreadPoolExecutor(threads()) as pool:
         headers = dict(zip(there, pool.map(image_size, [found[number] for number in there]), strict=True))
     frames = [
-        _frame(fields[number], common, path.parent, found[number], headers[number])  # pyright: ignore
+        _frame(number, fields[number], common, path.parent, found[number], headers[number])  # pyright: ignore
         for number in there
     ]
     _check_sizes(frames)
@@ -129,7 +132,9 @@ def check_duplicates(images: Sequence[tuple[Fields, Path | None]]) -> None:
         seen[path] = frame
 
 
-def _frame(frame: Fields, common: Fields, folder: Path, path: Path, header: tuple[int, int, bool]) -> Frame:
+def _frame(
+    number: int, frame: Fields, common: Fields, folder: Path, path: Path, header: tuple[int, int, bool]
+) -> Frame:
     width, height, alpha = header
     return Frame(
         fields=frame,
@@ -138,6 +143,7 @@ def _frame(frame: Fields, common: Fields, folder: Path, path: Path, header: tupl
         pose=frame.pose("transform_matrix"),
         intrinsics=read_intrinsics(frame, common, (width, height)),
         alpha=alpha,
+        number=number,
     )
 
 
@@ -256,11 +262,39 @@ def _per_frame(frames: Sequence[Frame], key: str, read: Any) -> list[Any] | None
 
 
 def _time(frame: Fields) -> float:
-    return frame.number("time")
+    """The share of the capture that has passed: the one convention inside, so a file must have it too."""
+    time = frame.number("time")
+    if not 0.0 <= time <= 1.0:
+        todo = "Times are shares of the capture: subtract the first and divide by the time it took"
+        raise frame.wrong("time", "a number from 0 to 1", todo)
+    return time
 
 
 def _attributes(frame: Fields) -> list[float]:
-    return frame.numbers("attributes", MAX_ATTRIBUTES)
+    """Control values, NaN where the file says null."""
+    entries = frame.items("attributes", MAX_ATTRIBUTES)
+    known = Fields({"attributes": [0.0 if entry is None else entry for entry in entries]}, frame.where)
+    values = known.numbers("attributes", MAX_ATTRIBUTES)
+    if any(abs(value) > 1.0 for value in values):
+        raise frame.wrong(
+            "attributes", "numbers from -1 to 1, or null where unknown", "Scale the values to [-1, 1]"
+        )
+    return [math.nan if entry is None else value for entry, value in zip(entries, values, strict=True)]
+
+
+def attribute_names(common: Fields, cameras: Cameras) -> tuple[str, ...]:
+    """What the attributes of the cameras are called, as the file says (`attribute_names`), else by their numbers.
+
+    Raises:
+        LumigraphError: there are other names than attributes, or one twice.
+    """
+    count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
+    if "attribute_names" not in common:
+        return tuple(f"attribute_{number}" for number in range(count))
+    names = common.texts("attribute_names", MAX_ATTRIBUTES)
+    if len(names) != count or len(set(names)) != count:
+        raise common.wrong("attribute_names", f"{count} different names, one for each attribute of the frames")
+    return tuple(names)
 
 
 def check_downscale(frames: Sequence[Frame], factor: int) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import inside
+from lumigraph.files import decode_values, inside
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
-from lumigraph.scenes.formats.frames import Frame
-from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth
+from lumigraph.scenes.formats.frames import Frame, listing
+from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth, reduce_shares
 
 MILLIMETRES = 1e-3
 """What 1 in a depth map is in units of the capture, where nothing says it."""
@@ -124,6 +124,40 @@ def _along_rays(common: Fields) -> bool:
     if kind not in ("z", "euclidean"):
         raise common.wrong("depth_kind", '"z" (along the camera\'s axis) or "euclidean" (along the ray)')
     return kind == "euclidean"
+
+
+def attribute_masks_beside(frames: Sequence[Frame], cameras: Cameras, downscale: int) -> dict[str, Any]:
+    """The loader of masks of attributes for `Views`, when there are any: NAME_attribute_K.png beside NAME.png, the
+    share of each pixel that attribute K moves, 255 for all of it; NaN where a file is missing."""
+    count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
+    folders = {folder: listing(folder) for folder in {frame.path.parent for frame in frames}} if count else {}
+
+    def files(index: int) -> list[Path | None]:
+        image = frames[index].path
+        names = [f"{image.stem}_attribute_{number}.png" for number in range(count)]
+        return [image.with_name(name) if name in folders[image.parent] else None for name in names]
+
+    def load(index: int) -> Float[np.ndarray, "h w A"]:
+        size = frames[index].intrinsics.size
+        return np.stack([_shares(path, size, downscale) for path in files(index)], axis=-1)
+
+    there = [index for index in range(len(frames)) if count and any(files(index))]
+    return {"load_attribute_masks": load, "with_attribute_masks": there} if there else {}
+
+
+def _shares(path: Path | None, size: tuple[int, int], downscale: int) -> Float[np.ndarray, "h w"]:
+    if path is None:
+        return np.full((size[1] // downscale, size[0] // downscale), np.nan, np.float32)
+    values = decode_values(path)
+    if values.shape[::-1] != size or values.max() > 255:
+        raise LumigraphError(
+            f"the mask of an attribute is {values.shape[1]}x{values.shape[0]}, its image {size[0]}x{size[1]}"
+            if values.shape[::-1] != size
+            else "the mask of an attribute has more than 8 bits",
+            where=path,
+            todo="Save it at the size of the image, with 8 bits",
+        )
+    return reduce_shares(values[..., None] / np.float32(255), downscale)[..., 0]
 
 
 def _named_file(frame: Frame, folder: Path, keys: Sequence[str]) -> Path | None:

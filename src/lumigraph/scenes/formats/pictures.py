@@ -153,6 +153,15 @@ def reduce_depth(depth: Float[np.ndarray, "H W"], factor: int) -> Float[np.ndarr
     return np.where(2 * known >= factor**2, median, np.float32(np.nan))
 
 
+def reduce_shares(shares: Float[np.ndarray, "H W A"], factor: int) -> Float[np.ndarray, "h w A"]:
+    """The mean of each block; NaN where one of its pixels is."""
+    if factor == 1:
+        return shares
+    height, width = shares.shape[0] // factor, shares.shape[1] // factor
+    cut = shares[: height * factor, : width * factor]
+    return cut.reshape(height, factor, width, factor, -1).mean(axis=(1, 3), dtype=np.float32)
+
+
 def _blocks(values: np.ndarray, factor: int) -> np.ndarray:
     """[H, W] -> [H / factor, W / factor, factor^2], cropped to a multiple."""
     height, width = values.shape[0] // factor, values.shape[1] // factor

@@ -23,6 +23,7 @@ from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,
     Frame,
     FrameFile,
+    attribute_names,
     check_downscale,
     check_enough,
     make_cameras,
@@ -32,7 +33,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.maps import named_maps
+from lumigraph.scenes.formats.maps import attribute_masks_beside, named_maps
 from lumigraph.scenes.placing import (
     CAPTURE_FAR,
     CAPTURE_NEAR,
@@ -96,6 +97,7 @@ def read(
         lenses = cameras[torch.tensor(places)]
         commons = [file.common] * len(kept)
         maps = named_maps(kept, commons, lenses, folder, downscale, reading, capture_scale)
+        maps |= attribute_masks_beside(kept, lenses, downscale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
@@ -108,6 +110,7 @@ def read(
         world_transform=world_transform,
         splits=splits,
         depths=reading,
+        attributes=attribute_names(file.common, cameras),
     )
     return Scene(info, views, file.missing)
 

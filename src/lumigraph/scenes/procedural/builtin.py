@@ -47,11 +47,19 @@ class ProceduralViews(Views):
         self, stage: AnalyticScene, cameras: Cameras, names: list[str], memory: MemoryBudget | None = None
     ) -> None:
         self.stage = stage
-        super().__init__(cameras, names, True, self._image, load_depth=self._depth, memory=memory)
+        masks = self._attribute_masks_of if stage.attributes else None
+        super().__init__(
+            cameras,
+            names,
+            True,
+            self._image,
+            load_depth=self._depth,
+            load_attribute_masks=masks,
+            memory=memory,
+        )
 
-    def attribute_masks(self, index: int) -> Float[Tensor, "H W A"]:
-        """The share of each pixel of image `index` that shows what attribute a moves, in [0, 1]; A may be 0."""
-        return self._painting(index).coverage
+    def _attribute_masks_of(self, index: int) -> Float[np.ndarray, "H W A"]:
+        return self._painting(index).coverage.numpy()
 
     def _painting(self, index: int) -> Painting:
         return paint(self.stage, self.cameras[index])
@@ -105,6 +113,7 @@ def make_scene(
         bounds=Bounds(-corner, corner),
         background=background or "white",
         world_transform=torch.eye(4, dtype=torch.float64),
+        attributes=stage.attribute_names,
     )
     return Scene(info, views)
 
@@ -137,6 +146,7 @@ def load_builtin(name: str, downscale: int = 1, background: Background | None = 
         bounds=made.info.bounds,
         background=background or "white",
         world_transform=made.info.world_transform,
+        attributes=made.info.attributes,
     )
     return Scene(info, dict(made.views))
 

@@ -340,4 +340,4 @@ def attributes() -> AnalyticScene:
             )
         ),
     )
-    return AnalyticScene("attributes", groups, attributes=2)
+    return AnalyticScene("attributes", groups, attribute_names=("head", "arm"))

@@ -86,12 +86,17 @@ class Traced:
 
 @dataclass(frozen=True)
 class AnalyticScene:
-    """Solids, whether they move with time, and the number of attributes that control them."""
+    """Solids, whether they move with time, and the names of the attributes that control them."""
 
     name: str
     groups: tuple[Group, ...]
     moving: bool = False
-    attributes: int = 0
+    attribute_names: tuple[str, ...] = ()
+
+    @property
+    def attributes(self) -> int:
+        """The number of attributes."""
+        return len(self.attribute_names)
 
     @torch.no_grad()
     def trace(self, rays: Rays) -> Traced:

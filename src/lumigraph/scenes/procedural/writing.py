@@ -1,5 +1,6 @@
 """A scene as a folder in Blender's format, which every NeRF program reads."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ from lumigraph.files import io_errors, new_folder, require_replaceable, write_js
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import angle_from_focal, homogeneous, opencv_to_opengl
 from lumigraph.scenes.formats.pictures import straight
-from lumigraph.scenes.procedural.builtin import ProceduralViews
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 
 def write_blender(scene: Scene, folder: str | Path, overwrite: bool = False) -> None:
     """Writes a scene as `transforms_{split}.json` beside RGBA images, z-depths NAME_depth.npy (float32, NaN where there
-    is nothing) and, for attributes, NAME_attribute_K.png (the share of a pixel that attribute K moves). lumigraph
-    reads equal cameras, images, depths, times and attributes back.
+    is nothing) and, for attributes, NAME_attribute_K.png (the share of a pixel that attribute K moves, 255 for all of
+    it). lumigraph reads equal cameras, images, depths, times and attributes back, and the masks as they were rounded.
 
     The folder appears when it is complete. Raises LumigraphError when it exists (without `overwrite`) or the disk
     fails.
@@ -64,6 +64,7 @@ def _common(info: SceneInfo, cameras: Cameras) -> dict[str, Any]:
         "near": float(cameras.near[0]),
         "far": float(cameras.far[0]),
         "aabb": [info.bounds.lower.tolist(), info.bounds.upper.tolist()],
+        **({"attribute_names": list(info.attributes)} if info.attributes else {}),
     }
 
 
@@ -73,10 +74,9 @@ def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str,
     depth = views.depth(index)
     if depth is not None:
         np.save(folder / f"{stem}_depth.npy", depth.numpy())
-    if isinstance(views, ProceduralViews):
-        for number, share in enumerate(
-            views.attribute_masks(index).unbind(-1) if views.stage.attributes else ()
-        ):
+    masks = views.attribute_masks(index)
+    for number, share in enumerate(() if masks is None else masks.unbind(-1)):
+        if bool(share.isfinite().all()):
             Image.fromarray((share * 255).round().byte().numpy()).save(
                 folder / f"{stem}_attribute_{number}.png"
             )
@@ -87,5 +87,6 @@ def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str,
     if cameras.times is not None:
         frame["time"] = float(cameras.times[index])
     if cameras.attributes is not None:
-        frame["attributes"] = cameras.attributes[index].tolist()
+        known = cameras.attributes[index].tolist()
+        frame["attributes"] = [None if math.isnan(value) else value for value in known]
     return frame
