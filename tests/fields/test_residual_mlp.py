@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumigraph.fields.ray_code import encode_rows, octave_major, positional_encoding, scalar_major
+from lumigraph.fields.ray_code import positional_encoding
 from lumigraph.fields.residual_mlp import (
     FusedError,
     PackedMLP,
@@ -24,37 +24,26 @@ def parts(width: int = 24, depth: int = 8, outputs: int = 4, **options):
 
 
 def fused(network, rows, targets, weights, dtype=torch.float32, chunk=16):
-    def encode(first, end, out):
-        encode_rows(rows[:, first:end], OCTAVES, out)
-
     parameters = fusible_parameters(network)
-    packed = PackedMLP(list(parameters), dtype, lambda head: octave_major(head, SCALARS))
+    packed = PackedMLP(list(parameters), dtype, OCTAVES, network.global_skip)
     work = Workspace()
-    loss, error = FusedError.apply(
-        encode,
-        targets,
-        weights,
-        packed,
-        lambda head: scalar_major(head, SCALARS),
-        network.global_skip,
-        chunk,
-        work,
-        *parameters,
-    )
-    forward = fused_forward(packed, network.global_skip, encode, RAYS, chunk, work)
-    return loss, error, forward
+    loss, error = FusedError.apply(rows, targets, weights, packed, chunk, work, *parameters)
+    return loss, error, fused_forward(packed, rows, chunk, work)
 
 
 @pytest.mark.parametrize("global_skip", [True, False])
 def test_fused_step_is_plain_autograd(global_skip: bool) -> None:
     network, rows, targets, weights = parts(global_skip=global_skip)
+    rows.requires_grad_()
     outputs = network(positional_encoding(rows.T, OCTAVES))
     plain = (weights * (outputs - targets) ** 2).sum()
     plain.backward()
     expected = [parameter.grad.clone() for parameter in network.parameters()]
     network.zero_grad()
+    of_rows, rows.grad = rows.grad, None
     loss, error, forward = fused(network, rows, targets, weights)
     (3 * loss).backward()
+    torch.testing.assert_close(rows.grad, 3 * of_rows, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(loss, plain)
     torch.testing.assert_close(error, (outputs - targets).square().detach(), atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(forward, outputs.detach())
@@ -64,14 +53,16 @@ def test_fused_step_is_plain_autograd(global_skip: bool) -> None:
 
 def test_bfloat16_is_near_float32() -> None:
     network, rows, targets, weights = parts()
+    rows.requires_grad_()
     loss, _, _ = fused(network, rows, targets, weights)
     loss.backward()
-    exact = [parameter.grad.clone() for parameter in network.parameters()]
+    exact = [parameter.grad.clone() for parameter in (*network.parameters(), rows)]
     network.zero_grad()
+    rows.grad = None
     low, _, _ = fused(network, rows, targets, weights, torch.bfloat16)
     low.backward()
     assert float((low - loss).detach().abs() / loss.detach()) < 0.02
-    for parameter, gradient in zip(network.parameters(), exact, strict=True):
+    for parameter, gradient in zip((*network.parameters(), rows), exact, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert float((parameter.grad - gradient).norm() / gradient.norm()) < 0.1
 

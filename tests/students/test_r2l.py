@@ -97,8 +97,8 @@ def test_points_of_forward_facing_scenes_lie_in_normalised_device_coordinates() 
     ndc = FRAME.rays(forward_rays())
     t = torch.linspace(0, 1, TINY.points)[:, None]
     wanted = (ndc.origins + t[..., None] * ndc.directions).permute(0, 2, 1).flatten(0, 1)
-    rows = model._rows(*model._lines(forward_rays().origins, forward_rays().directions), model._depths(None))
-    torch.testing.assert_close(rows, wanted)
+    lines = model.lines(forward_rays().origins, forward_rays().directions)
+    torch.testing.assert_close(model.describe(lines, model._depths(None)).rows, wanted)
     exported = model.ray_colours(forward_rays().origins, forward_rays().directions).detach()
     torch.testing.assert_close(model.render(forward_rays()).rgb, exported, atol=1e-5, rtol=1e-5)
     loss = model.losses(Batch(forward_rays(), batch().rgba, None), 0, 0).terms["rgb"]
@@ -202,6 +202,17 @@ def test_jitter_is_a_function_of_seed_and_step() -> None:
     ]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
+
+
+def test_directions_of_length_one() -> None:
+    """The colour then does not depend on how long a direction is; depth is still depth along the camera's axis."""
+    model, seen = student(replace(TINY, unit_directions=True, learn_depth=True)), rays()
+    longer = replace(seen, directions=3 * seen.directions)
+    torch.testing.assert_close(model.render(seen).rgb, model.render(longer).rgb, atol=1e-5, rtol=1e-4)
+    depth = model.render(seen).depth
+    torch.testing.assert_close(depth, 3 * model.render(longer).depth, atol=1e-5, rtol=1e-4)
+    losses = model.losses(Batch(seen, batch().rgba, depth), 0, 0)
+    assert float(losses.terms["depth"]) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("residual", [True, False])

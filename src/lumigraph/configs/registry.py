@@ -72,6 +72,20 @@ METHODS: dict[str, MethodEntry] = {
             renderer="lumigraph.students.r2l:R2L",
             summary="R2L: a deep residual MLP from a ray to its colour, one evaluation per ray",
         ),
+        MethodEntry(
+            name="dylin",
+            kind="student",
+            config="lumigraph.configs.dylin:DyLiNConfig",
+            renderer="lumigraph.students.dylin:DyLiN",
+            summary="DyLiN: a light field of a moving scene; time moves the ray before it is answered",
+        ),
+        MethodEntry(
+            name="codylin",
+            kind="student",
+            config="lumigraph.configs.codylin:CoDyLiNConfig",
+            renderer="lumigraph.students.codylin:CoDyLiN",
+            summary="CoDyLiN: DyLiN with attributes, such as a head's turn, that are set when it is drawn",
+        ),
     )
 }
 

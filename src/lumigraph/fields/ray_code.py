@@ -49,11 +49,19 @@ def plucker_rows(origins: Float[Tensor, "B 3"], directions: Float[Tensor, "B 3"]
     return torch.cat([directions.T, torch.linalg.cross(origins, directions).T])
 
 
-def positional_encoding(scalars: Float[Tensor, "*s S"], octaves: int) -> Float[Tensor, "*s E"]:
-    """For each scalar its sines, its cosines and itself, scalar after scalar (R2L, `PositionalEmbedder`)."""
+def positional_encoding(
+    scalars: Float[Tensor, "*s S"], octaves: int, window: Float[Tensor, " octaves"] | None = None
+) -> Float[Tensor, "*s E"]:
+    """For each scalar its sines, its cosines and itself, scalar after scalar (R2L, `PositionalEmbedder`).
+
+    `window`: factors on the waves of each octave; the scalars themselves are never dimmed.
+    """
     frequencies = 2.0 ** torch.arange(octaves, device=scalars.device, dtype=scalars.dtype)
     angles = scalars.unsqueeze(-1) * frequencies
-    return torch.cat([angles.sin(), angles.cos(), scalars.unsqueeze(-1)], -1).flatten(-2)
+    sines, cosines = angles.sin(), angles.cos()
+    if window is not None:
+        sines, cosines = sines * window, cosines * window
+    return torch.cat([sines, cosines, scalars.unsqueeze(-1)], -1).flatten(-2)
 
 
 def encode_rows(rows: Float[Tensor, "S B"], octaves: int, out: Float[Tensor, "E B"]) -> None:
@@ -77,6 +85,19 @@ def encode_rows(rows: Float[Tensor, "S B"], octaves: int, out: Float[Tensor, "E 
             torch.addcmul(zero, before, before_cosine, value=2, out=sine)
             torch.addcmul(one, before, before, value=-2, out=cosine)
     blocks[2 * octaves].copy_(rows)
+
+
+def encoding_gradient(
+    code: Float[Tensor, "E B"], gradient: Float[Tensor, "E B"], octaves: int, out: Float[Tensor, "S B"]
+) -> None:
+    """Writes the gradient with respect to the rows that `encode_rows` has made `code` of, where that with respect to
+    the code is `gradient`: d sin(2^k x) = 2^k cos(2^k x) dx, d cos(2^k x) = -2^k sin(2^k x) dx."""
+    waves = code.view(2 * octaves + 1, out.shape[0], -1)
+    parts = gradient.view(2 * octaves + 1, out.shape[0], -1)
+    out.copy_(parts[2 * octaves])
+    for octave in range(octaves):
+        out.addcmul_(parts[octave], waves[octaves + octave], value=2.0**octave)
+        out.addcmul_(parts[octaves + octave], waves[octave], value=-(2.0**octave))
 
 
 def octave_major(weight: Float[Tensor, "W E"], scalars: int) -> Float[Tensor, "W E"]:

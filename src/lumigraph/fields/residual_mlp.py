@@ -7,9 +7,11 @@
 `ResidualMLP.forward` is that, in plain torch: the definition, and what runs on a GPU. `FusedError` is the same network
 followed by a weighted squared error, for the CPU. It takes the rays a chunk at a time, forward and at once backward,
 so that activations stay in the caches; it works in buffers that are made once; and since the loss is a sum over
-rays, gradients add up over chunks. Matrix products then are all but a tenth of the time.
+rays, gradients add up over chunks. Matrix products then are all but a tenth of the time. What describes a ray comes in
+as rows of numbers, is encoded chunk by chunk, and gets a gradient itself where something has learnt to make it.
 
-Letters: B rays, W width, C outputs, g the gradient with respect to the residual stream x.
+Letters: B rays, W width, C outputs, S numbers of a ray, E numbers of its code, g the gradient with respect to the
+residual stream x.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from lumigraph.fields.ray_code import encode_rows, encoding_gradient, octave_major, scalar_major
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -100,10 +104,6 @@ class ResidualMLP(nn.Module):
         return sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
 
 
-Encode = Callable[[int, int, Tensor], None]
-"""(first ray, end ray, out [E, n]): writes the code of some rays, as rows in the order of the packed head."""
-
-
 class Workspace:
     """Buffers for one chunk, by name, made at first use and kept: a malloc of a megabyte costs page faults."""
 
@@ -121,14 +121,16 @@ class Workspace:
 
 
 class PackedMLP:
-    """Weights of a fusible `ResidualMLP` in the type of the matrix products, head columns reordered by `reorder`.
+    """Weights of a fusible `ResidualMLP` in the type of the matrix products, head columns in the order of `encode_rows`
+    for codes of so many `octaves`.
 
     `matrices` are head, (first, second) of each block, tail as [out, in]; `biases` likewise.
     """
 
-    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, reorder: Callable[[Tensor], Tensor]):
-        self.dtype = dtype
-        weights = [reorder(parameters[0]), *parameters[2::2]]
+    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, octaves: int, global_skip: bool):
+        self.dtype, self.octaves, self.global_skip = dtype, octaves, global_skip
+        self.scalars = parameters[0].shape[1] // (2 * octaves + 1)
+        weights = [octave_major(parameters[0], self.scalars), *parameters[2::2]]
         self.matrices = [weight.detach().to(dtype).contiguous() for weight in weights]
         self.biases = [bias.detach().to(dtype) for bias in parameters[1::2]]
 
@@ -147,14 +149,14 @@ def fusible_parameters(network: ResidualMLP) -> list[nn.Parameter]:
     return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
 
-def _head(packed: PackedMLP, encode: Encode, first: int, end: int, work: Workspace) -> tuple[Tensor, Tensor]:
-    """(code [E, n] in the type of the products, x_0 [n, W])."""
-    inputs = packed.matrices[0].shape[1]
-    code = work("code", (inputs, end - first), torch.float32)
-    encode(first, end, code)
+def _head(packed: PackedMLP, rows: Tensor, work: Workspace) -> tuple[Tensor, Tensor]:
+    """(code [E, n] in the type of the products, x_0 [n, W]) of some rays; in float32 the code is the buffer "code"."""
+    shape = (packed.matrices[0].shape[1], rows.shape[1])
+    code = work("code", shape, torch.float32)
+    encode_rows(rows, packed.octaves, code)
     if packed.dtype != torch.float32:
-        code = work("code low", (inputs, end - first), packed.dtype).copy_(code)
-    x = work("x 0", (end - first, packed.width), packed.dtype)
+        code = work("code low", shape, packed.dtype).copy_(code)
+    x = work("x 0", (rows.shape[1], packed.width), packed.dtype)
     torch.addmm(packed.biases[0], code.T, packed.matrices[0].T, out=x)
     return code, x.relu_()
 
@@ -169,13 +171,14 @@ def _tail(packed: PackedMLP, x: Tensor, skip: Tensor | None, work: Workspace) ->
 
 @torch.no_grad()
 def fused_forward(
-    packed: PackedMLP, global_skip: bool, encode: Encode, rays: int, chunk: int, work: Workspace
+    packed: PackedMLP, rows: Float[Tensor, "S B"], chunk: int, work: Workspace
 ) -> Float[Tensor, "B C"]:
-    """Outputs of `rays` rays, in chunks, in kept buffers."""
+    """Outputs of rays that `rows` describe, in chunks, in kept buffers."""
+    rays = rows.shape[1]
     outputs = torch.empty(rays, packed.matrices[-1].shape[0])
     for first in range(0, rays, chunk):
         end = min(first + chunk, rays)
-        _, skip = _head(packed, encode, first, end, work)
+        _, skip = _head(packed, rows[:, first:end], work)
         hidden = work("hidden", tuple(skip.shape), packed.dtype)
         x = work("stream", tuple(skip.shape), packed.dtype).copy_(skip)
         for block in range(packed.blocks):
@@ -184,56 +187,59 @@ def fused_forward(
             torch.addmm(first_bias, x, first_matrix.T, out=hidden)
             hidden.relu_()
             x.add_(second_bias).addmm_(hidden, second_matrix.T)
-        outputs[first:end] = _tail(packed, x, skip if global_skip else None, work)[1]
+        outputs[first:end] = _tail(packed, x, skip if packed.global_skip else None, work)[1]
     return outputs
 
 
 class FusedError(torch.autograd.Function):
     """Weighted squared error of a fusible `ResidualMLP`, whose gradient is made together with its value.
 
-    `apply(encode, targets [B, C], weights [B, C], packed, restore, global_skip, chunk, work, *parameters)` gives
+    `apply(rows [S, B], targets [B, C], weights [B, C], packed, chunk, work, *parameters)` gives
 
     - `loss`: sum of weights (output - target)^2, differentiable with respect to `parameters` (weights and biases of
-      `fusible_parameters`; `restore` undoes `packed`'s reordering of the head's columns);
+      `fusible_parameters`), and to `rows`, the numbers that are encoded, where they require a gradient;
     - `squared_error` [B, C]: (output - target)^2, not differentiable.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        encode: Encode,
+        rows: Tensor,
         targets: Tensor,
         weights: Tensor,
         packed: PackedMLP,
-        restore: Callable[[Tensor], Tensor],
-        global_skip: bool,
         chunk: int,
         work: Workspace,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        gradients = _Gradients(packed)
+        gradients = _Gradients(packed, torch.empty_like(rows) if ctx.needs_input_grad[0] else None)
         squared_error = torch.empty_like(targets)
         for first in range(0, len(targets), chunk):
             end = min(first + chunk, len(targets))
-            outputs, trace = _forward(packed, global_skip, encode, first, end, work)
+            outputs, trace = _forward(packed, rows[:, first:end], work)
             error = outputs - targets[first:end]
             torch.mul(error, error, out=squared_error[first:end])
             # d loss / d (input of the sigmoid) = 2 w (s - y) s (1 - s)
             gradient = error.mul_(weights[first:end]).mul_(2).mul_(outputs).mul_(1 - outputs)
-            _backward(packed, global_skip, gradient.to(packed.dtype), trace, gradients, work)
-        ctx.gradients = gradients.finished(restore)
+            into_head = _backward(packed, gradient.to(packed.dtype), trace, gradients, work)
+            gradients.add_to_rows(first, end, into_head, work)
+        ctx.gradients = gradients.finished()
         ctx.mark_non_differentiable(squared_error)
         return (squared_error * weights).sum(), squared_error
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return (None,) * 8 + tuple(upstream[0] * gradient for gradient in ctx.gradients)
+        of_rows, of_parameters = ctx.gradients
+        scaled = tuple(upstream[0] * gradient for gradient in of_parameters)
+        return (None if of_rows is None else upstream[0] * of_rows, *(None,) * 5, *scaled)
 
 
 class _Gradients:
-    """Sums over chunks, in float32, of the gradients of a packed network."""
+    """Sums over chunks, in float32, of the gradients of a packed network; and, where `rows` [S, B] is given to be
+    filled, those of what describes the rays."""
 
-    def __init__(self, packed: PackedMLP):
+    def __init__(self, packed: PackedMLP, rows: Tensor | None):
+        self.packed, self.rows = packed, rows
         self.matrices = [torch.zeros(matrix.shape) for matrix in packed.matrices]
         self.biases = [torch.zeros(bias.shape) for bias in packed.biases]
 
@@ -245,20 +251,31 @@ class _Gradients:
             self.matrices[index] += gradient.T @ inputs
         self.biases[index] += gradient.sum(0, dtype=torch.float32)
 
-    def finished(self, restore: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        self.matrices[0] = restore(self.matrices[0]).contiguous()
-        return [tensor for pair in zip(self.matrices, self.biases, strict=True) for tensor in pair]
+    def add_to_rows(self, first: int, end: int, into_head: Tensor, work: Workspace) -> None:
+        """For rays first..end, where the gradient with respect to the head's output is `into_head` [n, W]."""
+        if self.rows is None:
+            return
+        head, octaves = self.packed.matrices[0], self.packed.octaves
+        shape = (head.shape[1], end - first)
+        gradient = torch.mm(head.T, into_head.T, out=work("g code", shape, head.dtype))
+        if head.dtype != torch.float32:
+            gradient = work("g code float", shape, torch.float32).copy_(gradient)
+        code = work("code", shape, torch.float32)  # as `_head` has left it
+        encoding_gradient(code, gradient, octaves, self.rows[:, first:end])
+
+    def finished(self) -> tuple[Tensor | None, list[Tensor]]:
+        self.matrices[0] = scalar_major(self.matrices[0], self.packed.scalars).contiguous()
+        pairs = zip(self.matrices, self.biases, strict=True)
+        return self.rows, [tensor for pair in pairs for tensor in pair]
 
 
 _Trace = tuple[Tensor, list[Tensor], list[Tensor], Tensor]
 """(code [E, n], x_0 .. x_n, hidden units of each block, input of the tail): what the backward pass needs."""
 
 
-def _forward(
-    packed: PackedMLP, global_skip: bool, encode: Encode, first: int, end: int, work: Workspace
-) -> tuple[Tensor, _Trace]:
-    code, x = _head(packed, encode, first, end, work)
-    stream, hiddens, shape = [x], [], (end - first, packed.width)
+def _forward(packed: PackedMLP, rows: Tensor, work: Workspace) -> tuple[Tensor, _Trace]:
+    code, x = _head(packed, rows, work)
+    stream, hiddens, shape = [x], [], (rows.shape[1], packed.width)
     for block in range(packed.blocks):
         first_matrix, second_matrix = packed.matrices[1 + 2 * block : 3 + 2 * block]
         first_bias, second_bias = packed.biases[1 + 2 * block : 3 + 2 * block]
@@ -270,23 +287,19 @@ def _forward(
         x = following.addmm_(hidden, second_matrix.T)
         hiddens.append(hidden)
         stream.append(x)
-    last, outputs = _tail(packed, x, stream[0] if global_skip else None, work)
+    last, outputs = _tail(packed, x, stream[0] if packed.global_skip else None, work)
     return outputs, (code, stream, hiddens, last)
 
 
 def _backward(
-    packed: PackedMLP,
-    global_skip: bool,
-    gradient: Tensor,
-    trace: _Trace,
-    gradients: _Gradients,
-    work: Workspace,
-) -> None:
+    packed: PackedMLP, gradient: Tensor, trace: _Trace, gradients: _Gradients, work: Workspace
+) -> Tensor:
+    """Adds up the gradients; returns that with respect to the output [n, W] of the head's product."""
     code, stream, hiddens, last = trace
     shape = tuple(last.shape)
     gradients.add(len(packed.matrices) - 1, gradient, last)
     g = torch.mm(gradient, packed.matrices[-1], out=work("g", shape, packed.dtype))
-    skipped = work("g skip", shape, packed.dtype).copy_(g) if global_skip else None
+    skipped = work("g skip", shape, packed.dtype).copy_(g) if packed.global_skip else None
     inner = work("g hidden", shape, packed.dtype)
     masked = work("g masked", shape, packed.dtype)
     for block in reversed(range(packed.blocks)):
@@ -299,6 +312,7 @@ def _backward(
         g.add_(skipped)
     torch.ops.aten.threshold_backward.grad_input(g, stream[0], 0, grad_input=masked)
     gradients.add(0, masked, code.T)
+    return masked
 
 
 def plain_forward(

@@ -205,6 +205,8 @@ class Renderer(nn.Module):
     still scene."""
     wants_attribute_masks: bool = False
     """Whether batches of photos are to carry what each attribute moves (`Batch.attribute_masks`)."""
+    needs: tuple[str, ...] = ()
+    """Which of `conditions` the views that it learns from must have."""
     knows_bfloat16: bool = False
     """Whether the method goes by `compute_dtype`; the others compute in float32."""
 

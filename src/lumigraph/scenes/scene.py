@@ -345,11 +345,6 @@ class Views:
         """The z-depth of image `index` in scene units, NaN where unknown; None when the scene has no depth."""
         return None if self._depths is None else torch.from_numpy(self._depths.item(index)[..., 0])
 
-    def attribute_masks(self, index: int) -> Float[Tensor, "H W A"] | None:
-        """The share of each pixel of image `index` that attribute a moves, in [0, 1], NaN where nobody has said; None
-        when the scene has no such masks."""
-        return None
-
     def pixels(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, "B 4"]:

@@ -1,0 +1,337 @@
+"""Light fields: renderers that answer with one evaluation of a residual MLP per ray.
+
+A ray becomes a few numbers, its description; these become sines and cosines, and the MLP turns them into a colour. What
+the numbers are is the method's: points along the ray (R2L, Wang et al., ECCV 2022, arXiv 2203.17261), points along a ray
+that was moved (DyLiN). All else, from the schedule to the fused training step, is here.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lumigraph.configs.light_field import LightFieldConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.ray_code import code_size, point_depths, positional_encoding
+from lumigraph.fields.residual_mlp import (
+    FusedError,
+    PackedMLP,
+    ResidualMLP,
+    Workspace,
+    fused_forward,
+    fusible_parameters,
+    plain_forward,
+    squared_error,
+)
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background, display_target
+from lumigraph.rendering.randomness import step_generator
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+
+FUSED_CHUNK = 3072
+"""Rays that go through the network together on a CPU: large enough for the matrix products, small for the caches."""
+_STREAM = 0xD1342543DE82EF95
+"""Odd 64-bit constant that keeps the jitter of different seeds apart."""
+
+
+class Lines(NamedTuple):
+    """N rays where their points are taken: in the scene, or in normalised device coordinates."""
+
+    origins: Float[Tensor, "N 3"]
+    directions: Float[Tensor, "N 3"]
+    times: Float[Tensor, " N"] | None
+    attributes: Float[Tensor, "N A"] | None
+
+
+class Description(NamedTuple):
+    """What stands for N rays: `rows` [S, N], the numbers that are encoded, and further per-ray tensors [N, ...] that a
+    rendering tells as its extras."""
+
+    rows: Float[Tensor, "S N"]
+    extras: dict[str, Tensor]
+
+
+class LightField(Renderer):
+    """Description of a ray -> encoding -> residual MLP -> colour (and, if configured, depth). Colours are those on the
+    scene's display background."""
+
+    chunk = 1 << 16
+    knows_bfloat16 = True
+
+    def __init__(
+        self,
+        config: LightFieldConfig,
+        near: float,
+        far: float,
+        background: Background,
+        frame: ForwardFrame | None,
+        scalars: int,
+    ):
+        """`near`, `far`: depths of the first and the last point, scene units; where a `frame` is given, in its
+        normalised device coordinates. `scalars`: numbers of a description."""
+        super().__init__()
+        self.config = config
+        self.background = background
+        self.near, self.far = near, far
+        self.frame = frame
+        self.network = ResidualMLP(
+            code_size(scalars, config.octaves),
+            4 if config.learn_depth else 3,
+            config.width,
+            config.depth,
+            layers_per_block=config.layers_per_block,
+            residual=config.residual,
+            global_skip=config.global_skip,
+            residual_scale=config.residual_scale,
+            activation=config.activation,
+            inner_activation=config.inner_activation,
+            outer_activation=config.outer_activation,
+        )
+        self.scalars = scalars
+        self._work = Workspace()
+        self._packed: tuple[Any, PackedMLP] | None = None
+
+    @classmethod
+    def from_scene(cls, config: Any, info: Any) -> "LightField":
+        """`near` and `far` are the config's, or as its `extent` says; 0 and 1 in normalised device coordinates."""
+        frame = info.forward if config.ray_space != "world" else None
+        if config.ray_space == "ndc" and frame is None:
+            raise LumigraphError(
+                "this scene has no normalised device coordinates: it is not a forward-facing one",
+                where=info.source,
+                todo="Leave --ray-space out",
+            )
+        near, far = 0.0, 1.0
+        if frame is None:
+            near, far = _extent(info.cameras["train"], info.bounds, config.extent)
+        near = near if config.near is None else config.near
+        far = far if config.far is None else config.far
+        if not (math.isfinite(far) and 0 <= near < far):
+            raise LumigraphError(
+                f"a ray needs 0 <= near < far, and they are {near:g} and {far:g}",
+                where=info.source,
+                todo="Give them with --near and --far, in scene units",
+            )
+        return cls(config, near, far, info.background, frame, **cls.scene_options(info))
+
+    @classmethod
+    def scene_options(cls, info: Any) -> dict[str, Any]:
+        """What the constructor takes beside the config, the extent of rays and the background."""
+        return {}
+
+    # ------------------------------------------------------------------ what a method says
+
+    def describe(self, lines: Lines, depths: Float[Tensor, "K N1"]) -> Description:
+        """The numbers that stand for rays, with gradients; `depths`: where their points are taken."""
+        raise NotImplementedError
+
+    @property
+    def has_points(self) -> bool:
+        """Whether rays are described by points along them, which jitter can move."""
+        return True
+
+    def known(self, rays: Rays) -> Bool[Tensor, " B"] | None:
+        """Which rays have all that the colour depends on; None for all. The others are not learnt from."""
+        return None
+
+    def further_terms(self, batch: Batch, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss terms beside those of colour and depth."""
+        return {}
+
+    # ------------------------------------------------------------------ the code of a ray
+
+    def _depths(self, jitter: Tensor | None) -> Tensor:
+        near = torch.tensor(self.near, device=self.device)
+        far = torch.tensor(self.far, device=self.device)
+        return point_depths(self.config.points, near, far, jitter)
+
+    def lines(
+        self,
+        origins: Float[Tensor, "N 3"],
+        directions: Float[Tensor, "N 3"],
+        times: Float[Tensor, " N"] | None = None,
+        attributes: Float[Tensor, "N A"] | None = None,
+    ) -> Lines:
+        """Rays where their points are taken."""
+        if self.config.unit_directions:
+            directions = directions / directions.norm(dim=-1, keepdim=True)
+        if self.frame is not None:
+            origins, directions = self.frame.lines(origins, directions)
+        return Lines(origins, directions, times, attributes)
+
+    def lines_of(self, rays: Rays) -> Lines:
+        """Flat rays where their points are taken.
+
+        Raises:
+            LumigraphError: the rays lack something that decides their colour.
+        """
+        for name in self.conditions:
+            if getattr(rays, name) is None:
+                raise LumigraphError(
+                    f"the colours of this light field depend on {name}, and the rays have none",
+                    todo="Give rays of a scene that has them, or cameras that do",
+                )
+        return self.lines(rays.origins, rays.directions, rays.times, rays.attributes)
+
+    def outputs(self, rows: Float[Tensor, "S N"]) -> Float[Tensor, "N C"]:
+        """The network on rays that `rows` describe, in plain torch: red, green, blue, and depth where it is learnt."""
+        code = positional_encoding(rows.T, self.config.octaves)
+        return plain_forward(self.network, code, self.compute_dtype)
+
+    def ray_colours(
+        self,
+        origins: Float[Tensor, "N 3"],
+        directions: Float[Tensor, "N 3"],
+        times: Float[Tensor, " N"] | None = None,
+        attributes: Float[Tensor, "N A"] | None = None,
+    ) -> Float[Tensor, "N 3"]:
+        """Colours on the display background, without jitter: a graph of standard operators, for export. Which of
+        `times` and `attributes` it wants, `conditions` says."""
+        lines = self.lines(origins, directions, times, attributes)
+        return self.outputs(self.describe(lines, self._depths(None)).rows)[:, :3]
+
+    # ------------------------------------------------------------------ rendering
+
+    @property
+    def fused(self) -> bool:
+        """Whether the fused network of `fields.residual_mlp` is used: on a CPU, for the published structure."""
+        return self.device.type == "cpu" and self.network.fusible
+
+    @torch.no_grad()
+    def render(self, rays: Rays) -> Rendering:
+        flat = rays.flatten()
+        rows, extras = self.describe(self.lines_of(flat), self._depths(None))
+        if self.fused:
+            outputs = fused_forward(self._pack(), rows, FUSED_CHUNK, self._work)
+        else:
+            outputs = self.outputs(rows)
+        depth = None
+        if self.config.learn_depth:
+            depth = self._to_depth(self.near + (self.far - self.near) * outputs[:, 3], flat)
+        return Rendering(rgb=outputs[:, :3], depth=depth, extras=extras).reshape(*rays.shape)
+
+    def _to_depth(self, along: Tensor, rays: Rays) -> Tensor:
+        """Depth in the scene of what lies at these parameters of the lines."""
+        if self.frame is not None:
+            return self.frame.depth(along, rays)
+        return along / rays.directions.norm(dim=-1) if self.config.unit_directions else along
+
+    def _from_depth(self, depth: Tensor, rays: Rays) -> Tensor:
+        """The inverse of `_to_depth`."""
+        if self.frame is not None:
+            return self.frame.ndc(depth, rays)
+        return depth * rays.directions.norm(dim=-1) if self.config.unit_directions else depth
+
+    def _pack(self) -> PackedMLP:
+        """The weights as the fused network wants them; kept as long as they do not change."""
+        parameters = fusible_parameters(self.network)
+        key = (self.compute_dtype, [(parameter.data_ptr(), parameter._version) for parameter in parameters])
+        if self._packed is None or self._packed[0] != key:
+            packed = PackedMLP(
+                list(parameters), self.compute_dtype, self.config.octaves, self.config.global_skip
+            )
+            self._packed = (key, packed)
+        return self._packed[1]
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def rays_per_step(self) -> int:
+        return self.config.rays
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        """Mean squared error of the colours, `depth_weight` times that of the depth where the batch has it, and what
+        the method adds."""
+        rays = batch.rays
+        rows, extras = self.describe(self.lines_of(rays), self._depths(self._jitter(len(rays), step, seed)))
+        targets, weights = self._targets(batch)
+        if self.fused:
+            parameters = fusible_parameters(self.network)
+            total, error = FusedError.apply(
+                rows, targets, weights, self._pack(), FUSED_CHUNK, self._work, *parameters
+            )  # type: ignore[misc]
+        else:
+            error = squared_error(self.outputs(rows), targets)
+            total, error = (error * weights).sum(), error.detach()
+        terms = {"rgb": total}
+        if targets.shape[1] == 4:
+            # The value of one term; the gradient of both is in the other.
+            terms["depth"] = (error[:, 3] * weights[:, 3]).sum()
+            terms["rgb"] = total - terms["depth"]
+        terms |= self.further_terms(batch, extras)
+        return Losses(terms=terms, squared_error=error[:, :3].mean(1))
+
+    def _jitter(self, rays: int, step: int, seed: int) -> Tensor | None:
+        if not self.config.perturb or not self.has_points:
+            return None
+        generator = step_generator(_STREAM, seed, step, self.device)
+        return torch.rand(self.config.points, rays, generator=generator, device=self.device)
+
+    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What each output should be [B, C], and the weight of its squared error [B, C]."""
+        colours = display_target(batch.rgba, self.background)
+        weights = torch.full_like(colours, 1 / colours.numel())
+        known = self.known(batch.rays)
+        if known is not None:
+            share = known.float().mean().clamp(min=1 / len(known))
+            weights = weights * (known / share).unsqueeze(1)
+        if not self.config.learn_depth:
+            return colours, weights
+        depth, of_depth = self._depth_targets(batch, known)
+        return torch.cat([colours, depth.unsqueeze(1)], 1), torch.cat([weights, of_depth.unsqueeze(1)], 1)
+
+    def _depth_targets(self, batch: Batch, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Depth [B] scaled to 0..1, and the weight of its squared error."""
+        if batch.depth is None:
+            raise LumigraphError(
+                "depth is to be learnt, and the labels have none",
+                todo="Bake with --depth, distil live, or leave --learn-depth out",
+            )
+        depth = self._from_depth(batch.depth, batch.rays)
+        scaled = ((depth - self.near) / (self.far - self.near)).clamp(0, 1)
+        told = torch.isfinite(scaled) if known is None else torch.isfinite(scaled) & known
+        share = self.config.depth_weight / told.sum().clamp(min=1)
+        return torch.where(told, scaled, 0), told * share
+
+    def optimisers(self) -> list[ParameterGroup]:
+        return [ParameterGroup("network", list(self.network.parameters()), self.config.lr)]
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """Linear warm-up, then 0.1^((step - n) / decay) (R2L section A.4), or a cosine over the budget."""
+        config = self.config
+        scale = 1.0
+        if config.schedule == "budget":
+            scale = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        elif config.schedule == "steps" and step >= config.warmup_steps:
+            scale = 0.1 ** ((step - config.warmup_steps) / config.decay_steps)
+        if step < config.warmup_steps:
+            first = config.warmup_lr / config.lr
+            scale *= first + (1 - first) * step / config.warmup_steps
+        return scale
+
+    def memory_estimate(self, rays: int) -> int:
+        """Weights, gradients and moments; the batch; and the activations of a chunk (of all rays when not fused)."""
+        layers = self.config.depth + 4
+        inputs = code_size(self.scalars, self.config.octaves)
+        at_once = min(rays, FUSED_CHUNK) if self.fused else rays
+        hard = int(max(self.config.hard_ratio) * rays)
+        per_ray = 4 * (
+            (3 if self.fused else 5) * inputs + (1 if self.fused else 3) * layers * self.config.width
+        )
+        described = 4 * (64 + 2 * self.scalars) * (rays + hard)
+        return super().memory_estimate(rays) + at_once * per_ray + described
+
+
+def _extent(cameras: Cameras, bounds: Bounds, extent: str) -> tuple[float, float]:
+    """Depths of the first and the last point of a ray, scene units."""
+    near, far = float(cameras.near.min()), float(cameras.far.max())
+    if extent == "cameras":
+        return near, far
+    distance = (cameras.camera_to_world[:, :, 3] - bounds.centre).norm(dim=1)
+    radius = float(bounds.half_extent.max())
+    return max(near, float(distance.min()) - radius), min(far, float(distance.max()) + radius)

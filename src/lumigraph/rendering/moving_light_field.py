@@ -1,0 +1,162 @@
+"""Light fields of scenes that change: small networks see the ray and its moment, move the ray, and make a code of what
+no motion shows; then the light field answers for the moved ray and the code (DyLiN, Yu et al., CVPR 2023,
+arXiv 2303.14243).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lumigraph.configs.light_field import MovingLightFieldConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.ray_code import code_size, points_rows, positional_encoding
+from lumigraph.fields.ray_motion import LiftingMLP, OctaveWindow
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background
+from lumigraph.rendering.light_field import Description, LightField, Lines
+from lumigraph.rendering.renderer import ParameterGroup
+
+RAY_AND_MOMENT = 7
+"""Numbers that the small networks see: origin, direction, and one that says when, or how."""
+
+
+class MovingLightField(LightField):
+    """A light field of moved rays and a hyper code [N, H]."""
+
+    config: MovingLightFieldConfig
+
+    def __init__(
+        self,
+        config: MovingLightFieldConfig,
+        near: float,
+        far: float,
+        background: Background,
+        frame: ForwardFrame | None,
+        channels: int,
+    ):
+        """`channels`: numbers of the hyper code (H); see `LightField` for the others."""
+        times_told = config.points if config.hyper_per_point else 1
+        super().__init__(config, near, far, background, frame, 3 * config.points + times_told * channels)
+        self.channels = channels
+        self.window = OctaveWindow(config.motion_octaves) if config.motion_window else None
+        self.offset = LiftingMLP(
+            code_size(RAY_AND_MOMENT, config.motion_octaves),
+            6,
+            width=config.offset_width,
+            layers=config.offset_layers,
+            skip=config.offset_skip,
+            zero_head=config.zero_heads,
+        )
+        self.hyper = self.new_hyper() if config.hyper_dims else None
+        self._edits: dict[int, float] = {}
+
+    def new_hyper(self) -> LiftingMLP:
+        """A network from the encoded ray and moment to a hyper code."""
+        config = self.config
+        return LiftingMLP(
+            code_size(RAY_AND_MOMENT, config.motion_octaves),
+            config.hyper_dims,
+            width=config.hyper_width,
+            layers=config.hyper_layers,
+            skip=config.hyper_skip,
+            zero_head=config.zero_heads,
+        )
+
+    # ------------------------------------------------------------------ the code of a ray
+
+    def encoded(self, lines: Lines, *numbers: Float[Tensor, " N"]) -> Float[Tensor, "N E"]:
+        """What the small networks see: the ray and, for each of `numbers`, one more."""
+        scalars = torch.cat([lines.origins, lines.directions, *(number[:, None] for number in numbers)], 1)
+        window = None if self.window is None else self.window.weights
+        return positional_encoding(scalars, self.config.motion_octaves, window)
+
+    def codes(
+        self, lines: Lines, moved: Lines, seen: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N H"], dict[str, Tensor]]:
+        """The hyper code of rays, `moved` or not, of which the networks have `seen` this; and extras."""
+        code = lines.origins.new_zeros(len(lines.origins), 0) if self.hyper is None else self.hyper(seen)
+        return code, {}
+
+    def _lifted(self, lines: Lines) -> tuple[Lines, Tensor, dict[str, Tensor]]:
+        """The moved rays, their hyper code as it was edited, and extras."""
+        times = torch.zeros_like(lines.origins[:, 0]) if lines.times is None else lines.times
+        seen = self.encoded(lines, times)
+        offset = self.offset(seen)
+        moved = lines._replace(
+            origins=lines.origins + offset[:, :3], directions=lines.directions + offset[:, 3:]
+        )
+        code, extras = self.codes(lines, moved, seen)
+        if self._edits:
+            code = code.clone()
+            for channel, value in self._edits.items():
+                code[:, channel] = value
+        return moved, code, extras
+
+    def describe(self, lines: Lines, depths: Float[Tensor, "K N1"]) -> Description:
+        moved, code, extras = self._lifted(lines)
+        points = points_rows(moved.origins, moved.directions, depths)
+        if not self.config.hyper_per_point:
+            return Description(torch.cat([points, code.T]), extras)
+        each = points.unflatten(0, (-1, 3))
+        beside = code.T.expand(len(each), -1, -1)
+        return Description(torch.cat([each, beside], 1).flatten(0, 1), extras)
+
+    # ------------------------------------------------------------------ looking at the hyper code
+
+    @torch.no_grad()
+    def hyper_code(self, rays: Rays) -> Float[Tensor, "*s H"]:
+        """The hyper code of rays of any leading shape, as it was edited."""
+        _, code, _ = self._lifted(self.lines_of(rays.flatten()))
+        return code.reshape(*rays.shape, self.channels)
+
+    @contextmanager
+    def edited(self, channel: int, value: float) -> Iterator[None]:
+        """Within it `channel` of every ray's hyper code is `value`; may be nested, for several channels.
+
+        Raises:
+            LumigraphError: there is no such channel.
+        """
+        if not 0 <= channel < self.channels:
+            raise LumigraphError(
+                f"the hyper code has no channel {channel}", todo=f"It has {self.channels}, counted from 0"
+            )
+        before = dict(self._edits)
+        self._edits[channel] = float(value)
+        try:
+            yield
+        finally:
+            self._edits = before
+
+    # ------------------------------------------------------------------ training
+
+    def begin_step(self, step: int, progress: float, seed: int) -> None:
+        if self.window is not None:
+            self.window.open(min(1.0, progress / self.config.motion_window))
+
+    def optimisers(self) -> list[ParameterGroup]:
+        small = [
+            parameter for name, parameter in self.named_parameters() if not name.startswith("network.")
+        ]
+        rate = self.config.motion_lr * self.config.lr
+        return [*super().optimisers(), ParameterGroup("motion", small, rate)]
+
+    def memory_estimate(self, rays: int) -> int:
+        """What a light field takes, and the activations of the small networks, which keep all rays for their
+        gradient."""
+        config = self.config
+        widths = (
+            config.offset_width * config.offset_layers + config.hyper_width * config.hyper_layers * self.copies
+        )
+        inputs = code_size(RAY_AND_MOMENT, config.motion_octaves)
+        hard = int(max(config.hard_ratio) * rays)
+        per_ray = 4 * (2 * widths + 2 * inputs * self.copies)
+        return super().memory_estimate(rays) + (rays + hard) * per_ray
+
+    @property
+    def copies(self) -> int:
+        """Networks that make hyper codes."""
+        return 1

@@ -1,0 +1,128 @@
+"""CoDyLiN: a light field of a moving scene with attributes that are set when it is drawn (Yu et al., CVPR 2023,
+arXiv 2303.14243). Its code was never published; this is a reconstruction:
+
+    (o', d') = (o, d) + OffsetMLP(PE(o, d, t))
+    w_0 = HyperMLP_0(PE(o, d, t))        w_i = HyperMLP_i(PE(o, d, a_i)), i = 1..A
+    m = sigmoid(MaskMLP(PE(o', d')))     m_0 = 1 - clip(sum m, 0, 1)
+    rgb = R2L_MLP(PE(x_1..x_K, m_0 w_0, m_1 w_1, .., m_A w_A))
+    loss = MSE(rgb) + mask_weight BCE(m, masks of the teacher)
+
+a_i is the value of attribute i, in [-1, 1]. What an attribute moves is elsewhere in the picture when its value changes,
+which masks of the ray alone cannot follow; so they may see the attributes too (option `mask_sees_attributes`). Without
+attributes it is DyLiN.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lumigraph.configs.codylin import CoDyLiNConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.ray_code import code_size
+from lumigraph.fields.ray_motion import LiftingMLP
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background
+from lumigraph.rendering.light_field import Lines
+from lumigraph.rendering.moving_light_field import RAY_AND_MOMENT, MovingLightField
+from lumigraph.rendering.renderer import Batch
+
+
+class CoDyLiN(MovingLightField):
+    """The student of controllable scenes: a ray, its time where the scene moves by itself, and attributes to a colour
+    and masks.
+
+    Values that are not known (NaN) are drawn as 0, and rays without a known value are not learnt from.
+    """
+
+    config: CoDyLiNConfig
+    conditions = ("times", "attributes")
+    needs = ("attributes",)
+
+    def __init__(
+        self,
+        config: CoDyLiNConfig,
+        near: float,
+        far: float,
+        background: Background,
+        frame: ForwardFrame | None = None,
+        attributes: int = 0,
+        timed: bool = True,
+    ):
+        """`attributes`: how many there are; `timed`: whether the scene moves by itself. See `LightField` for the
+        others."""
+        super().__init__(config, near, far, background, frame, (1 + attributes) * config.hyper_dims)
+        self.attributes = attributes
+        self.conditions = ("times",) * timed + ("attributes",) * bool(attributes)
+        networks = attributes if config.hyper_dims else 0
+        self.attribute_hypers = nn.ModuleList(self.new_hyper() for _ in range(networks))
+        self.mask = self._new_mask() if attributes else None
+
+    @classmethod
+    def scene_options(cls, info: Any) -> dict[str, Any]:
+        cameras = info.cameras["train"]
+        count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
+        return {"attributes": count, "timed": cameras.times is not None}
+
+    def _new_mask(self) -> LiftingMLP:
+        config = self.config
+        extra = self.attributes if config.mask_sees_attributes else 0
+        network = LiftingMLP(
+            code_size(RAY_AND_MOMENT - 1 + extra, config.motion_octaves),
+            self.attributes,
+            width=config.mask_width,
+            layers=config.mask_layers,
+            skip=config.mask_skip,
+            zero_head=True,
+        )
+        # At first what moves by itself and each attribute have equal shares.
+        nn.init.constant_(network.head.bias, -math.log(self.attributes))
+        return network
+
+    @property
+    def copies(self) -> int:
+        return 1 + self.attributes
+
+    # ------------------------------------------------------------------ the code of a ray
+
+    def codes(
+        self, lines: Lines, moved: Lines, seen: Float[Tensor, "N E"]
+    ) -> tuple[Float[Tensor, "N H"], dict[str, Tensor]]:
+        code, extras = super().codes(lines, moved, seen)
+        if self.mask is None or lines.attributes is None:
+            return code, extras
+        values = lines.attributes.nan_to_num(0.0).unbind(1)
+        masks = self.mask(self.encoded(moved, *(values if self.config.mask_sees_attributes else ()))).sigmoid()
+        own = 1 - masks.sum(1, keepdim=True).clamp(0, 1)
+        parts = [own * code]
+        for number, network in enumerate(self.attribute_hypers):
+            parts.append(masks[:, number, None] * network(self.encoded(lines, values[number])))
+        return torch.cat(parts, 1), {"attribute_masks": masks}
+
+    # ------------------------------------------------------------------ training
+
+    def known(self, rays: Rays) -> Bool[Tensor, " B"] | None:
+        if not self.attributes or rays.attributes is None:
+            return None
+        known = torch.isfinite(rays.attributes).all(1)
+        if not bool(known.any()):
+            raise LumigraphError(
+                "no ray of the batch has known attributes: there is nothing to learn from",
+                todo="Use photos, or a teacher, whose frames have values for all attributes",
+            )
+        return known
+
+    def further_terms(self, batch: Batch, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`masks`: the mean cross entropy with the masks that the batch knows, times `mask_weight`."""
+        wanted = batch.attribute_masks
+        if wanted is None or "attribute_masks" not in extras or not self.config.mask_weight:
+            return {}
+        told = torch.isfinite(wanted)
+        masks = extras["attribute_masks"]
+        # The clamp of the logarithms to -100 that torch does is what keeps shares of 0 and 1 finite.
+        entropy = nn.functional.binary_cross_entropy(masks, wanted.nan_to_num(0.0), reduction="none")
+        mean = torch.where(told, entropy, 0).sum() / told.sum().clamp(min=1)
+        return {"masks": self.config.mask_weight * mean}
