@@ -50,7 +50,7 @@ class Changing(Renderer):
 
     @classmethod
     def from_scene(cls, config: ChangingConfig, info: SceneInfo) -> "Changing":
-        return cls(config, len(info.attribute_names))
+        return cls(config, len(info.attributes))
 
     def ray_colours(
         self,
@@ -130,7 +130,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_run(path: Path, scene: Path, config: ChangingConfig | None = None) -> Path:
     torch.manual_seed(0)
-    info = replace(load_scene(str(scene)).info, attributes=("head", "arm"))
+    info = load_scene(str(scene)).info
     run = Run.create(path, "changing", config or ChangingConfig(), info, TrainOptions(run=path))
     renderer = run.new_renderer()
     with torch.no_grad():
@@ -341,7 +341,7 @@ def test_eval_of_masks_of_attributes(tmp_path: Path, capsys) -> None:
     run.save_weights(run.new_renderer(), 1)
     assert cli.main(["eval", str(path), "--json", str(out)]) == 0
     masks = read_json(out)["attribute_masks"]
-    assert list(masks) == list(info.attribute_names)
+    assert list(masks) == list(info.attributes)
     assert all(0 < mask["mean_absolute_error"] < 1 for mask in masks.values())
     assert capsys.readouterr().out.count("  mask of ") == 2
 

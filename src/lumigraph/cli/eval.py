@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
             fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
             look=look,
-            attributes=info.attribute_names,
+            attributes=info.attributes,
         )
     data = result.to_json()
     data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
@@ -115,17 +115,21 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
         LumigraphError: the scene is no longer there, or cannot be read.
     """
     from lumigraph.scenes.load import load_scene_like
+
+    return load_scene_like(info, source or scene_source(renderer, info))
+
+
+def scene_source(renderer: Path, info: "SceneInfo") -> str:
+    """Where the scene is that the run or bundle `renderer` was trained on. Raises LumigraphError where it is gone."""
     from lumigraph.training.runs import Run
 
-    if source is None and (renderer / "config.json").is_file():
-        source = Run.open(renderer).scene_source()
-    elif source is None:
-        source = info.source
-        if not source.startswith("builtin:") and not Path(source).is_dir():
-            raise LumigraphError(
-                "the scene this was made from is no longer there", where=source, todo="Pass it with --scene"
-            )
-    return load_scene_like(info, source)
+    if (renderer / "config.json").is_file():
+        return Run.open(renderer).scene_source()
+    if not info.source.startswith("builtin:") and not Path(info.source).is_dir():
+        raise LumigraphError(
+            "the scene this was made from is no longer there", where=info.source, todo="Pass it with --scene"
+        )
+    return info.source
 
 
 def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:

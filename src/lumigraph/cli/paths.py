@@ -1,21 +1,29 @@
 """The paths of `render`: where its cameras stand, and what time and attributes they see."""
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lumigraph.cli.render import DEFAULT_FRAMES, PathName
+from lumigraph.cli.eval import scene_source
+from lumigraph.cli.render import DEFAULT_FRAMES
 from lumigraph.cli.states import Sweep, require_known
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry import trajectories
 from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.rendering.renderer import Renderer
+from lumigraph.scenes.formats.nerfies import path_names, recorded_path
 from lumigraph.scenes.scene import SceneInfo
 
+PATHS = (
+    "orbit", "orbit-time", "time", "view", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse",
+    "train", "heldout",
+)  # fmt: skip
+"""Those that any scene has; a capture in Nerfies' format may come with recorded ones."""
 CAPTURED = ("train", "heldout")
 """Paths through captured cameras: each sees its own time and attributes."""
 STANDING = ("time", "view")
@@ -24,38 +32,36 @@ PASSING = ("time", "orbit-time")
 """Paths along which the time of the capture passes once."""
 
 
-def check_path(name: str, view: int | None, time: float | None) -> None:
-    """Raises LumigraphError for a path that does not exist, and for options that have no effect on it."""
-    if name not in get_args(PathName):
-        known = get_args(PathName)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        raise LumigraphError(f"there is no path {name!r}", todo=f"{hint}The paths are {', '.join(known)}")
+def check_path(name: str, view: int | None, time: Sweep | None) -> None:
+    """Raises LumigraphError for options that have no effect on a path."""
     if view is not None and name not in STANDING:
         raise LumigraphError(
             f"--view chooses where one camera stands, and --path {name} has others",
             todo=f"Leave --view out, or choose --path {' or '.join(STANDING)}",
         )
-    if time is not None and name in PASSING:
+    if time is not None and time.first == time.last and name in PASSING:
         raise LumigraphError(
             f"--time holds a moment, and along --path {name} time passes",
             todo="Leave --time out, or choose another path, such as orbit",
         )
 
 
-def path_cameras(info: SceneInfo, name: str, count: int | None, view: int | None = None) -> Cameras:
+def path_cameras(
+    info: SceneInfo, name: str, count: int | None, view: int | None = None, folder: Path | None = None
+) -> Cameras:
     """The cameras of a path around the captured ones, `count` of them or as many as the path has of itself. No images
-    are needed.
+    are needed; for a path that was recorded, the `folder` of the capture is.
 
     Raises:
-        LumigraphError: there is no camera number `view`, or the scene is not one for this path.
+        LumigraphError: there is no such path, no camera number `view`, or the scene is not one for this path.
     """
+    if name not in PATHS:
+        return _through(_recorded(info, name, folder), count)
     captured, frames = finest_of_each(info.cameras["train"]), count or DEFAULT_FRAMES
     if name == "train":
-        return captured if count is None else trajectories.cameras_path(captured, count)
+        return _through(captured, count)
     if name == "heldout":
-        views = held_out(info)
-        return views if count is None else trajectories.cameras_path(views, count)
+        return _through(held_out(info), count)
     if name in STANDING:
         return _standing(held_out(info), view or 0, frames)
     if name.startswith("spiral"):
@@ -63,6 +69,33 @@ def path_cameras(info: SceneInfo, name: str, count: int | None, view: int | None
     if name in ("orbit", "orbit-time"):
         return trajectories.orbit(captured, frames)
     return (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(captured, frames)
+
+
+def _through(cameras: Cameras, count: int | None) -> Cameras:
+    """These cameras, or so many on a smooth path through them."""
+    return cameras if count is None else trajectories.cameras_path(cameras, count)
+
+
+def capture_folder(renderer: Path, info: SceneInfo) -> Path | None:
+    """The folder of a capture in Nerfies' format, which may hold recorded paths; None for others, and where it is no
+    longer there."""
+    if info.format != "nerfies":
+        return None
+    with contextlib.suppress(LumigraphError):
+        return Path(scene_source(renderer, info))
+    return None
+
+
+def _recorded(info: SceneInfo, name: str, folder: Path | None) -> Cameras:
+    recorded = [] if folder is None else path_names(folder)
+    if folder is not None and name in recorded:
+        return recorded_path(folder, name, info.downscale)
+    known = (*PATHS, *recorded)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    gone = info.format == "nerfies" and folder is None
+    where = "; the capture, with its recorded ones, is no longer there" if gone else ""
+    raise LumigraphError(f"there is no path {name!r}", todo=f"{hint}The paths are {', '.join(known)}{where}")
 
 
 def captured_split(info: SceneInfo, name: str) -> str:
@@ -110,13 +143,13 @@ def with_states(
     path: str,
     renderer: Renderer,
     info: SceneInfo,
-    time: float | None,
+    time: Sweep | None,
     attributes: Mapping[str, Sweep],
 ) -> Cameras:
     """The cameras of a path with the time and the attributes that the renderer is to show.
 
-    The time is `time`; without it, it passes once from 0 to 1 along `PASSING` paths, is that of the photos along
-    `CAPTURED` ones, and stays 0 on all others. Attributes that are not named are those of the photos along `CAPTURED`
+    The time is `time`; without it, it passes from 0 to 1 along `PASSING` paths, is that of the photos along `CAPTURED`
+    ones, and stays 0 on all others. Attributes that are not named are those of the photos along `CAPTURED`
     paths and 0 on all others. Of what a renderer does not know, cameras keep what they have: it has no effect.
 
     Raises:
@@ -131,8 +164,8 @@ def with_states(
             todo=f"Leave {asked} out, or train a method that learns motion",
         )
     if "attributes" in renderer.conditions:
-        require_known(attributes, info.attribute_names)
-        return replace(cameras, attributes=_attributes(cameras, path, info.attribute_names, attributes))
+        require_known(attributes, info.attributes)
+        return replace(cameras, attributes=_attributes(cameras, path, info.attributes, attributes))
     if attributes:
         raise LumigraphError(
             "--attribute is for scenes with attributes, and this renderer knows none",
@@ -141,13 +174,11 @@ def with_states(
     return cameras
 
 
-def _times(cameras: Cameras, path: str, time: float | None) -> Tensor | None:
-    count, device = len(cameras), cameras.device
-    if time is not None:
-        return torch.full((count,), float(time), device=device)
-    if path in PASSING:
-        return torch.linspace(0, 1, count, device=device)
-    return cameras.times if path in CAPTURED else torch.zeros(count, device=device)
+def _times(cameras: Cameras, path: str, time: Sweep | None) -> Tensor | None:
+    if time is None and path in CAPTURED:
+        return cameras.times
+    time = time or (Sweep(0.0, 1.0) if path in PASSING else Sweep(0.0, 0.0))
+    return torch.tensor(time.values(len(cameras)), device=cameras.device)
 
 
 def _attributes(
@@ -169,7 +200,7 @@ def describe_states(cameras: Cameras, renderer: Renderer, info: SceneInfo) -> st
     if "times" in renderer.conditions and cameras.times is not None:
         shown["time"] = cameras.times
     if "attributes" in renderer.conditions and cameras.attributes is not None:
-        shown |= dict(zip(info.attribute_names, cameras.attributes.unbind(1), strict=True))
+        shown |= dict(zip(info.attributes, cameras.attributes.unbind(1), strict=True))
     return ", ".join(f"{name} {_range(values)}" for name, values in shown.items())
 
 

@@ -5,11 +5,11 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import FlatOptions, Positional, UseAppendAction, parse
-from lumigraph.cli.states import Sweep, check_time, parse_attributes, parse_edits
+from lumigraph.cli.states import Sweep, parse_attributes, parse_edits, parse_time
 from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
@@ -22,40 +22,36 @@ if TYPE_CHECKING:
     from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
 
-PathName = Literal[
-    "orbit", "orbit-time", "time", "view", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse",
-    "train", "heldout",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Render a movie with a run or a bundle, teacher and student alike.
 
-    Along most paths a moving scene stands at one moment, --time; along --path time and orbit-time it passes once
-    through the time of its capture.
+    Along most paths a moving scene stands at one moment, its first or --time; along --path time and orbit-time it
+    passes once through the time of its capture.
     """
 
     renderer: Positional[Path]
     """Run or bundle."""
-    path: PathName = "orbit"
+    path: str = "orbit"
     """orbit: a turn around the scene; orbit-time: the same while time passes; time: one camera that stands still, see
     --view, while time passes; view: that camera, at one moment; spiral: up and down as well, or LLFF's where the
     cameras face one way; spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical:
     nerf_pl's turn about an inward capture; ellipse: multinerf's; train, heldout: through the training or the held-out
-    cameras."""
+    cameras; NAME: the path of that name that was recorded with a capture in Nerfies' format."""
     out: Path
     """Movie to write: NAME.mp4 or NAME.gif."""
     view: int | None = None
     """The held-out view whose camera stands still, for --path time and view, counted from 0 (None: the first)."""
-    time: float | None = None
-    """Moment of a moving scene, 0 (the capture's first) to 1 (its last); by default those of the photos along --path
-    train and heldout, else 0."""
+    time: str | None = None
+    """Moment of a moving scene, 0 (the capture's first) to 1 (its last), or FIRST..LAST, such as 0.2..0.6, for a sweep
+    along the movie; by default 0..1 for --path time and orbit-time, the moments of the photos for train and heldout,
+    else 0."""
     attribute: UseAppendAction[list[str]] = field(default_factory=list)
     """NAME=VALUE, a value of -1 to 1 for an attribute, or NAME=FIRST..LAST, such as head=-1..1, for a sweep along the
     movie; may be given for several. By default those of the photos along --path train and heldout, else 0."""
     frames: int | None = None
-    """Number of frames; by default 120, or one for each camera of --path train and heldout."""
+    """Number of frames; by default 120, or one for each camera of --path train, heldout and recorded ones."""
     fps: float = 30.0
     """Frames per second."""
     size: str | None = None
@@ -95,7 +91,7 @@ def main(argv: list[str]) -> None:
     size = parse_size(arguments.size)
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
-    check_time(arguments.time)
+    time = parse_time(arguments.time)
     attributes, edits = parse_attributes(arguments.attribute), parse_edits(arguments.edit)
     _check_photos(arguments)
     movies = movie_of_each_scale(arguments.out, arguments.scales)
@@ -106,16 +102,17 @@ def main(argv: list[str]) -> None:
             )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
-    from lumigraph.cli.paths import check_path, path_cameras, with_states
+    from lumigraph.cli.paths import PATHS, capture_folder, check_path, path_cameras, with_states
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, sized
 
     check_format(arguments.out)
-    check_path(arguments.path, arguments.view, arguments.time)
+    check_path(arguments.path, arguments.view, time)
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
-    cameras = path_cameras(info, arguments.path, arguments.frames, arguments.view)
-    cameras = with_states(cameras, arguments.path, renderer, info, arguments.time, attributes)
+    source = None if arguments.path in PATHS else capture_folder(arguments.renderer, info)
+    cameras = path_cameras(info, arguments.path, arguments.frames, arguments.view, source)
+    cameras = with_states(cameras, arguments.path, renderer, info, time, attributes)
     if size is not None:
         cameras = sized(cameras, *size)
     elif len(cameras.size.unique(dim=0)) > 1:

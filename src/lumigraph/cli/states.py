@@ -30,12 +30,17 @@ class Sweep:
         return f"{self.first:g}" if same else f"{self.first:g} to {self.last:g}"
 
 
-def check_time(time: float | None) -> None:
-    """Raises LumigraphError for a moment that is no share of the capture."""
-    if time is not None and not 0 <= time <= 1:
+def parse_time(text: str | None) -> Sweep | None:
+    """A moment, or a sweep FIRST..LAST. Raises LumigraphError for what is no share of the capture."""
+    if text is None:
+        return None
+    time = _sweep(text)
+    if time is None or not all(0 <= end <= 1 for end in (time.first, time.last)):
         raise LumigraphError(
-            f"--time {time:g} is not a moment of the capture", todo="Give 0, its first, to 1, its last"
+            f"--time {text} is not a moment of the capture",
+            todo="Give 0, its first, to 1, its last, or two of them as in 0..1",
         )
+    return time
 
 
 def parse_attributes(texts: Sequence[str]) -> dict[str, Sweep]:
@@ -85,18 +90,20 @@ def _named_sweeps(option: str, what: str, texts: Sequence[str]) -> dict[str, Swe
         name, _, value = text.partition("=")
         if name in found:
             raise LumigraphError(f"{option} {name} is given twice", todo="Give it once")
-        ends = [_number(part) for part in value.split("..")]
-        if not name or len(ends) > 2 or not all(map(math.isfinite, ends)):
+        sweep = _sweep(value)
+        if not name or sweep is None:
             raise LumigraphError(
                 f"{option} {text!r} cannot be read",
                 todo=f"Give {what}=VALUE, or {what}=FIRST..LAST for a sweep, as in {what}=-1..1",
             )
-        found[name] = Sweep(ends[0], ends[-1])
+        found[name] = sweep
     return found
 
 
-def _number(text: str) -> float:
+def _sweep(text: str) -> Sweep | None:
+    """Of one number, or two with dots between them; None of anything else."""
     try:
-        return float(text)
+        ends = [float(part) for part in text.split("..")]
     except ValueError:
-        return math.nan
+        return None
+    return Sweep(ends[0], ends[-1]) if len(ends) <= 2 and all(map(math.isfinite, ends)) else None

@@ -89,6 +89,6 @@ def conditions_of(renderer: Renderer, info: SceneInfo, camera: Cameras) -> tuple
     if "attributes" in renderer.conditions and camera.attributes is not None:
         default = tuple(camera.attributes[0].nan_to_num(0.0).tolist())
         meaning = "values of the attributes, in the order of their names"
-        names = info.attribute_names
+        names = info.attributes
         found.append(Condition("attributes", meaning, (-1.0, 1.0), default, names))
     return tuple(found)

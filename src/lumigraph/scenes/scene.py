@@ -85,13 +85,6 @@ class SceneInfo:
     attributes: tuple[str, ...] = ()
 
     @property
-    def attribute_names(self) -> tuple[str, ...]:
-        """The names of the attributes that the cameras have values of: numbers, from "0", where the files name none."""
-        of_cameras = self.cameras["train"].attributes
-        count = 0 if of_cameras is None else of_cameras.shape[1]
-        return self.attributes if len(self.attributes) == count else tuple(map(str, range(count)))
-
-    @property
     def to_capture(self) -> Float[Tensor, "4 4"]:
         """The similarity from scene units to the units of the capture: the inverse of `world_transform`."""
         return invert_similarity(self.world_transform)
