@@ -5,6 +5,7 @@ Both hold standard operators only (opset 18), in one file without external data,
 onnxruntime-web and the phone converters can open them. What a student must offer for this is `PortableRays`.
 """
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -62,17 +63,18 @@ def require_libraries(names: Sequence[str], purpose: str) -> None:
 
 def require_portable(method: str) -> None:
     """Raise `LumigraphError` when a method cannot be written as a graph, naming those that can."""
-    if issubclass(registry.load_renderer_class(method), PortableRays):
+    refused = registry.load_renderer_class(method)
+    if issubclass(refused, PortableRays):
         return
-    portable = [
-        name for name in registry.methods() if issubclass(registry.load_renderer_class(name), PortableRays)
-    ]
+    classes = {name: registry.load_renderer_class(name) for name in registry.methods()}
+    portable = [name for name, of_method in classes.items() if issubclass(of_method, PortableRays)]
+    alike = [name for name in portable if classes[name].conditions == refused.conditions]
     reason = "it is not one evaluation per ray"
     if registry.method_entry(method).kind == "teacher":
         reason = "a teacher marches along its rays through a field, and no standard operator does that"
     raise LumigraphError(
         f"{method} cannot be written as a graph: {reason}; what can be exported is {', '.join(portable)}",
-        todo=f"Distil a student and export that: lumigraph distill {portable[0]} RUN --run STUDENT",
+        todo=f"Distil a student and export that: lumigraph distill {(alike or portable)[0]} RUN --run STUDENT",
     )
 
 
@@ -218,7 +220,7 @@ def _trace(
             opset_version=OPSET,
             input_names=[port.name for port in inputs],
             output_names=[port.name for port in outputs],
-            dynamic_shapes=free if any(free) else None,
+            dynamic_shapes=_as_arguments(module, free) if any(free) else None,
             external_data=False,
             verbose=False,
         )
@@ -226,6 +228,13 @@ def _trace(
     model = program.model_proto
     _anonymise(model)
     return model
+
+
+def _as_arguments(module: nn.Module, free: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One entry for each argument of the module, those of `*conditions` being one argument together."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    named = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return (*free[:named], free[named:]) if free[named:] else free
 
 
 def _checked(model: Any) -> bytes:
