@@ -111,6 +111,8 @@ def ms_ssim(image: Picture, truth: Picture, mask: Mask | None = None) -> float:
     a, b = _channels(image), _channels(truth)
     counted = None if mask is None else mask.double()[None, None]
     powers = torch.tensor(MS_SSIM_WEIGHTS[:scales], dtype=a.dtype, device=a.device)
+    if scales < len(MS_SSIM_WEIGHTS):
+        powers = powers / powers.sum()  # of all five it is 1.0001 as published, and stays so
     terms = []
     for scale in range(scales):
         if scale:
@@ -120,7 +122,7 @@ def ms_ssim(image: Picture, truth: Picture, mask: Mask | None = None) -> float:
         chosen = similarity if scale == scales - 1 else contrast
         counts = None if counted is None else counted[0, 0] == 1
         terms.append(torch.stack([_mean_of(channel, counts) for channel in chosen]))
-    products = torch.stack(terms).clamp(min=0) ** (powers / powers.sum())[:, None]
+    products = torch.stack(terms).clamp(min=0) ** powers[:, None]
     return float(products.prod(0).mean())
 
 
