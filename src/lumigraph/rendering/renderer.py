@@ -155,13 +155,15 @@ class PixelSampling:
 
     In its first `crop_steps` batches, those in the central `crop_share` of both sides of a photo; in every batch, at
     least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels;
-    with `same_image`, all pixels of a batch from one photo.
+    with `same_image`, all pixels of a batch from one photo. In its first `time_steps` batches, photos are those first
+    in time, max(floor(step / time_steps * photos), 3) of them.
     """
 
     crop_steps: int = 0
     crop_share: float = 0.5
     foreground_share: float = 0.0
     same_image: bool = False
+    time_steps: int = 0
 
 
 class Renderer(nn.Module):
