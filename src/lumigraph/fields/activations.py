@@ -1,8 +1,11 @@
 """Activations with gradients made for radiance fields."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
 
 LARGEST = 15.0
 
@@ -24,3 +27,12 @@ class _TruncatedExp(torch.autograd.Function):
 def truncated_exp(logarithm: Tensor) -> Tensor:
     """exp(x) that saturates at e^15 and whose gradient is exp(clamp(x, -15, 15)): finite, and never quite zero."""
     return _TruncatedExp.apply(logarithm)  # pyright: ignore[reportReturnType]
+
+
+def fog_softplus(raw: Tensor) -> Tensor:
+    """softplus(x - 1), with Mip-NeRF's bias: all of space is a thin fog at first, and its gradient dies nowhere."""
+    return softplus(raw - 1)
+
+
+DENSITY_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "softplus": fog_softplus}
+"""From what NeRF's network says to a density, by the names of configs."""
