@@ -60,6 +60,21 @@ class Ball(Renderer):
         return Rendering(rgb + (1 - alpha)[..., None], depth=depth, opacity=alpha)
 
 
+class Masked(Ball):
+    """The ball, which has become brighter with time; and masks that go by the first attribute."""
+
+    conditions = ("times", "attributes")
+
+    def masks(self, rays: Rays) -> torch.Tensor:
+        share = 0.5 + 0.5 * rays.attributes[..., 0]
+        return torch.stack([share, 1 - share], -1)
+
+    def render(self, rays: Rays) -> Rendering:
+        seen = super().render(rays)
+        rgb = seen.rgb * (0.5 + 0.5 * rays.times[..., None])
+        return Rendering(rgb, seen.depth, seen.opacity, {"attribute_masks": self.masks(rays)})
+
+
 def views(part: Cameras) -> Views:
     images = []
     for index in range(len(part)):

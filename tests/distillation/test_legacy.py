@@ -1,5 +1,6 @@
 """The published ray files: there and back, and layouts that are not mistaken for each other."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lumigraph.scenes.scene import Scene
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 
-from .conftest import Ball
+from .conftest import Ball, Masked
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_round_trip(tmp_path: Path, moved: Scene) -> None:
     shards = shards_of(tmp_path / "s", moved, views=22)
     assert export_legacy(shards, tmp_path / "rays") == 2
     names = sorted(path.name for path in (tmp_path / "rays").iterdir())
-    assert names == ["data_1.npy", "data_2.npy"]
+    assert names == ["data_1.npy", "data_2.npy", "manifest.json"]
     table = np.load(tmp_path / "rays" / "data_1.npy")
     assert table.shape == (4096, 9)
     assert table.dtype == np.float32
@@ -75,7 +76,7 @@ def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
 def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
     rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
     write_rows(tmp_path / "train_0.npy", rows)
-    with pytest.raises(LumigraphError, match="r2l-surface or dylin"):
+    with pytest.raises(LumigraphError, match="r2l-surface or dylin or dylin-hypernerf"):
         LegacySource(tmp_path, scene.info, 0)
     with pytest.raises(LumigraphError, match="9 columns, the file has 12"):
         LegacySource(tmp_path, scene.info, 0, "r2l")
@@ -83,6 +84,80 @@ def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
     read = source.batch_of(torch.from_numpy(rows))
     assert torch.equal(read.rays.times, torch.from_numpy(rows[:, 6]))
     assert torch.equal(read.rgba[:, :3], torch.from_numpy(rows[:, 9:]))
+    assert source.table.tells == ("times",)
+
+
+def moving(scene: Scene, attributes: tuple[str, ...] = ()) -> Scene:
+    """The scene with cameras that have times, and attributes."""
+    part = scene.info.cameras["train"]
+    values = torch.linspace(-1, 1, len(attributes) * len(part)).reshape(len(part), -1) if attributes else None
+    part = replace(part, times=torch.linspace(0, 1, len(part)), attributes=values)
+    return replace(scene, info=replace(scene.info, cameras={"train": part}, attributes=attributes))
+
+
+@pytest.mark.parametrize("layout", [None, "dylin-hypernerf"])
+def test_rays_with_times_there_and_back(tmp_path: Path, moved: Scene, layout) -> None:
+    """Both published twelve columns; the manifest tells them apart."""
+    scene = moving(moved)
+    shards = shards_of(tmp_path / "s", scene, views=22)
+    assert export_legacy(shards, tmp_path / "rays", layout=layout) == 2
+    file = tmp_path / "rays" / "data_1.npy"
+    assert file.stat().st_size == 196_736
+    table = np.load(file)
+    assert np.array_equal(table[:, 6], table[:, 7])
+    assert np.array_equal(table[:, 6], table[:, 8])
+    source = LegacySource(tmp_path / "rays", scene.info, seed=0)
+    assert source.table.layout == (layout or "dylin")
+    batch = source.batch(5, 300)
+    assert float((batch.rgba[:, :3] - Ball().render(batch.rays).rgb).abs().mean()) < 0.004
+    assert set(batch.rays.times.tolist()) <= set(shards.cameras.times.tolist())
+    lengths = torch.from_numpy(table[:, 3:6]).norm(dim=1)
+    assert bool(((lengths - 1).abs() < 1e-5).all()) is (layout is not None)
+    if layout is not None:
+        assert float((batch.rays.origins.norm(dim=1)).max()) < 10  # scene units, not those of the capture
+        with pytest.raises(LumigraphError, match="layout dylin-hypernerf, not dylin"):
+            LegacySource(tmp_path / "rays", scene.info, 0, "dylin")
+
+
+def test_published_times_that_end_early_are_stretched(tmp_path: Path, scene: Scene) -> None:
+    rows = np.random.default_rng(0).uniform(size=(64, 12))  # float64, as the published files of photos are
+    rows[:, 6:9] = np.linspace(0, 0.5, 64)[:, None]
+    np.save(tmp_path / "train_0.npy", rows)
+    (tmp_path / "manifest.json").write_text('{"layout": "dylin-hypernerf", "times": [0, 0.5]}')
+    source = LegacySource(tmp_path, scene.info, 0)
+    read = source.batch_of(torch.from_numpy(source.rows(np.arange(64))))
+    assert read.rgba.dtype == torch.float32
+    torch.testing.assert_close(read.rays.times, torch.linspace(0, 1, 64))
+    torch.testing.assert_close(read.rays.origins, torch.from_numpy(rows[:, :3]).float())
+    for wrong in ('{"layout": "dylin", "times": [1, 0]}', '{"layout": "fast"}', "[]", '{"layout": "codylin"}'):
+        (tmp_path / "manifest.json").write_text(wrong)
+        with pytest.raises(LumigraphError, match="manifest"):
+            LegacySource(tmp_path, scene.info, 0)
+
+
+def test_attributes_and_masks_there_and_back(tmp_path: Path, scene: Scene) -> None:
+    scene = moving(scene, ("head", "arm"))
+    plan = Plan(sample_poses("fitted", 22, 0, scene.info.cameras["train"]), scene.info, 32, masks=2)
+    prepare(tmp_path / "s", plan, resume=False, overwrite=False)
+    bake_shards(Masked(), tmp_path / "s", plan, [0])
+    finish(tmp_path / "s", plan)
+    shards = Shards.open(tmp_path / "s")
+    export_legacy(shards, tmp_path / "rays")
+    names = json.loads((tmp_path / "rays" / "manifest.json").read_text())["columns"]
+    assert names[6:] == ["t", "attribute head", "attribute arm", "r", "g", "b", "mask head", "mask arm"]
+    source = LegacySource(tmp_path / "rays", scene.info, seed=0)
+    assert source.table.tells == ("times", "attributes")
+    batch = source.batch(1, 200)
+    torch.testing.assert_close(batch.attribute_masks, Masked().masks(batch.rays), atol=0.005, rtol=0)
+    with pytest.raises(LumigraphError, match="head, arm"):
+        LegacySource(tmp_path / "rays", replace(scene.info, attributes=("arm", "head")), 0)
+    with pytest.raises(LumigraphError, match="no times"):
+        export_legacy(shards_of(tmp_path / "still", scene_without(scene), 2), tmp_path / "x", layout="dylin")
+
+
+def scene_without(scene: Scene) -> Scene:
+    part = replace(scene.info.cameras["train"], times=None, attributes=None)
+    return replace(scene, info=replace(scene.info, cameras={"train": part}, attributes=()))
 
 
 def test_ten_columns_need_their_name(tmp_path: Path, scene: Scene) -> None:

@@ -8,7 +8,13 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.conventions import opengl_to_opencv
 from lumigraph.geometry.fitting import average_pose, fit_placement
 from lumigraph.geometry.rotations import look_at
-from lumigraph.geometry.samplers import sample_box, sample_fitted, sample_mobile, sample_r2l
+from lumigraph.geometry.samplers import (
+    sample_between,
+    sample_box,
+    sample_fitted,
+    sample_mobile,
+    sample_r2l,
+)
 
 SAMPLERS = [sample_r2l, sample_mobile, sample_fitted, sample_box]
 
@@ -21,7 +27,7 @@ def spherical(sampled, cameras):
     return azimuth, torch.asin((offsets @ placement.up / radius).clamp(-1, 1)), radius
 
 
-@pytest.mark.parametrize("sample", SAMPLERS)
+@pytest.mark.parametrize("sample", [*SAMPLERS, sample_between])
 @pytest.mark.parametrize("scene", ["inward", "forward_facing"])
 def test_samples_are_repeatable_and_do_not_depend_on_their_number(sample, scene, request):
     cameras = request.getfixturevalue(scene)
@@ -136,15 +142,34 @@ def test_box_samples_have_the_published_distribution(side_by_side):
     assert float((sampled.ups.double() @ up).min()) > 0
 
 
-@pytest.mark.parametrize("sample", SAMPLERS)
-def test_times_and_attributes_span_the_captured_ranges(inward, sample):
-    attributes = torch.stack((torch.linspace(-1, 1, 30), torch.linspace(0, 5, 30)), -1)
-    moving = dataclasses.replace(inward, times=torch.linspace(0.2, 0.8, 30), attributes=attributes)
-    sampled = sample(300, 3, moving)
-    assert 0.2 <= float(sampled.times.min()) < 0.22
-    assert 0.78 < float(sampled.times.max()) <= 0.8
-    assert float(sampled.attributes[:, 1].max()) > 4.8
-    assert torch.equal(sampled.camera_to_world, sample(300, 3, moving).camera_to_world)
+def test_poses_between_two_cameras_lie_on_their_arc(inward):
+    """Positions on the line between two captured ones, at the fraction of the arc at which the rotation is."""
+    pair = inward[torch.tensor([2, 9])]
+    sampled = sample_between(400, 0, pair).check()
+    start, end = pair.positions
+    along = (sampled.positions - start) @ (end - start) / (end - start).square().sum()
+    torch.testing.assert_close(sampled.positions, torch.lerp(start, end, along[:, None]), atol=1e-5, rtol=0)
+    assert 0 <= float(along.min()) < 0.02
+    assert 0.98 < float(along.max()) <= 1
+
+    def angle(first, second):
+        turn = first.transpose(-1, -2) @ second
+        return torch.acos(((turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1))
+
+    rotations = pair.camera_to_world[:, :, :3].double()
+    turned = angle(rotations[0], sampled.camera_to_world[:, :, :3].double())
+    torch.testing.assert_close(turned, along.double() * angle(*rotations), atol=2e-3, rtol=0)
+    assert torch.equal(sampled.near, pair.near.min().expand(400))
+    with pytest.raises(LumigraphError, match="fewer than two"):
+        sample_between(1, 0, inward[:1])
+
+
+def test_all_pairs_are_drawn_and_none_is_one_camera_twice(inward):
+    few = inward[:4]
+    sampled = sample_between(2000, 1, few)
+    distance = torch.cdist(sampled.positions, few.positions)
+    # A pair of the same camera would put the pose exactly there.
+    assert float((distance.amin(1) < 1e-6).float().mean()) < 0.01
 
 
 @pytest.mark.parametrize("sample", SAMPLERS)

@@ -23,8 +23,12 @@ class Arguments:
     """Folder to write the pseudo views to."""
     views: int
     """How many views (published: 10000; 500 are usable)."""
-    poses: Literal["fitted", "r2l", "mobile"] = "fitted"
-    """Where the cameras stand: as the captured ones do, or as in R2L or MobileR2L."""
+    poses: Literal["fitted", "r2l", "mobile", "between"] = "fitted"
+    """Where the cameras stand: as the captured ones do, as in R2L or MobileR2L, or between two captured ones, as DyLiN
+    for HyperNeRF's captures."""
+    times: Literal["fitted", "uniform", "frames"] = "fitted"
+    """Of scenes that move, when the views are taken: between neighbouring moments of the capture, evenly from its first
+    to its last, or at the moments of the training photos."""
     random_focal: bool = True
     """Zoom in by a random factor of 1 to 2 (poses r2l)."""
     focal_scale: float = 1.0
@@ -38,7 +42,10 @@ class Arguments:
     views_per_shard: int = 32
     """Views in one file: what a killed bake loses at most."""
     legacy: Path | None = None
-    """Write the rays once more to this folder, as the published 9-column .npy files."""
+    """Write the rays once more to this folder, as the published .npy files: 9 columns, 12 where the scene moves."""
+    legacy_layout: Literal["r2l", "dylin", "dylin-hypernerf", "codylin"] | None = None
+    """What the columns of --legacy are, instead of what the views have: dylin has times, in the units of the capture,
+    dylin-hypernerf unit directions in scene units, codylin attributes."""
     seed: int = 0
     """Seed of the cameras."""
     device: str = "auto"
@@ -88,7 +95,13 @@ def main(argv: list[str]) -> None:
     )
     if arguments.legacy is not None:
         shards = Shards.open(arguments.out)
-        files = export_legacy(shards, arguments.legacy, seed=arguments.seed, overwrite=arguments.overwrite)
+        files = export_legacy(
+            shards,
+            arguments.legacy,
+            seed=arguments.seed,
+            overwrite=arguments.overwrite,
+            layout=arguments.legacy_layout,
+        )
         sys.stdout.write(f"{arguments.legacy}: {files:,} ray files\n")
 
 
@@ -109,6 +122,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _plan(arguments: Arguments, run):
+    from lumigraph.distillation.bake import masks_told
     from lumigraph.distillation.origins import taught_scene, teacher_provenance
     from lumigraph.distillation.poses import sample_poses
     from lumigraph.distillation.shards import Plan
@@ -123,6 +137,7 @@ def _plan(arguments: Arguments, run):
         forward=info.forward is not None,
         random_focal=arguments.random_focal,
         focal_scale=arguments.focal_scale,
+        times=arguments.times,
     )
     if arguments.width is not None:
         width, height = cameras.size[0].tolist()
@@ -133,6 +148,8 @@ def _plan(arguments: Arguments, run):
         "poses": arguments.poses,
         "random_focal": arguments.random_focal,
         "focal_scale": arguments.focal_scale,
+        **({} if cameras.times is None else {"times": arguments.times}),
         "seed": arguments.seed,
     }
-    return Plan(cameras, info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance)
+    masks = masks_told(teacher, cameras)
+    return Plan(cameras, info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance, masks)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
-from lumigraph.cli.train import report
+from lumigraph.cli.train import report, warn_of_change
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
 
@@ -20,8 +20,12 @@ class Arguments:
     source: Positional[Path]
     """Pseudo views (a folder of `bake`), a teacher's run (it answers live), or a folder of published ray files."""
     options: Annotated[FlatOptions[TrainOptions], headed("training")]
-    poses: Literal["fitted", "r2l", "mobile"] = "fitted"
-    """Live: where cameras stand, as the captured ones do, or as in R2L or MobileR2L."""
+    poses: Literal["fitted", "r2l", "mobile", "between"] = "fitted"
+    """Live: where cameras stand: as the captured ones do, as in R2L or MobileR2L, or between two captured ones, as
+    DyLiN for HyperNeRF's captures."""
+    times: Literal["fitted", "uniform", "frames"] = "fitted"
+    """Live, of scenes that move: when the views are taken, between neighbouring moments of the capture, evenly from its
+    first to its last, or at the moments of the training photos."""
     cameras: int = 1024
     """Live: how many cameras rays are taken from."""
     reuse: int = 4
@@ -40,8 +44,8 @@ class Arguments:
     """Reduce the photos of --scene by this factor (None: as for the teacher)."""
     pseudo_ratio: float = 1.0
     """Part of each batch that comes from the teacher; the rest comes from the photos of --scene."""
-    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin"] | None = None
-    """Ray files: what their columns are, where there are more than nine."""
+    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
+    """Ray files: what their columns are, where there are more than nine and no manifest says it."""
 
 
 def main(argv: list[str]) -> None:
@@ -51,13 +55,18 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     import torch
 
-    from lumigraph.distillation.origins import with_hard_rays
+    from lumigraph.configs.registry import load_renderer_class
+    from lumigraph.distillation.origins import check_directions, check_tells, with_hard_rays
     from lumigraph.rendering.machine import set_threads
     from lumigraph.training.fit import begin, fit
 
     options: TrainOptions = arguments.options
     set_threads(options.devices)
     origin = _origin(arguments, config)
+    renderer = load_renderer_class(method)
+    check_tells(origin, method, renderer.needs, arguments.source)
+    check_directions(origin, config, arguments.source)
+    warn_of_change(origin.info, renderer.conditions, method)
     run = begin(method, config, origin.info, options, {"distilled_from": origin.provenance})
     _same_origin(run, origin)
     torch.manual_seed(options.seed)
@@ -105,7 +114,12 @@ def _pseudo(arguments: Arguments, config: Any) -> "Origin":
     source, options = arguments.source, arguments.options
     if (source / "config.json").is_file() or is_packed(source):
         live = origins.LiveOptions(
-            arguments.poses, arguments.cameras, arguments.reuse, arguments.ring, arguments.floor
+            arguments.poses,
+            arguments.times,
+            arguments.cameras,
+            arguments.reuse,
+            arguments.ring,
+            arguments.floor,
         )
         return origins.from_teacher(
             source, config.rays, options.seed, live, options.device, options.precision

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
             where=scene.info.source,
             todo="Leave it out",
         )
-    _warn_of_change(scene.info, load_renderer_class(method).conditions, method)
+    warn_of_change(scene.info, load_renderer_class(method).conditions, method)
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
@@ -119,7 +119,7 @@ def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
         )
 
 
-def _warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:
+def warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:
     """Says so where the scene moves, or is changed by attributes, and the method does not know of it."""
     cameras = info.cameras["train"]
     for name, of_cameras in (("times", cameras.times), ("attributes", cameras.attributes)):

@@ -27,8 +27,9 @@ from lumigraph.distillation.shards import (
 )
 from lumigraph.errors import LumigraphError
 from lumigraph.files import remove_stale, require_disk
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.machine import resolve_device, set_threads
-from lumigraph.rendering.renderer import Renderer
+from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.training.runs import Run
 
 Report = Callable[[int], None]
@@ -112,24 +113,41 @@ def bake_shards(
     for shard in shards:
         if is_written(folder, plan, shard):
             continue
-        colours, depths = [], []
+        stored: list[list[np.ndarray]] = []
         for view in plan.views_of(shard):
-            seen = renderer.view(cameras[view])
-            colours.append(quantise(seen.rgb, plan.bits))
-            if plan.depth:
-                if seen.depth is None:
-                    raise LumigraphError("this renderer has no depth", todo="Bake without --depth")
-                depths.append(seen.depth.float().cpu().numpy())
+            stored.append(_stored(renderer.view(cameras[view]), plan))
             views += 1
             if report is not None:
                 report(views)
-        arrays = [np.stack(colours)] + ([np.stack(depths)] if plan.depth else [])
+        arrays = [np.stack(part) for part in zip(*stored, strict=True)]
         # Colours last: what is looked for first exists only when the rest does.
         for name, values in reversed(list(zip(plan.files(shard), arrays, strict=True))):
             if not is_whole(folder, plan, name):
                 write_array(folder, plan, name, values)
     width, height = plan.size
     return Baked(views, views * width * height, time.perf_counter() - start)
+
+
+def _stored(seen: Rendering, plan: Plan) -> list[np.ndarray]:
+    """What is kept of a view, in the order of `Plan.files`."""
+    parts = [quantise(seen.rgb, plan.bits)]
+    if plan.depth:
+        if seen.depth is None:
+            raise LumigraphError("this renderer has no depth", todo="Bake without --depth")
+        parts.append(seen.depth.float().cpu().numpy())
+    if plan.masks:
+        parts.append(quantise(seen.extras["attribute_masks"], 8))
+    return parts
+
+
+def masks_told(renderer: Renderer, cameras: Cameras) -> int:
+    """Of how many attributes the renderer tells masks: all, or none."""
+    if "attributes" not in renderer.conditions:
+        return 0
+    first = torch.zeros(1, dtype=torch.int64, device=cameras.device)
+    ray = cameras.rays(first, first, first).to(renderer.device)
+    masks = renderer.render(ray).extras.get("attribute_masks")
+    return 0 if masks is None else masks.shape[-1]
 
 
 def quantise(rgb: torch.Tensor, bits: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.registry import load_renderer_class
 from lumigraph.distillation.origins import check_same_scene, with_hard_rays
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
@@ -56,7 +57,7 @@ def finetune(
     Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
     student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
     """
-    check_same_scene(student.info, scene.info)
+    check_same_scene(student.info, scene.info, load_renderer_class(student.method).needs)
     own = options.run.resolve() == student.path.resolve()
     place = student.path / STAGE if own else options.run
     training, validation, held = training_and_validation(scene)

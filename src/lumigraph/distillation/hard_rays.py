@@ -4,9 +4,11 @@ n_in = int(ratio_in B), n_out = int(ratio_out B), n_in = min(n_in, n_out)       
 a step's batch: the B new rays, and, once the pool is full, n_out rays drawn from it without replacement
 after the step: the n_in new rays of largest error are appended to the pool, until it holds `multiple` B rays;
 from then on they replace the first n_in of the rays that were just drawn
+
+A ray comes back with all that belongs to it: its time, its attributes, and what is known of it beside the colour.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from jaxtyping import Float
@@ -20,8 +22,10 @@ from lumigraph.training.sources import RaySource
 _STREAM = 0xA0761D6478BD642F
 """Odd 64-bit constant that keeps the draws of different seeds apart."""
 _INNER = "new."
-_BYTES_PER_RAY = 64
-"""Origin, direction, radius, near, far, colour and camera number of a ray, and a little for what it may have."""
+_BYTES_PER_RAY = 80
+"""Origin, direction, radius, near, far, colour, time and camera number of a ray, and a little for what it may have."""
+_TOLD = ("rgba", "depth", "depth_sigma", "weight", "attribute_masks")
+"""What a batch tells of each ray."""
 
 
 class HardPool(RaySource):
@@ -66,7 +70,7 @@ class HardPool(RaySource):
         fresh = self.source.batch(step, rays)
         if not self.full:
             self._drawn = torch.empty(0, dtype=torch.int64)
-            return Batch(fresh.rays, fresh.rgba, fresh.depth, fresh=len(fresh.rays))
+            return replace(fresh, fresh=len(fresh.rays))
         generator = step_generator(_STREAM, self.seed, step)
         permutation = torch.randperm(self.size, generator=generator)
         self._drawn = permutation[: self._counts(len(fresh.rays))[1]].to(fresh.rgba.device)
@@ -128,13 +132,13 @@ class HardPool(RaySource):
 def _rows_of(batch: Batch) -> dict[str, Tensor]:
     """All per-ray tensors of a batch by name."""
     named = {field.name: getattr(batch.rays, field.name) for field in fields(Rays)}
-    named |= {"rgba": batch.rgba, "depth": batch.depth}
+    named |= {name: getattr(batch, name) for name in _TOLD}
     return {name: values for name, values in named.items() if values is not None}
 
 
 def _batch_of(rows: dict[str, Tensor], fresh: int | None) -> Batch:
-    rays = Rays(**{name: values for name, values in rows.items() if name not in ("rgba", "depth")})
-    return Batch(rays, rows["rgba"], rows.get("depth"), fresh)
+    rays = Rays(**{name: values for name, values in rows.items() if name not in _TOLD})
+    return Batch(rays=rays, fresh=fresh, **{name: rows[name] for name in _TOLD if name in rows})
 
 
 def _part(batch: Batch, count: int) -> Batch:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lumigraph.distillation.bake import masks_told
 from lumigraph.distillation.shard_source import draws
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
@@ -63,6 +64,7 @@ class LiveSource(RaySource):
         self._pixel = torch.zeros(self._ring, dtype=torch.int32)
         self._rgb = torch.zeros(self._ring, 3)
         self._depth = torch.full((self._ring,), float("nan"))
+        self._masks = torch.full((self._ring, masks_told(teacher, cameras)), float("nan"))
         self._labelled = 0
         self._blocks = 0
         self._drawn = torch.empty(0, dtype=torch.int64)
@@ -80,7 +82,10 @@ class LiveSource(RaySource):
         depth = self._depth[self._drawn].to(device)
         # A teacher without depth leaves NaN everywhere; one with depth, where rays meet nothing.
         has_depth = bool(torch.isfinite(self._depth[:filled]).any())
-        return Batch(drawn, rgba.to(device), depth if has_depth else None)
+        batch = Batch(drawn, rgba.to(device), depth if has_depth else None)
+        if self._masks.shape[1]:
+            batch.attribute_masks = self._masks[self._drawn].to(device)
+        return batch
 
     def _label_until(self, step: int) -> None:
         """Labels the blocks that are due by `step`; asking for an earlier step again changes nothing."""
@@ -101,6 +106,8 @@ class LiveSource(RaySource):
         self._rgb[slots] = seen.rgb.float().clamp(0, 1).cpu()
         if seen.depth is not None:
             self._depth[slots] = seen.depth.float().cpu()
+        if self._masks.shape[1]:
+            self._masks[slots] = seen.extras["attribute_masks"].float().cpu()
         self._labelled += count
 
     @torch.no_grad()
@@ -164,6 +171,7 @@ class LiveSource(RaySource):
             "depth": self._depth,
             "error": self._error,
             "counters": torch.tensor([self._labelled, self._blocks]),
+            **({"masks": self._masks} if self._masks.shape[1] else {}),
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -20,6 +20,7 @@ from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
 from lumigraph.files import sha256
 from lumigraph.geometry.cameras import Cameras, finest_of_each
+from lumigraph.geometry.moments import Times
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.runs import Run
@@ -37,16 +38,23 @@ _SAME_PLACE = 1e-3
 """Cameras that are less than this apart, as a part of the scene's extent, count as one."""
 
 
+CHANGES = ("times", "attributes")
+"""What of a ray says how the scene stands; see `Renderer.conditions`."""
+
+
 @dataclass
 class Origin:
     """Rays to learn from, the scene they show, views to watch training with, and words about it all; `watched` names
-    the views."""
+    the views. `tells`: those of `CHANGES` that the colours of the rays go by. `unit_directions`: whether the directions
+    of the rays have lost their length."""
 
     source: RaySource
     info: SceneInfo
     validation: ValidationViews | None
     provenance: dict[str, Any]
     watched: str = "views of the teacher that were held out"
+    tells: tuple[str, ...] = ()
+    unit_directions: bool = False
 
 
 class PseudoViews:
@@ -80,14 +88,18 @@ def from_shards(folder: Path, seed: int, hold_ratio: float = 0.0, empty_share: f
         **shards.plan.provenance,
     }
     source = ShardSource(shards, seed, hold_ratio, last=held, empty_share=empty_share)
-    return Origin(source, shards.plan.info, validation, provenance)
+    return Origin(source, shards.plan.info, validation, provenance, tells=told_by(shards.cameras))
 
 
 def from_legacy(folder: Path, scene: Scene, seed: int, layout: Layout | None) -> Origin:
     """Rays from published ray files; the scene says what they show."""
     source = LegacySource(folder, scene.info, seed, layout)
-    provenance = {"from": "ray files", "layout": source.layout, "files": len(legacy_files(folder))}
-    return Origin(source, scene.info, scene.views.get("val"), provenance, watched="validation photos")
+    table = source.table
+    provenance = {"from": "ray files", "layout": table.layout, "files": len(legacy_files(folder))}
+    watched = scene.views.get("val")
+    return Origin(
+        source, scene.info, watched, provenance, "validation photos", table.tells, table.unit_directions
+    )
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,7 @@ class LiveOptions:
     """How a live teacher is asked; see `LiveSource`."""
 
     poses: Poses = "fitted"
+    times: Times = "fitted"
     cameras: int = 1024
     reuse: int = 4
     ring: int = 1 << 18
@@ -109,13 +122,15 @@ def from_teacher(
     teacher = run.load_renderer(device, precision)
     info = taught_scene(run.info, teacher)
     captured, forward = info.cameras["train"], info.forward is not None
-    cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward).to(teacher.device)
+    cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward, times=live.times)
+    cameras = cameras.to(teacher.device)
     source = LiveSource(teacher, cameras, rays, seed, reuse=live.reuse, ring=live.ring, floor=live.floor)
     teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     # Another seed than the pool's: these are views that the student never learns from.
-    watched = _small(sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward))
+    watched = sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward, times=live.times)
+    views = rendered_views(teacher, _small(watched))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
-    return Origin(source, info, rendered_views(teacher, watched), provenance)
+    return Origin(source, info, views, provenance, tells=told_by(captured))
 
 
 def open_teacher(path: Path) -> Run:
@@ -133,16 +148,52 @@ def open_teacher(path: Path) -> Run:
 
 
 def taught_scene(info: SceneInfo, teacher: Renderer) -> SceneInfo:
-    """The scene as the teacher has learnt it: its cameras stand where it found them to be. Of views that were made to
-    have several scales, students get the finest: they do not see cones."""
+    """The scene as the teacher has learnt it: its cameras stand where it found them to be, and times and attributes of
+    which it knows nothing are gone: its colours do not go by them. Of views that were made to have several scales,
+    students get the finest: they do not see cones."""
     captured = info.cameras["train"]
     refined = teacher.refined(captured)
     if refined is not captured:
         info = replace(info, cameras={**info.cameras, "train": refined.to("cpu")}, refined=True)
+    cameras = {split: without_unknown(part, teacher.conditions) for split, part in info.cameras.items()}
+    names = info.attributes if "attributes" in teacher.conditions else ()
+    info = replace(info, cameras=cameras, attributes=names)
     if info.scales == 1:
         return info
     cameras = {split: finest_of_each(part) for split, part in info.cameras.items()}
     return replace(info, cameras=cameras, scales=1)
+
+
+def told_by(cameras: Cameras) -> tuple[str, ...]:
+    """Which of `CHANGES` cameras say."""
+    return tuple(name for name in CHANGES if getattr(cameras, name) is not None)
+
+
+def without_unknown(cameras: Cameras, known: tuple[str, ...]) -> Cameras:
+    """The cameras without those of `CHANGES` that are not `known`."""
+    gone = [name for name in told_by(cameras) if name not in known]
+    return replace(cameras, **dict.fromkeys(gone)) if gone else cameras
+
+
+def check_tells(origin: Origin, method: str, needs: tuple[str, ...], where: Path) -> None:
+    """Raises LumigraphError where a student would learn how a scene changes from what does not tell it."""
+    for name in needs:
+        if name not in origin.tells:
+            raise LumigraphError(
+                f"{method} learns how a scene changes with its {name}, and the colours here do not go by {name}",
+                where=where,
+                todo=f"Distil from a teacher that knows {name}, or from what it has baked; or choose another student",
+            )
+
+
+def check_directions(origin: Origin, config: Any, where: Path) -> None:
+    """Raises LumigraphError where directions of length 1 would be learnt from and others be asked for."""
+    if origin.unit_directions and not getattr(config, "unit_directions", False):
+        raise LumigraphError(
+            "the directions of these rays all have length 1, those of cameras have not",
+            where=where,
+            todo="Add --unit-directions to make all rays such",
+        )
 
 
 def teacher_provenance(run: Run) -> dict[str, Any]:
@@ -172,19 +223,22 @@ def mixed_with_photos(origin: Origin, scene: Scene, pseudo_ratio: float, seed: i
     """A part `pseudo_ratio` of every batch from `origin`, the rest from the training photos of `scene`."""
     check_same_scene(origin.info, scene.info)
     photos = PhotoSource(scene.split("train"), seed, depths=True)
+    photos.cameras = without_unknown(photos.cameras, origin.tells)
     provenance = {**origin.provenance, "pseudo_ratio": pseudo_ratio}
     return replace(origin, source=MixedSource(origin.source, photos, pseudo_ratio), provenance=provenance)
 
 
-def check_same_scene(student: SceneInfo, scene: SceneInfo) -> None:
-    """Raises when the photos lie in another frame, or on another background, than a student has learnt, or are all
-    taken from elsewhere: frames of synthetic scenes are all alike."""
+def check_same_scene(student: SceneInfo, scene: SceneInfo, needs: tuple[str, ...] = ()) -> None:
+    """Raises when the photos lie in another frame, or on another background, than a student has learnt, lack what it
+    `needs` of times and attributes, or are all taken from elsewhere: frames of synthetic scenes are all alike."""
     if student.background != scene.background:
         problem = f"its background is {scene.background}, the student's is {student.background}"
     elif not torch.allclose(student.world_transform, scene.world_transform, rtol=1e-5, atol=1e-6):
         problem = "it lies in another frame than the one the student has learnt"
     elif "builtin" in (student.format, scene.format) and student.source != scene.source:
         problem = f"it is {scene.source}, the student's is {student.source}"
+    elif missing := [name for name in needs if getattr(scene.cameras["train"], name) is None]:
+        problem = f"its photos have no {missing[0]}, by which the student's colours go"
     elif not _share_a_place(student.cameras["train"], scene.cameras["train"]):
         problem = "none of its photos was taken from where the teacher's were"
     else:

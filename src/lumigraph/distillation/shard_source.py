@@ -66,12 +66,13 @@ class ShardSource(RaySource):
         index, x, y = self._draw(step, rays)
         device = self.cameras.device
         rgb = torch.from_numpy(self.shards.colours(index, x, y)).to(device)
-        depth = self.shards.depths(index, x, y)
+        depth, masks = self.shards.depths(index, x, y), self.shards.attribute_masks(index, x, y)
         drawn = self.cameras.rays(*(torch.from_numpy(values).to(device) for values in (index, x, y)))
         return Batch(
             rays=drawn,
             rgba=torch.nn.functional.pad(rgb, (0, 1), value=1.0),
             depth=None if depth is None else torch.from_numpy(depth).to(device),
+            attribute_masks=None if masks is None else torch.from_numpy(masks).to(device),
         )
 
     def _draw(self, step: int, rays: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,7 +126,8 @@ class MixedSource(RaySource):
         return Batch(
             rays=concatenate([batch.rays for batch in batches]),
             rgba=torch.cat([batch.rgba for batch in batches]),
-            depth=_joined_depths(batches),
+            depth=_joined([batch.depth for batch in batches], batches),
+            attribute_masks=_joined([batch.attribute_masks for batch in batches], batches),
         )
 
     def observe(self, batch: Batch, squared_error: torch.Tensor) -> None:
@@ -158,14 +160,14 @@ class MixedSource(RaySource):
             )
 
 
-def _joined_depths(batches: list[Batch]) -> torch.Tensor | None:
-    """Depths of all batches, NaN (unknown) for those that have none; None where no batch has any."""
-    if all(batch.depth is None for batch in batches):
+def _joined(parts: list[torch.Tensor | None], batches: list[Batch]) -> torch.Tensor | None:
+    """One tensor of what batches tell of their rays, NaN (unknown) for those that do not; None where none does."""
+    told = next((part for part in parts if part is not None), None)
+    if told is None:
         return None
-    unknown = float("nan")
     return torch.cat(
         [
-            torch.full_like(batch.rgba[:, 0], unknown) if batch.depth is None else batch.depth
-            for batch in batches
+            told.new_full((len(batch.rgba), *told.shape[1:]), float("nan")) if part is None else part
+            for part, batch in zip(parts, batches, strict=True)
         ]
     )

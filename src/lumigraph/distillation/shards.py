@@ -3,8 +3,9 @@
     index.json        schema, cameras, scene, sizes, provenance, bytes and SHA-256 of every shard
     00000.npy ...     uint8 or uint16 [n, H, W, 3]: sRGB on the scene's display background, without noise
     00000.depth.npy   float32 [n, H, W], z-depth in scene units, where depth was asked for
+    00000.masks.npy   uint8 [n, H, W, A], the share of the pixel that each attribute moves, where the teacher knows it
 
-Rays are functions of cameras, so they are not stored: 10,000 views of 400 x 400 take 4.8 GB, where the published
+Times and attributes are the cameras'. Rays are functions of cameras, so they are not stored: 10,000 views of 400 x 400 take 4.8 GB, where the published
 format takes 57.6 GB. While views are being made the folder holds `plan.json`, the same without checksums; every shard
 appears whole, and `index.json` appears last.
 """
@@ -34,7 +35,8 @@ class Plan:
     """What a folder of pseudo views holds or is going to hold.
 
     cameras: one per view, all of one size. info: the teacher's scene. rows: views per shard (the last has what is
-    left). bits: 8 or 16. depth: whether depth is stored. provenance: teacher, seed, poses; plain JSON.
+    left). bits: 8 or 16. depth: whether depth is stored. provenance: teacher, seed, poses; plain JSON. masks: the number
+    of attributes whose masks are stored.
     """
 
     cameras: Cameras
@@ -43,6 +45,7 @@ class Plan:
     bits: int = 8
     depth: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
+    masks: int = 0
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -69,8 +72,9 @@ class Plan:
         return range(shard * self.rows, min((shard + 1) * self.rows, len(self.cameras)))
 
     def files(self, shard: int) -> list[str]:
-        """File names of a shard: colours, then depth if there is any."""
-        return [f"{shard:05d}.npy"] + ([f"{shard:05d}.depth.npy"] if self.depth else [])
+        """File names of a shard: colours, then depth and masks if there are any."""
+        names = [""] + [".depth"] * self.depth + [".masks"] * bool(self.masks)
+        return [f"{shard:05d}{name}.npy" for name in names]
 
     def names(self) -> list[str]:
         """All file names."""
@@ -79,11 +83,15 @@ class Plan:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the array in a file."""
         width, height = self.size
-        views = len(self.views_of(int(name[:5])))
-        return (views, height, width) if ".depth" in name else (views, height, width, 3)
+        pixels = (len(self.views_of(int(name[:5]))), height, width)
+        if ".depth" in name:
+            return pixels
+        return (*pixels, self.masks if ".masks" in name else 3)
 
     def type_of(self, name: str) -> np.dtype:
         """Type of the array in a file."""
+        if ".masks" in name:
+            return np.dtype(np.uint8)
         return np.dtype(np.float32) if ".depth" in name else self.dtype
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +104,7 @@ class Plan:
             "rows": self.rows,
             "bits": self.bits,
             "depth": self.depth,
+            **({"masks": self.masks} if self.masks else {}),
             "background": self.info.background,
             "provenance": self.provenance,
             "scene": self.info.to_json(),
@@ -118,18 +127,20 @@ class Plan:
         if missing := sorted(_KEYS - set(data)):
             raise LumigraphError(f"the index lacks {missing}", where=where, todo="Bake again")
         cameras = Cameras.from_json(data["cameras"], str(where))
-        rows, bits, depth = data["rows"], data["bits"], data["depth"]
+        rows, bits, depth, masks = data["rows"], data["bits"], data["depth"], data.get("masks", 0)
         same_size = len(cameras) > 0 and bool((cameras.size == cameras.size[0]).all())
-        if not (same_size and type(rows) is int and rows > 0 and bits in (8, 16) and type(depth) is bool):
+        attributes = 0 if cameras.attributes is None else cameras.attributes.shape[1]
+        usable = same_size and type(rows) is int and rows > 0 and bits in (8, 16) and type(depth) is bool
+        if not usable or type(masks) is not int or masks not in (0, attributes):
             raise LumigraphError(
-                "the index contradicts itself: sizes, rows, bits or depth are not usable",
+                "the index contradicts itself: sizes, rows, bits, depth or masks are not usable",
                 where=where,
                 todo="Bake again",
             )
         if not isinstance(data["provenance"], dict):
             raise LumigraphError("'provenance' should be an object", where=where, todo="Mend it")
         info = SceneInfo.from_json(data["scene"], where)
-        return cls(cameras, info, rows, bits, depth, data["provenance"])
+        return cls(cameras, info, rows, bits, depth, data["provenance"], masks)
 
 
 def array_header(plan: Plan, name: str) -> bytes:
@@ -236,6 +247,7 @@ class Shards:
         self.folder, self.plan = folder, plan
         self._arrays = [self._map(plan.files(shard)[0]) for shard in range(plan.count)]
         self._depths = [self._map(plan.files(shard)[1]) for shard in range(plan.count)] if plan.depth else []
+        self._masks = [self._map(plan.files(shard)[-1]) for shard in range(plan.count)] if plan.masks else []
 
     @classmethod
     def open(cls, folder: Path) -> "Shards":
@@ -305,6 +317,17 @@ class Shards:
         if not self._depths:
             return None
         return self._gather(self._depths, index, x, y, np.empty(len(index), np.float32))
+
+    def attribute_masks(self, index: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+        """The share of the same pixels that each attribute moves [B, A], float32; None where none is stored."""
+        if not self._masks:
+            return None
+        values = self._gather(self._masks, index, x, y, np.empty((len(index), self.plan.masks), np.uint8))
+        return values.astype(np.float32) / 255
+
+    def mask_image(self, index: int) -> np.ndarray | None:
+        """The masks of view `index` as uint8 [H, W, A], mapped; None where none is stored."""
+        return self._masks[index // self.plan.rows][index % self.plan.rows] if self._masks else None
 
     def _gather(self, arrays: list, index: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray):
         shard, row = np.divmod(index, self.plan.rows)

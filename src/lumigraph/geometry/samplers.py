@@ -1,8 +1,8 @@
 """Random cameras from which a teacher is asked for pseudo views.
 
 Each sampler is a pure function of its arguments; camera k does not depend on how many are asked for, so more can be
-asked for later. Intrinsics, lens and size are the template's (the first of ``cameras`` unless given), ids are -1; in
-moving or controllable scenes times and attributes are uniform over the range of the captured ones.
+asked for later. Intrinsics, lens and size are the template's (the first of ``cameras`` unless given), as are time and
+attributes, for which see `geometry/moments.py`; ids are -1.
 """
 
 import math
@@ -15,10 +15,11 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.fitting import average_pose, fit_placement
-from lumigraph.geometry.rotations import look_along, look_at, unit
+from lumigraph.geometry.rotations import interpolate_rotations, look_along, look_at, unit
 from lumigraph.geometry.trajectories import place
 
-_POSE_NUMBERS = 7
+_NUMBERS = 8
+"""Random numbers that belong to a camera, of which no sampler needs more than seven."""
 _BOX_GROWTH = 1.1
 _AZIMUTH_LIMIT = math.radians(178.0)
 _AIM_LIMIT = 2.0
@@ -46,7 +47,7 @@ def sample_r2l(
     azimuth = math.pi * (2.0 * draws[:, 0] - 1.0)
     elevation = 0.5 * math.pi * draws[:, 1]
     eyes = placement.position(azimuth, elevation, torch.full_like(azimuth, placement.mean_radius))
-    sampled = _finish(cameras, look_at(eyes, placement.focus, placement.up), template, draws)
+    sampled = place(cameras, look_at(eyes, placement.focus, placement.up), template)
     factor = zoom[0] + (zoom[1] - zoom[0]) * draws[:, 2]
     return replace(sampled, focal=(sampled.focal * factor[:, None]).to(sampled.focal.dtype))
 
@@ -79,7 +80,7 @@ def sample_mobile(
     polar = torch.where((polar < low) | (polar > high), low + (high - low) * draws[:, 1], polar)
     azimuth = _AZIMUTH_LIMIT * (2.0 * draws[:, 2] - 1.0)
     eyes = placement.position(azimuth, 0.5 * math.pi - polar, _between(placement.radius, draws[:, 3]))
-    return _finish(cameras, look_at(eyes, placement.focus, placement.up), template, draws)
+    return place(cameras, look_at(eyes, placement.focus, placement.up), template)
 
 
 def sample_fitted(n: int, seed: int, cameras: Cameras, template: Cameras | None = None) -> Cameras:
@@ -99,7 +100,7 @@ def sample_fitted(n: int, seed: int, cameras: Cameras, template: Cameras | None 
     elevation = torch.asin(_between(sines, draws[:, 1]).clamp(-1.0, 1.0))
     eyes = placement.position(azimuth, elevation, _between(placement.radius, draws[:, 2]))
     scatter = _normal(draws[:, 3:6]).clamp(-_AIM_LIMIT, _AIM_LIMIT) * placement.aim_spread
-    return _finish(cameras, look_at(eyes, placement.focus + scatter, placement.up), template, draws)
+    return place(cameras, look_at(eyes, placement.focus + scatter, placement.up), template)
 
 
 def sample_box(n: int, seed: int, cameras: Cameras, template: Cameras | None = None) -> Cameras:
@@ -116,29 +117,35 @@ def sample_box(n: int, seed: int, cameras: Cameras, template: Cameras | None = N
     eyes = positions @ pose[:, :3].T + pose[:, 3]
     up = unit(cameras.ups.double().mean(0), -pose[:, 1])
     poses = look_along(eyes, unit(axes, ahead) @ pose[:, :3].T, up)
-    return _finish(cameras, poses, template, draws)
+    return place(cameras, poses, template)
+
+
+def sample_between(n: int, seed: int, cameras: Cameras, template: Cameras | None = None) -> Cameras:
+    """Poses between two captured ones, as DyLiN asks HyperNeRF (Yu et al. 2023, ``gen_pseudo_data_hypernerf.py``).
+
+    Of two distinct cameras, drawn evenly, positions are blended and rotations turned along the shortest arc, both by
+    the same fraction, uniform in [0, 1).
+    """
+    if len(cameras) < 2:
+        raise LumigraphError(
+            "there is nothing between fewer than two cameras", todo="Choose --poses fitted, or take more photos"
+        )
+    draws = _uniform(n, seed, cameras)
+    first = (draws[:, 0] * len(cameras)).long()
+    second = (first + 1 + (draws[:, 1] * (len(cameras) - 1)).long()) % len(cameras)
+    poses, fraction = cameras.camera_to_world.double(), draws[:, 2]
+    turned = interpolate_rotations(poses[first, :, :3], poses[second, :, :3], fraction)
+    positions = torch.lerp(poses[first, :, 3], poses[second, :, 3], fraction[:, None])
+    return place(cameras, torch.cat((turned, positions[..., None]), dim=-1), template)
 
 
 def _uniform(n: int, seed: int, cameras: Cameras) -> Tensor:
-    """Uniform draws in (0, 1), one row per camera: of the pose, then of the time, then of the attributes."""
+    """Uniform draws in (0, 1), one row per camera."""
     if n < 1:
         raise LumigraphError(f"cannot sample {n} views", todo="Ask for at least one view")
-    columns = _POSE_NUMBERS + 1 + (0 if cameras.attributes is None else cameras.attributes.shape[1])
     generator = np.random.Generator(np.random.Philox(seed))
-    draws = generator.random((n, columns)).clip(1e-12, 1.0 - 1e-12)
+    draws = generator.random((n, _NUMBERS)).clip(1e-12, 1.0 - 1e-12)
     return torch.from_numpy(draws).to(cameras.device)
-
-
-def _finish(cameras: Cameras, poses: Tensor, template: Cameras | None, draws: Tensor) -> Cameras:
-    sampled = place(cameras, poses, template)
-    times = attributes = None
-    if cameras.times is not None:
-        low, high = cameras.times.min(), cameras.times.max()
-        times = (low + (high - low) * draws[:, _POSE_NUMBERS]).to(cameras.times.dtype)
-    if cameras.attributes is not None:
-        low, high = cameras.attributes.amin(0), cameras.attributes.amax(0)
-        attributes = (low + (high - low) * draws[:, _POSE_NUMBERS + 1 :]).to(cameras.attributes.dtype)
-    return replace(sampled, times=times, attributes=attributes)
 
 
 def _normal(uniform: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ class RayTask(LightningModule):
         batch = self.source.batch(number, rays)
         if batch.rgba.device != self.device:
             batch.rays, batch.rgba = batch.rays.to(self.device), batch.rgba.to(self.device)
-            for name in ("depth", "depth_sigma", "weight"):
+            for name in ("depth", "depth_sigma", "weight", "attribute_masks"):
                 values = getattr(batch, name)
                 setattr(batch, name, None if values is None else values.to(self.device))
         return batch
