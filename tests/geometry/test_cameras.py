@@ -185,3 +185,24 @@ BROKEN = {
 def test_bad_cameras_are_one_clear_error(inward, how):
     with pytest.raises(LumigraphError, match="cameras\\.json"):
         Cameras.from_json(BROKEN[how](inward[:1].to_json()), where="cameras.json")
+
+
+def test_attributes_that_nobody_has_said_survive_json(inward):
+    values = torch.full((30, 2), torch.nan)
+    values[3, 1] = 0.1
+    cameras = dataclasses.replace(inward, attributes=values)
+    text = json.dumps(cameras.to_json(), allow_nan=False)
+    again = Cameras.from_json(json.loads(text)).attributes
+    assert torch.equal(again.isnan(), values.isnan())
+    assert torch.equal(again[3, 1], values[3, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("times", 1.5, r"time is not in \[0, 1\]"), ("attributes", -1.5, r"attribute is not in \[-1, 1\]")],
+)
+def test_times_and_attributes_out_of_range(inward, name, value, message):
+    values = torch.zeros(30) if name == "times" else torch.zeros(30, 2)
+    values[7] = value
+    with pytest.raises(LumigraphError, match=f"{message} for camera number 7"):
+        dataclasses.replace(inward, **{name: values}).check()

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -137,3 +139,28 @@ def llff_scene(tmp_path: Path, llff_rows: np.ndarray) -> Path:
 def inward_llff_scene(tmp_path: Path, inward_llff_rows: np.ndarray) -> Path:
     """The same with cameras around an object."""
     return write_llff(tmp_path / "llff", inward_llff_rows)
+
+
+@pytest.fixture
+def nerfies_folder() -> ModuleType:
+    """What writes folders in Nerfies' format: `nerfies_folder.py`."""
+    spec = spec_from_file_location("nerfies_folder", Path(__file__).with_name("nerfies_folder.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def moving(nerfies_folder: ModuleType, tmp_path: Path) -> Any:
+    """A folder in Nerfies' format of 11 frames of 24x24 pixels of a scene that moves, and its cameras."""
+    return nerfies_folder.capture_of("moving", tmp_path / "moving")
+
+
+@pytest.fixture
+def annotated(nerfies_folder: ModuleType, tmp_path: Path) -> Path:
+    """Such a folder with attributes that a person has annotated."""
+    folder, _ = nerfies_folder.capture_of("still", tmp_path / "scene")
+    nerfies_folder.annotate(folder)
+    return folder

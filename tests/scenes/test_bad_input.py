@@ -85,6 +85,12 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "mixed lenses": frame(camera_model="OPENCV_FISHEYE"),
     "time of some": frame(time=0.5),
     "time is text": lambda data: [f.update(time="noon") for f in data["frames"]],
+    "time out of range": lambda data: [f.update(time=0.5 * i) for i, f in enumerate(data["frames"])],
+    "attribute out of range": lambda data: [f.update(attributes=[0.5, -1.2]) for f in data["frames"]],
+    "attribute names of another number": lambda data: [
+        data.update(attribute_names=["head"]),
+        *(f.update(attributes=[0.5, None]) for f in data["frames"]),
+    ],
     "attributes of different length": lambda data: [
         f.update(attributes=[1] * (1 + i)) for i, f in enumerate(data["frames"])
     ],
@@ -265,8 +271,100 @@ def test_depth_map_of_another_size(blender_scene, save_image):
 
 
 def test_splits_that_differ_in_what_they_have(blender_scene):
-    edit(blender_scene / "transforms_test.json", lambda data: [f.update(time=0.0) for f in data["frames"]])
-    assert message_of(blender_scene) == MESSAGES["time in one split"]
+    edit(
+        blender_scene / "transforms_test.json",
+        lambda data: [f.update(attributes=[0.0]) for f in data["frames"]],
+    )
+    assert message_of(blender_scene) == MESSAGES["attributes in one split"]
+
+
+NERFIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "nerfies, no time": ("metadata.json", lambda data: data["000004"].pop("warp_id")),
+    "nerfies, negative time": ("metadata.json", lambda data: data["000004"].update(warp_id=-1)),
+    "nerfies, some time_id": ("metadata.json", lambda data: data["000004"].update(time_id=7)),
+    "nerfies, one time twice": ("metadata.json", lambda data: data["000004"].update(data["000005"])),
+    "nerfies, frame without metadata": ("metadata.json", lambda data: data.pop("000004")),
+    "nerfies, split of absent frames": ("dataset.json", lambda data: data["val_ids"].append("000077")),
+    "nerfies, frame in two splits": ("dataset.json", lambda data: data["val_ids"].append("000003")),
+    "nerfies, id twice": ("dataset.json", lambda data: data["train_ids"].append("000003")),
+    "nerfies, id is a path": ("dataset.json", lambda data: data["ids"].append("../x")),
+    "nerfies, no frames": ("dataset.json", lambda data: [data.pop(key) for key in list(data)]),
+    "nerfies, near beyond far": ("scene.json", lambda data: data.update(near=3)),
+    "nerfies, no scale": ("scene.json", lambda data: data.pop("scale")),
+    "nerfies, centre of a plane": ("scene.json", lambda data: data.update(center=[1, 2])),
+    "nerfies, bbox inside out": ("scene.json", lambda data: data.update(bbox=[[1, 1, 1], [0, 2, 2]])),
+    "nerfies, skew": ("camera/000004.json", lambda data: data.update(skew=0.2)),
+    "nerfies, no rotation": ("camera/000004.json", lambda data: data.update(orientation=[[1, 0, 0]] * 3)),
+    "nerfies, wrong image size": ("camera/000004.json", lambda data: data.update(image_size=[40, 24])),
+}
+
+
+@pytest.mark.parametrize("name", NERFIES)
+def test_wrong_captures_of_moving_scenes(moving, name):
+    folder, _ = moving
+    file, how = NERFIES[name]
+    edit(folder / file, how)
+    assert message_of(folder) == MESSAGES[name]
+
+
+def outline(**values: Any) -> Callable[[Path], None]:
+    path = "annotations/000002.json"
+    return lambda folder: edit(folder / path, lambda data: data["shapes"][0].update(values))
+
+
+def said(text: str, name: str = "annotations.yml") -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+ANNOTATIONS: dict[str, Callable[[Path], object]] = {
+    "annotations, unknown frame": said("- {class: 0, frame: 77, value: 1}"),
+    "annotations, unknown attribute": said("- {class: 2, frame: 2, value: 1}"),
+    "annotations, value out of range": said("- {class: 0, frame: 2, value: 1.5}"),
+    "annotations, value is not a number": said("- {class: 0, frame: 2, value: nan}"),
+    "annotations, said twice": said(
+        "- {class: 0, frame: 2, value: 1}\n- {class: 0, frame: 000002, value: 1}"
+    ),
+    "annotations, no value": said("- {class: 0, frame: 2}"),
+    "annotations, no list": said("class: 0"),
+    "annotations, unsafe": said("- !!python/object/apply:os.system ['touch x']"),
+    "annotations, cut short": said("- {class: 0, frame: 2, val"),
+    "annotations, no text": lambda folder: (folder / "annotations.yml").write_bytes(b"\xff\x00\x81"),
+    "annotations, no names": lambda folder: (folder / "mapping.yml").unlink(),
+    "annotations, names without 0": said("1: head\n2: arm", "mapping.yml"),
+    "annotations, one name twice": said("0: head\n1: head", "mapping.yml"),
+    "annotations, unknown label": outline(label="leg"),
+    "annotations, circle": outline(shape_type="circle"),
+    "annotations, two corners": outline(points=[[0, 0], [1, 1]]),
+    "annotations, outline of no frame": lambda folder: (folder / "annotations" / "000002.json").rename(
+        folder / "annotations" / "000077.json"
+    ),
+    "annotations, outline of another shape": lambda folder: edit(
+        folder / "annotations" / "000002.json", lambda data: data.update(imageWidth=48)
+    ),
+    "annotations, outline cut short": lambda folder: (folder / "annotations" / "000002.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_wrong_annotations(annotated, name):
+    ANNOTATIONS[name](annotated)
+    assert message_of(annotated) == MESSAGES[name]
+    assert main(["inspect", str(annotated), "--out", str(annotated / "out")]) == 2
+    assert not (annotated / "out").exists()
+
+
+def test_damaged_masks_of_attributes(blender_scene, save_image):
+    for split in ("train", "val", "test"):
+        edit(
+            blender_scene / f"transforms_{split}.json",
+            lambda data: [f.update(attributes=[0.0]) for f in data["frames"]],
+        )
+    save_image(blender_scene / "train" / "r_1_attribute_0.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(LumigraphError) as caught:
+        load_scene(blender_scene).views["train"].attribute_masks(1)
+    assert (
+        str(caught.value).replace(str(blender_scene), "SCENE") == MESSAGES["attribute mask of another size"]
+    )
 
 
 def test_no_training_file(blender_scene):
@@ -310,7 +408,8 @@ def test_the_command_line_exits_with_two_and_writes_nothing(capture, tmp_path, c
 
 
 def test_every_stored_message_is_used():
-    others = {"mixed sizes", "mixed sizes, blender", "depth of another size", "time in one split"}
+    others = {"mixed sizes", "mixed sizes, blender", "depth of another size", "attributes in one split"}
+    others |= {"attribute mask of another size"}
     others |= {"no training file", "no folder", "empty folder", "a file", "too many frames"}
     others |= {"llff, no scale", "llff, not ahead", "llff, parallel"}
-    assert set(MESSAGES) == set(EDITS) | set(FILES) | set(LLFF) | others
+    assert set(MESSAGES) == set(EDITS) | set(FILES) | set(LLFF) | set(NERFIES) | set(ANNOTATIONS) | others

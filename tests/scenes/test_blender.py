@@ -59,12 +59,64 @@ def test_times_and_attributes(blender_scene, change):
 
         def add(data):
             for number, frame in enumerate(data["frames"]):
-                frame.update(time=number / 4, attributes=[number, 0.5])
+                frame.update(time=number / 4, attributes=[number / 4, None if number == 2 else 0.5])
 
         change(blender_scene / f"transforms_{split}.json", add)
-    cameras = load_scene(blender_scene).views["train"].cameras
+    scene = load_scene(blender_scene)
+    cameras = scene.views["train"].cameras
     assert cameras.times.tolist() == [0.0, 0.25, 0.5, 0.75]
-    assert cameras.attributes.tolist() == [[i, 0.5] for i in range(4)]
+    assert cameras.attributes[:, 0].tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert cameras.attributes[:, 1].isnan().tolist() == [False, False, True, False]
+    assert scene.info.attributes == ("attribute_0", "attribute_1")
+
+
+def test_a_split_without_times_is_evenly_timed(blender_scene, change, caplog):
+    """D-NeRF's reader: i / (n - 1) in the order of the file, also where images are missing."""
+
+    def add(data):
+        for number, frame in enumerate(data["frames"]):
+            frame["time"] = number / 3
+
+    change(blender_scene / "transforms_train.json", add)
+    change(blender_scene / "transforms_val.json", lambda data: data["frames"].reverse())
+    (blender_scene / "test" / "r_1.png").unlink()
+    with caplog.at_level(logging.WARNING, "lumigraph"):
+        cameras = load_scene(blender_scene).info.cameras
+    assert [cameras[split].times.tolist() for split in ("val", "test")] == [[1.0, 0.0], [0.0]]
+    assert sum("evenly spread from 0 to 1" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_masks_of_attributes_beside_images(blender_scene, change, save_image):
+    for split in ("train", "val", "test"):
+
+        def add(data):
+            data["attribute_names"] = ["door", "lamp"]
+            for frame in data["frames"]:
+                frame["attributes"] = [None, None]
+
+        change(blender_scene / f"transforms_{split}.json", add)
+    share = np.zeros((8, 12), np.uint8)
+    share[:, :3] = 255
+    share[:, 3] = 51
+    save_image(blender_scene / "train" / "r_1_attribute_1.png", share)
+    scene = load_scene(blender_scene, downscale=2)
+    views = scene.views["train"]
+    assert scene.info.attributes == ("door", "lamp")
+    assert views.annotated.tolist() == [False, True, False, False]
+    door, lamp = views.attribute_masks(1).unbind(-1)
+    assert door.isnan().all()
+    assert torch.allclose(lamp, torch.tensor([1.0, 0.6, 0, 0, 0, 0]).expand(4, 6))
+    assert views.attribute_masks(0).isnan().all()
+    assert scene.views["val"].attribute_masks(0) is None
+
+
+def test_angles_of_a_frame_go_first(blender_scene, change):
+    change(
+        blender_scene / "transforms_train.json",
+        lambda data: data["frames"][2].update(camera_angle_x=1.0),
+    )
+    focal = load_scene(blender_scene).views["train"].cameras.focal[:, 0]
+    assert torch.allclose(focal, 6.0 / torch.tan(torch.tensor([0.35, 0.35, 0.5, 0.35])))
 
 
 def test_intrinsics_of_a_frame_go_first(blender_scene, change, save_image):

@@ -134,6 +134,7 @@ def survives(folder: Path, **options: Any) -> None:
             for index in range(len(views)):
                 views.mask(index)
                 views.depth(index)
+                views.attribute_masks(index)
         assert scene.info.world_transform.isfinite().all()
         for cameras in scene.info.cameras.values():
             cameras.check()
@@ -222,6 +223,116 @@ def damaged_image(draw: st.DrawFn) -> bytes:
 def test_damaged_bytes_of_the_json(content):
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), "transforms.json", content)
+        survives(Path(folder))
+
+
+MAPPING = b"0: head\n1: left arm\n"
+ANNOTATIONS = b"- class: 0\n  frame: 2\n  value: -1\n- {class: 1, frame: 000003, value: 0.5} # arm\n"
+MODEL = b"# lenses\n1 PINHOLE 4 3 4.5 5.0 2 1.5\n2 OPENCV 8 6 9 9.5 4 3 0 0 0 0\n"
+
+
+def seed_moving() -> dict[str, Any]:
+    """The JSON files of a capture in Nerfies' format, by their paths."""
+    names = [f"{number:06d}" for number in range(4)]
+    cameras = {
+        f"camera/{name}.json": {
+            "orientation": [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
+            "position": [float(number), -4.0, 0.2],
+            "focal_length": 9.0,
+            "principal_point": [4.0, 3],
+            "skew": 0.0,
+            "pixel_aspect_ratio": 1.0,
+            "radial_distortion": [0.1, -0.02, 0],
+            "tangential": [1e-3, 0.0],
+            "image_size": [8, 6],
+        }
+        for number, name in enumerate(names)
+    }
+    outline = {"label": "head", "points": [[0, 0], [4, 0.5], [4, 6]], "shape_type": "polygon"}
+    return {
+        "scene.json": {
+            "scale": 0.2,
+            "center": [0.0, 1, 0.5],
+            "bbox": [[-1.0, -5.0, 0.0], [4.0, 1.0, 1.0]],
+            "near": 0.1,
+            "far": 2,
+        },
+        "dataset.json": {"count": 4, "ids": names, "train_ids": names[:3], "val_ids": names[3:]},
+        "metadata.json": {
+            name: {"warp_id": number, "camera_id": 0, "time_id": 2 * number}
+            for number, name in enumerate(names)
+        },
+        "annotations/000002.json": {"imageWidth": 8, "imageHeight": 6, "shapes": [outline]},
+        **cameras,
+    }
+
+
+def write_moving(
+    folder: Path,
+    data: dict[str, Any],
+    annotations: bytes = ANNOTATIONS,
+    mapping: bytes = MAPPING,
+    model: bytes = MODEL,
+) -> None:
+    for name in ("camera", "annotations", "rgb/1x", "sparse"):
+        (folder / name).mkdir(parents=True)
+    for name, value in data.items():
+        (folder / name).write_text(json.dumps(value))
+    for number in range(4):
+        (folder / "rgb" / "1x" / f"{number:06d}.png").write_bytes(IMAGES["PNG"])
+    (folder / "annotations.yml").write_bytes(annotations)
+    (folder / "mapping.yml").write_bytes(mapping)
+    (folder / "sparse" / "cameras.txt").write_bytes(model)
+
+
+def test_the_moving_seed_is_valid(tmp_path):
+    write_moving(tmp_path, seed_moving())
+    scene = load_scene(tmp_path)
+    assert {split: len(views) for split, views in scene.views.items()} == {"train": 3, "val": 1}
+    assert scene.views["train"].annotated.tolist() == [False, False, True]
+    assert scene.views["val"].annotated.tolist() == [True]
+
+
+MOVING = [
+    place for place in places(seed_moving()) if len(place) > 1 and place[0] not in ("camera/000001.json",)
+]
+
+
+@FAST
+@given(
+    changes=st.lists(st.tuples(st.sampled_from(MOVING), JUNK), min_size=1, max_size=3),
+    rule=st.sampled_from(["auto", "interpolation", "every"]),
+)
+@example(changes=[(("scene.json", "scale"), 1e-8), (("scene.json", "far"), 1e8)], rule="auto")
+@example(changes=[(("metadata.json", "000001", "time_id"), 1e300)], rule="auto")
+@example(changes=[(("annotations/000002.json", "imageWidth"), 1e-300)], rule="auto")
+@example(changes=[(("annotations/000002.json", "shapes", 0, "points", 0), [1e8, -1e8])], rule="auto")
+def test_damaged_values_of_a_moving_capture(changes, rule):
+    data = seed_moving()
+    for path, value in changes:
+        replaced(data, path, value)
+    with tempfile.TemporaryDirectory() as folder:
+        write_moving(Path(folder), data)
+        survives(Path(folder), splits=SplitOptions(split=rule, interval=2))
+
+
+@st.composite
+def damaged_text(draw: st.DrawFn, content: bytes) -> bytes:
+    return damage(draw, content)
+
+
+@FAST
+@given(
+    annotations=damaged_text(ANNOTATIONS) | st.just(ANNOTATIONS),
+    mapping=damaged_text(MAPPING) | st.just(MAPPING),
+    model=damaged_text(MODEL) | st.just(MODEL),
+)
+@example(annotations=b"[" * 5000, mapping=MAPPING, model=MODEL)
+@example(annotations=b"- &a [*a]", mapping=b"&a {0: *a}", model=MODEL)
+@example(annotations=b"- !!binary x\n- !!timestamp 2", mapping=b"? [0]\n: 1", model=b"1 PINHOLE 0 0 1 1 1 1")
+def test_damaged_annotations_and_models(annotations, mapping, model):
+    with tempfile.TemporaryDirectory() as folder:
+        write_moving(Path(folder), seed_moving(), annotations, mapping, model)
         survives(Path(folder))
 
 

@@ -282,6 +282,12 @@ def test_a_written_folder_reads_back_equal(name: str, tmp_path) -> None:
             assert ours is not None
             assert theirs is not None
             assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1))
+            shares, read = views.attribute_masks(index), others.attribute_masks(index)
+            assert (shares is None) == (read is None) == (name != "attributes")
+            if shares is not None and read is not None:
+                assert torch.equal((shares * 255).round(), (read * 255).round())
+    assert back.info.attributes == scene.info.attributes
+    assert scene.info.attributes == (("head", "arm") if name == "attributes" else ())
     masks = sorted(path.name for path in (tmp_path / "scene" / "val").glob("*attribute*"))
     assert masks == (["r_000_attribute_0.png", "r_000_attribute_1.png"] if name == "attributes" else [])
     with pytest.raises(LumigraphError, match="exists already"):

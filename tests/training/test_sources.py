@@ -1,5 +1,6 @@
 """PhotoSource: what it draws, and that it draws the same again."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -168,3 +169,60 @@ def test_one_photo_at_a_time_honours_sizes_and_masks():
         if int(index[0]) == 1:
             assert {tuple(row) for row in torch.stack([x, y], -1).tolist()} <= {(4, 2), (1, 0)}
     assert photos == {0, 1}
+
+
+def timed(count: int, times: list[float], masks=None) -> Views:
+    views = views_of([(4, 2)] * count, masks or [None] * count)
+    views.cameras = dataclasses.replace(views.cameras, times=torch.tensor(times))
+    return views
+
+
+@pytest.mark.parametrize("same_image", [False, True])
+def test_photos_come_in_the_order_of_their_times(same_image):
+    """While i < T0 the first max(floor(i / T0 N), 3) photos (D-NeRF, `precrop_iters_time`)."""
+    times = [0.5, 0.0, 1.0, 0.25, 0.75, 0.1, 0.9, 0.6]
+    order = np.argsort(times).tolist()
+    source = PhotoSource(timed(8, times), 0, sampling=PixelSampling(time_steps=100, same_image=same_image))
+    for first, count in ((0, 3), (49, 3), (50, 4), (87, 6), (88, 7), (99, 7)):
+        seen = set(drawn(source, first, 400)[0].tolist())
+        assert seen <= set(order[:count])
+        assert len(seen) == (1 if same_image else count)
+    plain = PhotoSource(timed(8, times), 0, sampling=PixelSampling(same_image=same_image))
+    for one, other in zip(drawn(source, 100), plain.draw(100, 600), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_early_photos_are_drawn_evenly_and_with_what_else_is_asked():
+    views = timed(6, [0.5, 0.0, 1.0, 0.25, 0.75, 0.1], [None, np.eye(2, 4, dtype=bool)] + [None] * 4)
+    index, x, y = drawn(PhotoSource(views, 0, sampling=PixelSampling(time_steps=100)), 0, 9000)
+    counts = torch.bincount(index * 8 + y * 4 + x, minlength=48).float()
+    assert (counts > 0).nonzero().flatten().tolist() == [8, 13, *range(24, 32), *range(40, 48)]
+    assert 380 < float(counts[counts > 0].min()) <= float(counts.max()) < 620  # 500 each
+    empty = timed(3, [0.0, 0.1, 0.2], [np.zeros((2, 4), bool), None, None])
+    assert set(drawn(PhotoSource(empty, 0, sampling=PixelSampling(time_steps=9)), 0)[0].tolist()) == {1, 2}
+    with pytest.raises(LumigraphError, match="no times"):
+        PhotoSource(views_of([(4, 2)], [None]), 0, sampling=PixelSampling(time_steps=1))
+
+
+@pytest.mark.parametrize("time_steps", [0, 10])
+def test_a_share_of_rays_comes_from_annotated_photos(time_steps):
+    views = timed(8, [number / 7 for number in range(8)])
+    values = torch.full((8, 2), torch.nan)
+    values[1, 0], values[6, 1] = 0.5, -1.0
+    views.cameras = dataclasses.replace(views.cameras, attributes=values)
+    sampling = PixelSampling(annotated_share=0.4, time_steps=time_steps)
+    source = PhotoSource(views, 0, sampling=sampling, attribute_masks=True)
+    index, _, _ = drawn(source, 0, 1000)
+    assert set(index[:400].tolist()) == ({1} if time_steps else {1, 6})
+    assert set(index[400:].tolist()) == ({0, 1, 2} if time_steps else set(range(8)))
+    batch = source.batch(0, 50)
+    assert batch.attribute_masks.shape == (50, 2)
+    assert batch.attribute_masks.isnan().all()  # values are known, masks are not
+    # Where all photos are annotated, or none, the share is met by any draw.
+    views.cameras = dataclasses.replace(views.cameras, attributes=torch.zeros(8, 2))
+    for one, other in zip(
+        PhotoSource(views, 0, sampling=PixelSampling(annotated_share=0.4)).draw(0, 60),
+        PhotoSource(views, 0).draw(0, 60),
+        strict=True,
+    ):
+        assert torch.equal(one, other)

@@ -38,6 +38,7 @@ CORE_LIBRARIES = {
     "imageio": "imageio",
     "jaxtyping": "jaxtyping",
     "psutil": "psutil",
+    "yaml": "pyyaml",
     "tensorboard": "tensorboard",
 }
 EXPORT_LIBRARIES = ("onnx", "onnxscript", "onnxruntime")

@@ -131,7 +131,10 @@ def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[s
         ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
         ("camera distance", _range(*split["camera_distance"])),
         ("time", "still" if split["times"] is None else _range(*split["times"])),
-        *((name, _known(split["attributes"][place], split["views"])) for place, name in enumerate(attributes)),
+        *(
+            (name, _known(split["attributes"][place], split["views"]))
+            for place, name in enumerate(attributes)
+        ),
         ("with", ", ".join(extras).replace("_", " ") or "colour only"),
         ("memory", f"{split['bytes'] / 1e6:,.1f} MB"),
     ]

@@ -45,8 +45,8 @@ class Lens:
 
 @dataclass(frozen=True)
 class Image:
-    """A photo: the rotation and translation from the world to its camera, places [n, 2] of its key points in pixels, and
-    the numbers [n] of the 3-D points they are of, -1 for none."""
+    """A photo: the rotation and translation from the world to its camera, places [n, 2] of its key points in pixels,
+    and the numbers [n] of the 3-D points they are of, -1 for none."""
 
     name: str
     rotation: Float[np.ndarray, "3 3"]

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.fitting import fit_up
 from lumigraph.scenes.scene import Scene, Views
 
 _WIDTH = 1440
@@ -19,6 +20,8 @@ _MOST_CAMERAS = 400
 _PAPER, _INK, _FAINT = (250, 250, 248), (40, 44, 52), (214, 216, 220)
 _BOX = (200, 110, 20)
 _SPLIT_COLOURS = {"train": (38, 102, 178), "val": (120, 80, 170), "test": (205, 50, 60)}
+_UPRIGHT = 0.7
+"""The least part of the way up that has to be along z, for a plan to be called one from above."""
 # Lines are drawn at twice the size and averaged, which smooths their edges.
 _SMOOTH = 2
 
@@ -29,6 +32,8 @@ def draw_scene(scene: Scene) -> Image.Image:
     side = (_WIDTH - 3 * _GAP) // 2
     extent = _extent(scene)
     titles = ("from above (x right, y up)", "from the side (x right, z up)")
+    if float(fit_up(scene.info.cameras["train"])[2]) < _UPRIGHT:
+        titles = ("along the z axis (x right, y up)", "along the y axis (x right, z up)")
     if scene.info.forward is not None:  # the axes of the average camera: it looks down the second plan
         titles = ("from behind the cameras (x right, y up)", "from above (x right, z towards the cameras up)")
     plans = [

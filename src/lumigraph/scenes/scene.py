@@ -318,7 +318,8 @@ class Views:
         attribute_masks = self._attribute_masks
         if attribute_masks is not None:
             whole._attribute_masks = whole._sparse(
-                lambda index: reduce_shares(attribute_masks.item(index // count), 2 ** (index % count)), memory
+                lambda index: reduce_shares(attribute_masks.item(index // count), 2 ** (index % count)),
+                memory,
             )
         return whole
 

@@ -157,7 +157,9 @@ def _between(count: int, interval: int, where: str) -> dict[str, list[int]]:
     `InterpDataSource`)."""
     if interval >= count:
         raise LumigraphError(
-            f"--interval {interval} leaves no gap between {count} views", where=where, todo="Choose a smaller one"
+            f"--interval {interval} leaves no gap between {count} views",
+            where=where,
+            todo="Choose a smaller one",
         )
     train = list(range(0, count, interval))
     return {"train": train, "val": [place + interval // 2 for place in train[:-1]]}

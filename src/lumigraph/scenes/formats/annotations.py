@@ -2,18 +2,18 @@
 
 `mapping.yml` numbers the attributes and names them (`0: left eye`). `annotations.yml` lists values:
 `{class: NUMBER, frame: NUMBER, value: -1 to 1}`, the frame being the one whose id is that number, with zeros before it
-or without. `annotations/ID.json` are LabelMe's outlines: polygons in pixels of the photo at its full size, each labelled
-with the name of the attribute that moves what is inside.
+or without. `annotations/ID.json` are LabelMe's outlines: polygons in pixels of the photo at its full size, each
+labelled with the name of the attribute that moves what is inside.
 
 What an attribute moves is known in a frame where it is outlined, and where its value is said and others are outlined:
 there it moves nothing that is seen.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
@@ -22,12 +22,15 @@ from PIL import Image, ImageDraw
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, read_json
-from lumigraph.scenes.formats.fields import Fields, shown
+from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import MAX_ATTRIBUTES, Frame
 
 NAMES, VALUES, OUTLINES = "mapping.yml", "annotations.yml", "annotations"
 _MAX_BYTES = 16 << 20
 _MAX_POINTS = 100_000
+_LARGEST_PLACE = 1e5
+_SMALLEST_DRAWN = 64
+"""Outlines may have been drawn on an image so many times smaller than the frame's."""
 _FINER = 4
 """Outlines are filled on a grid so many times finer than the pixels, and averaged."""
 
@@ -98,7 +101,9 @@ def mask_loaders(
     if marks is None:
         return {}
     there = [index for index, frame in enumerate(ids) if frame in marks.outlines]
-    factors = {index: _factor(marks.outlines[ids[index]], frames[index], reduced) / downscale for index in there}
+    factors = {
+        index: _factor(marks.outlines[ids[index]], frames[index], reduced) / downscale for index in there
+    }
 
     def load(index: int) -> Float[np.ndarray, "h w A"]:
         width, height = frames[index].intrinsics.size
@@ -112,12 +117,13 @@ def _factor(outlines: Outlines, frame: Frame, reduced: int) -> float:
     if outlines.size is None:
         return 1.0 / reduced
     (width, height), (drawn_width, drawn_height) = frame.intrinsics.size, outlines.size
-    if abs(width * drawn_height - height * drawn_width) > max(*outlines.size) + max(width, height):
+    other = abs(width * drawn_height - height * drawn_width) > max(*outlines.size) + max(width, height)
+    if other or drawn_width * _SMALLEST_DRAWN < width:
         raise LumigraphError(
             f"the outlines were drawn on an image of {drawn_width:g}x{drawn_height:g} pixels, the frame has "
-            f"{width}x{height}, another shape",
+            f"{width}x{height}",
             where=outlines.path,
-            todo="Outline the photo of this frame",
+            todo="Outline the photo of this frame, or save the outlines with its size",
         )
     return width / drawn_width
 
@@ -141,7 +147,7 @@ def _filled(
 class _PlainLoader(yaml.SafeLoader):
     """YAML of texts, lists and mappings: no tags, and 000127 stays what it is, which YAML takes for an octal number."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
     def flatten_mapping(self, node: Any) -> None:
         """Merge keys are not needed, and grow without bound."""
@@ -152,7 +158,9 @@ def _read_yaml(path: Path) -> Any:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise LumigraphError(
-            f"the file is larger than {_MAX_BYTES >> 20} MB", where=path, todo="Check that it is the right one"
+            f"the file is larger than {_MAX_BYTES >> 20} MB",
+            where=path,
+            todo="Check that it is the right one",
         )
     try:
         return yaml.load(data.decode("utf-8-sig"), _PlainLoader)  # noqa: S506 - a SafeLoader that knows even less
@@ -162,14 +170,18 @@ def _read_yaml(path: Path) -> Any:
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise LumigraphError(
-            f"the file is not plain YAML: {_yaml_fault(error)}", where=path, todo="Mend the file or write it again"
+            f"the file is not plain YAML: {_yaml_fault(error)}",
+            where=path,
+            todo="Mend the file or write it again",
         ) from error
 
 
 def _yaml_fault(error: Exception) -> str:
+    """What is wrong, in few words; the parser's own depend on its version."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    problem = shown(getattr(error, "problem", None) or "a character that it does not know").strip("'\"")
+    known = isinstance(error, yaml.constructor.ConstructorError)
+    problem = "it has a tag (!!) or a key that is no text" if known else "it is cut short or mistyped"
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem} at line {mark.line + 1}, column {mark.column + 1}"
 
@@ -203,11 +215,11 @@ def _read_values(path: Path, names: Sequence[str], ids: Sequence[str]) -> dict[s
             where=path,
             todo="Write for each '- {class: 0, frame: 12, value: -1}'",
         )
-    numbered = _by_number(ids)
+    known, numbered = set(ids), _by_number(ids)
     values: dict[str, dict[int, float]] = {}
     for place, entry in enumerate(data):
         fields = Fields.of(entry, f"{path}, annotation {place}")
-        number, frame = _attribute(fields, names), _frame(fields, ids, numbered)
+        number, frame = _attribute(fields, names), _frame(fields, known, numbered)
         said = values.setdefault(frame, {})
         if number in said:
             raise LumigraphError(
@@ -223,32 +235,40 @@ def _by_number(ids: Sequence[str]) -> dict[int, str | None]:
     """Frames by the number that their id is; None where two ids are the same number."""
     found: dict[int, str | None] = {}
     for name in ids:
-        if re.fullmatch(r"[0-9]{1,18}", name):
+        if _is_number(name):
             found[int(name)] = None if int(name) in found else name
     return found
 
 
 def _attribute(fields: Fields, names: Sequence[str]) -> int:
-    text = fields.text("class")
-    if not re.fullmatch(r"[0-9]{1,3}", text) or int(text) >= len(names):
+    text = fields.members.get("class")
+    if not _is_number(text) or int(text) >= len(names):
         raise fields.wrong("class", f"an attribute of {NAMES}, 0 to {len(names) - 1}")
     return int(text)
 
 
-def _frame(fields: Fields, ids: Sequence[str], numbered: dict[int, str | None]) -> str:
-    text = fields.text("frame")
-    if text in ids:
-        return text
-    name = numbered.get(int(text)) if re.fullmatch(r"[0-9]{1,18}", text) else None
+def _frame(fields: Fields, ids: Collection[str], numbered: dict[int, str | None]) -> str:
+    name = _named(fields.members.get("frame"), ids, numbered)
     if name is None:
         raise fields.wrong("frame", "the id of a frame, or the number that it is")
     return name
 
 
+def _named(text: Any, ids: Collection[str], numbered: dict[int, str | None]) -> str | None:
+    """The frame that a text means, by its id or by the number that the id is."""
+    if isinstance(text, str) and text in ids:
+        return text
+    return numbered.get(int(text)) if _is_number(text) else None
+
+
+def _is_number(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9]{1,18}", text) is not None
+
+
 def _value(fields: Fields) -> float:
-    text = fields.text("value")
+    text = fields.members.get("value")
     try:
-        value = float(text)
+        value = float(text) if isinstance(text, str) else np.nan
     except ValueError:
         value = np.nan
     if not -1.0 <= value <= 1.0:
@@ -263,8 +283,7 @@ def _read_outlines(folder: Path, names: Sequence[str], ids: Sequence[str]) -> di
         files = sorted(entry for entry in folder.iterdir() if entry.suffix == ".json")
     known, numbered, outlines = set(ids), _by_number(ids), {}
     for path in files:
-        stem = path.stem
-        frame = stem if stem in known else numbered.get(int(stem)) if re.fullmatch(r"[0-9]{1,18}", stem) else None
+        frame = _named(path.stem, known, numbered)
         if frame is None or frame in outlines:
             raise LumigraphError(
                 "this file is named for no frame" if frame is None else "its frame is outlined twice",
@@ -293,6 +312,6 @@ def _read_outline(path: Path, names: Sequence[str]) -> Outlines:
 def _polygon(shape: Fields) -> Float[np.ndarray, "n 2"]:
     corners = len(shape.items("points", _MAX_POINTS))
     points = shape.matrix("points", corners, 2)
-    if corners < 3 or np.abs(points).max() > 1e6:
+    if corners < 3 or np.abs(points).max() > _LARGEST_PLACE:
         raise shape.wrong("points", "three corners or more, in pixels of the photo")
     return points

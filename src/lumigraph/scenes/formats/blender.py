@@ -129,7 +129,9 @@ def _with_times(files: Sequence[FrameFile]) -> list[FrameFile]:
 
 def _evenly_timed(file: FrameFile) -> FrameFile:
     last = max(len(file.frames) + len(file.missing) - 1, 1)
-    log.warning("its frames have no 'time': they are taken to be evenly spread from 0 to 1 (in %s)", file.path)
+    log.warning(
+        "its frames have no 'time': they are taken to be evenly spread from 0 to 1 (in %s)", file.path
+    )
     frames = [
         replace(
             frame, fields=replace(frame.fields, members={**frame.fields.members, "time": frame.number / last})

@@ -293,7 +293,9 @@ def attribute_names(common: Fields, cameras: Cameras) -> tuple[str, ...]:
         return tuple(f"attribute_{number}" for number in range(count))
     names = common.texts("attribute_names", MAX_ATTRIBUTES)
     if len(names) != count or len(set(names)) != count:
-        raise common.wrong("attribute_names", f"{count} different names, one for each attribute of the frames")
+        raise common.wrong(
+            "attribute_names", f"{count} different names, one for each attribute of the frames"
+        )
     return tuple(names)
 
 

@@ -2,7 +2,7 @@
 
 | file | what |
 |---|---|
-| `scene.json` | `scale` and `center`: scene units are (x - center) scale; `near` and `far` in scene units; perhaps `bbox` |
+| `scene.json` | `scale` and `center`: scene units are (x - center) scale; `near`, `far` in these; perhaps `bbox` |
 | `dataset.json` | `ids` of the frames; `train_ids` and `val_ids` |
 | `metadata.json` | of each frame `warp_id`, `camera_id`, and perhaps `time_id` |
 | `camera/ID.json` | orientation (world to camera, OpenCV axes), position, focal length, pixel aspect, distortion |
@@ -58,7 +58,13 @@ from lumigraph.scenes.stored_arrays import MemoryBudget, threads
 
 log = logging.getLogger("lumigraph")
 
-SCENE, DATASET, METADATA, CAMERAS, PATHS = "scene.json", "dataset.json", "metadata.json", "camera", "camera-paths"
+SCENE, DATASET, METADATA, CAMERAS, PATHS = (
+    "scene.json",
+    "dataset.json",
+    "metadata.json",
+    "camera",
+    "camera-paths",
+)
 POINTS = "points.npy"
 _MODELS = ("colmap/sparse/0", "sparse/0", "colmap/sparse", "sparse")
 _MAX_BYTES = 1 << 20
@@ -258,7 +264,9 @@ def _read_ids(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         for split, key in (("train", "train_ids"), ("val", "val_ids"))
         if key in fields
     }
-    everything = _ids(fields, "ids") if "ids" in fields else [name for part in listed.values() for name in part]
+    everything = (
+        _ids(fields, "ids") if "ids" in fields else [name for part in listed.values() for name in part]
+    )
     if "ids" in fields and "train" not in listed and listed:
         listed["train"] = [name for name in everything if name not in listed["val"]]
     if not everything:
@@ -268,14 +276,14 @@ def _read_ids(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         absent = [name for name in part if name not in known]
         if absent:
             raise LumigraphError(
-                f"'{split}_ids' names {absent[0]!r}, which is no frame of 'ids' ({len(absent)} such)",
+                f"'{split}_ids' names {absent[0]!r}, which is no frame of 'ids' ({len(absent)} such names)",
                 where=path,
                 todo=f"Correct '{split}_ids'",
             )
     shared = sorted(set(listed.get("train", ())) & set(listed.get("val", ())))
     if shared:
         raise LumigraphError(
-            f"'train_ids' and 'val_ids' both name {shared[0]!r} ({len(shared)} such)",
+            f"'train_ids' and 'val_ids' both name {shared[0]!r} ({len(shared)} such names)",
             where=path,
             todo="Keep it in one of the two, or choose another --split, such as interpolation",
         )
@@ -403,7 +411,7 @@ def _frames(
         frames.append(
             Frame(
                 fields=Fields(members, camera.where),
-                name=image.relative_to(folder).as_posix(),
+                name=image.name,
                 path=image,
                 pose=_pose(camera),
                 intrinsics=_reduced(lens, reduced, (width, height), image),
@@ -479,8 +487,8 @@ def _reduced(lens: Intrinsics, factor: int, size: tuple[int, int], image: Path) 
     """The lens for an image that is smaller by `factor`; its sides may be rounded."""
     if any(abs(side - whole / factor) > 1.0 for side, whole in zip(size, lens.size, strict=True)):
         raise LumigraphError(
-            f"the image is {size[0]}x{size[1]}, but its camera has {lens.size[0]}x{lens.size[1]} pixels, and it is "
-            f"to be {factor} times smaller",
+            f"the image is {size[0]}x{size[1]} and should be {round(lens.size[0] / factor)}x"
+            f"{round(lens.size[1] / factor)}, as its camera has {lens.size[0]}x{lens.size[1]} pixels",
             where=image,
             todo="Give the images that the cameras were made for",
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
