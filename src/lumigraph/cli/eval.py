@@ -28,8 +28,8 @@ class Arguments:
     scene: str | None = None
     """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes;
     by default the one it was trained on. Read at the run's own downscale."""
-    split: Literal["test", "val", "train"] = "test"
-    """Which views."""
+    split: Literal["test", "val", "train"] | None = None
+    """Which views (None: test, or val where the scene holds out no others)."""
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
@@ -67,11 +67,12 @@ def main(argv: list[str]) -> None:
         renderer.choose_codes(arguments.codes)
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
-    cameras = cameras_for(info, scene, arguments.split)
-    views = scene.split(arguments.split)
+    split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
+    cameras = cameras_for(info, scene, split)
+    views = scene.split(split)
     if arguments.scene is None:
-        _check_unchanged(info, scene, arguments.split)
-        if arguments.split == "train":
+        _check_unchanged(info, scene, split)
+        if split == "train":
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
@@ -95,15 +96,15 @@ def main(argv: list[str]) -> None:
             attributes=info.attributes,
         )
     data = result.to_json()
-    data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
+    data = {"scene": scene.info.source, "split": split, "downscale": scene.info.downscale, **data}
     if arguments.codes is not None:
         data["codes"] = arguments.codes
     if arguments.json is not None:
         write_json(arguments.json, data)
-    section = arguments.split if arguments.scene is None else f"{arguments.split} of {scene.info.source}"
+    section = split if arguments.scene is None else f"{split} of {scene.info.source}"
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
-    picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
-    _report(result, scene.info.name, arguments.split, picture)
+    picture = _keep_in_run(arguments.renderer, section, split, data, gallery)
+    _report(result, scene.info.name, split, picture)
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
 
