@@ -61,7 +61,7 @@ class Changing(Renderer):
     ) -> Tensor:
         given = [origins, directions]
         given += [] if times is None else [times[:, None]]
-        given += [] if attributes is None else [attributes]
+        given += [] if attributes is None else [attributes.nan_to_num(0.0)]
         return self.layers[2:](self.hidden(torch.cat(given, -1)))
 
     def hidden(self, given: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Changing(Renderer):
         return torch.stack(units, -1)
 
     def hyper_code(self, rays: Rays) -> Tensor:
-        parts = [rays.origins, rays.directions, rays.times[:, None], rays.attributes]
+        parts = [rays.origins, rays.directions, rays.times[:, None], rays.attributes.nan_to_num(0.0)]
         return self.hidden(torch.cat(parts, -1))[:, :2]
 
     @contextmanager
@@ -176,10 +176,10 @@ def test_movies_of_time_and_attributes(run: Path, tmp_path: Path, capsys) -> Non
 
     still = made("--path", "view")
     assert spread(still) == 0
-    assert "3 frames of 24x24, time 0, head 0, arm 0" in capsys.readouterr().out
+    assert "3 frames of 24x24, time 0, head not set, arm not set" in capsys.readouterr().out
     moving = made("--path", "time")
     assert spread(moving) > 5
-    assert "time 0 to 1, head 0, arm 0" in capsys.readouterr().out
+    assert "time 0 to 1, head not set, arm not set" in capsys.readouterr().out
     # The first frame of the one is every frame of the other; gif palettes differ a little.
     assert np.abs(moving[0] - still[0]).mean() < 3
     late = made("--path", "view", "--time", "1")

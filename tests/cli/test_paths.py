@@ -102,9 +102,9 @@ def test_a_movie_says_what_it_shows() -> None:
     cameras = with_states(
         path_cameras(info, "time", 3), "time", renderer, info, None, {"arm": Sweep(0.5, -1.0)}
     )
-    assert describe_states(cameras, renderer, info) == "time 0 to 1, head 0, arm 0.5 to -1"
+    assert describe_states(cameras, renderer, info) == "time 0 to 1, head not set, arm 0.5 to -1"
     unknown = replace(cameras, attributes=torch.full((3, 2), torch.nan))
-    assert describe_states(unknown, renderer, info) == "time 0 to 1, head as captured, arm as captured"
+    assert describe_states(unknown, renderer, info) == "time 0 to 1, head not set, arm not set"
     assert describe_states(cameras, knowing(), info) == ""
 
 

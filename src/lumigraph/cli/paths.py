@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def with_states(
 
     The time is `time`; without it, it passes from 0 to 1 along `PASSING` paths, is that of the photos along `CAPTURED`
     ones, and stays 0 on all others. Attributes that are not named are those of the photos along `CAPTURED`
-    paths and 0 on all others. Of what a renderer does not know, cameras keep what they have: it has no effect.
+    paths; on all others they are left to a renderer that knows the time (NaN), and 0 for one that does not. Of what a renderer does not know, cameras keep what they have: it has no effect.
 
     Raises:
         LumigraphError: a time is asked of a renderer that shows none, or an attribute that it does not know.
@@ -165,7 +166,8 @@ def with_states(
         )
     if "attributes" in renderer.conditions:
         require_known(attributes, info.attributes)
-        return replace(cameras, attributes=_attributes(cameras, path, info.attributes, attributes))
+        unsaid = math.nan if "times" in renderer.conditions else 0.0
+        return replace(cameras, attributes=_attributes(cameras, path, info.attributes, attributes, unsaid))
     if attributes:
         raise LumigraphError(
             "--attribute is for scenes with attributes, and this renderer knows none",
@@ -182,10 +184,11 @@ def _times(cameras: Cameras, path: str, time: Sweep | None) -> Tensor | None:
 
 
 def _attributes(
-    cameras: Cameras, path: str, names: tuple[str, ...], sweeps: Mapping[str, Sweep]
+    cameras: Cameras, path: str, names: tuple[str, ...], sweeps: Mapping[str, Sweep], unsaid: float
 ) -> Tensor | None:
     count, device = len(cameras), cameras.device
-    values = cameras.attributes if path in CAPTURED else torch.zeros(count, len(names), device=device)
+    free = torch.full((count, len(names)), unsaid, device=device)
+    values = cameras.attributes if path in CAPTURED else free
     if values is None or not sweeps:
         return values
     columns = dict(zip(names, values.unbind(1), strict=True))
@@ -194,7 +197,7 @@ def _attributes(
 
 
 def describe_states(cameras: Cameras, renderer: Renderer, info: SceneInfo) -> str:
-    """In words what time and attributes the frames of a movie show, such as "time 0 to 1, head 0"; empty for a still
+    """In words what time and attributes the frames of a movie show, such as "time 0 to 1, head 0.5"; empty for a still
     renderer."""
     shown: dict[str, Tensor] = {}
     if "times" in renderer.conditions and cameras.times is not None:
@@ -206,4 +209,4 @@ def describe_states(cameras: Cameras, renderer: Renderer, info: SceneInfo) -> st
 
 def _range(values: Tensor) -> str:
     known = values[torch.isfinite(values)]
-    return str(Sweep(float(known[0]), float(known[-1]))) if len(known) else "as captured"
+    return str(Sweep(float(known[0]), float(known[-1]))) if len(known) else "not set"

@@ -49,7 +49,8 @@ class Arguments:
     else 0."""
     attribute: UseAppendAction[list[str]] = field(default_factory=list)
     """NAME=VALUE, a value of -1 to 1 for an attribute, or NAME=FIRST..LAST, such as head=-1..1, for a sweep along the
-    movie; may be given for several. By default those of the photos along --path train and heldout, else 0."""
+    movie; may be given for several. By default those of the photos along --path train and heldout; else a teacher that
+    knows the time draws what they were then, and all others 0."""
     frames: int | None = None
     """Number of frames; by default 120, or one for each camera of --path train, heldout and recorded ones."""
     fps: float = 30.0
