@@ -91,7 +91,7 @@ def ray_colours(
     for part in rays.split(chunk):
         origins, directions = transform_rays(to_capture, part.origins, part.directions)
         values = {"origins": origins, "directions": directions}
-        values |= {name: getattr(part, name) for name in CONDITIONS if name in session.inputs}
+        values |= {name: _known(getattr(part, name)) for name in CONDITIONS if name in session.inputs}
         parts.append(session.run({name: _array(value) for name, value in values.items()}))
     return torch.from_numpy(np.concatenate(parts) if parts else np.zeros((0, 3), np.float32))
 
@@ -103,9 +103,16 @@ def view_colours(
     camera = camera.transformed(to_capture)
     values = {name: getattr(camera, name)[0] for name in ("camera_to_world", "focal", "principal")}
     values |= {
-        of_view: getattr(camera, name)[0] for name, of_view in CONDITIONS.items() if of_view in session.inputs
+        of_view: _known(getattr(camera, name)[0])
+        for name, of_view in CONDITIONS.items()
+        if of_view in session.inputs
     }
     return torch.from_numpy(session.run({name: _array(value) for name, value in values.items()}))
+
+
+def _known(values: Tensor) -> Tensor:
+    """Attributes of which nobody has said what they are are 0 in a graph."""
+    return values.nan_to_num(0.0)
 
 
 def _array(values: Tensor) -> np.ndarray:
