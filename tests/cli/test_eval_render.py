@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lumigraph.cli import main as cli
-from lumigraph.cli.render import path_cameras
+from lumigraph.cli.paths import path_cameras
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.mipnerf import MipNeRFConfig
 from lumigraph.configs.mipnerf360 import MipNeRF360Config

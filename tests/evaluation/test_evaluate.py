@@ -70,13 +70,63 @@ def test_result_holds_figures_and_definitions() -> None:
     data = evaluate(Constant(0.5, 0.5, 0.4), constant_views(), lpips_reason="no weights").to_json()
     assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
     first, second = data["per_view"]
-    assert set(first) == {"name", "psnr", "ssim", "lpips", "seconds", "depth_error"}
+    assert set(first) == {"name", "psnr", "ssim", "ms_ssim", "lpips", "seconds", "depth_error"}
+    assert (data["by_time"], data["attribute_masks"], data["ms_ssim_scales"]) == ([], {}, [1])
     assert first["psnr"] == pytest.approx(20, abs=1e-4)
     assert second["psnr"] == 100
     assert data["psnr"] == pytest.approx(60, abs=1e-4)
     assert data["psnr_pooled"] == pytest.approx(20 + 10 * np.log10(2), abs=1e-4)
     assert (data["lpips"], data["lpips_reason"], data["views"]) == (None, "no weights", 2)
     assert data["seconds_per_view"] > 0
+
+
+def test_figures_of_a_moving_scene_are_told_by_time() -> None:
+    views = constant_views(4)
+    times = torch.tensor([1.0, 0.05, 0.93, 0.5])
+    cameras = replace(views.cameras, times=times)
+    result = evaluate(Constant(0.5, 0.4, 0.4, 0.5, 0.4), views, cameras=cameras)
+    assert [view.time for view in result.per_view] == times.tolist()
+    table = result.to_json()["by_time"]
+    assert [(row["from"], row["to"], row["views"]) for row in table] == [
+        (0, 0.1, 1),
+        (0.5, 0.6, 1),
+        (0.9, 1, 2),
+    ]
+    # Of 0.9 to 1: the view at 0.93 is 20 dB, that at 1 exact.
+    assert [row["psnr"] for row in table] == pytest.approx([100, 100, 60], abs=1e-3)
+    same = evaluate(
+        Constant(0.5, 0.5, 0.4), views.subset([0, 1]), cameras=replace(cameras[:2], times=times[:2] * 0)
+    )
+    assert same.by_time == {}
+
+
+class Masks(Renderer):
+    """Grey, and for two attributes the share 0.6 of the upper and of the left half."""
+
+    background = "opaque"
+
+    def view(self, camera: Cameras) -> Rendering:
+        masks = torch.zeros(16, 16, 2)
+        masks[:8, :, 0], masks[:, :8, 1] = 0.6, 0.6
+        return Rendering(rgb=torch.full((16, 16, 3), 0.4), extras={"attribute_masks": masks})
+
+
+def test_masks_of_attributes_are_measured_where_annotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = torch.zeros(16, 16, 2)
+    truth[:4, :, 0] = 1.0
+    truth[:, :, 1] = torch.nan
+    views = constant_views(2)
+    monkeypatch.setattr(views, "attribute_masks", lambda index: truth if index == 0 else None)
+    data = evaluate(Masks(), views, attributes=("head", "arm")).to_json()
+    assert set(data["attribute_masks"]) == {"head"}
+    assert data["attribute_masks"]["head"]["iou"] == pytest.approx(0.5)
+    assert data["attribute_masks"]["head"]["mean_absolute_error"] == pytest.approx(0.25 * 0.4 + 0.25 * 0.6)
+    assert [set(view.get("attribute_masks", {})) for view in data["per_view"]] == [{"head"}, set()]
+    with pytest.raises(LumigraphError, match="masks of 2 attributes"):
+        evaluate(Masks(), views, attributes=("head",))
+    truth[..., 0] = 0.0
+    nowhere = evaluate(Masks(), views, attributes=("head", "arm")).attribute_masks["head"]
+    assert (nowhere.iou, nowhere.mean_absolute_error) == (0.0, pytest.approx(0.3))
 
 
 def test_masked_pixels_do_not_count() -> None:

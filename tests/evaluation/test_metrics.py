@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS against other implementations and known values."""
+"""PSNR, SSIM, MS-SSIM and LPIPS against other implementations and known values."""
 
 import math
 
@@ -88,6 +88,69 @@ def test_ssim_with_a_mask_counts_its_windows() -> None:
     assert metrics.ssim(image, truth, torch.ones_like(mask)) == pytest.approx(metrics.ssim(image, truth))
     with pytest.raises(ValueError, match="11 x 11"):
         metrics.ssim(image[:10], truth[:10])
+
+
+def torchmetrics_ms_ssim(image: torch.Tensor, truth: torch.Tensor, powers: list[float]) -> float:
+    """The mean over the channels, each taken for a grey picture, put together from torchmetrics' terms of each scale:
+    its own MS-SSIM also averages the border of the coarsest, where it mirrors the picture."""
+    from torchmetrics.functional.image import structural_similarity_index_measure as terms
+
+    products = torch.ones(3, dtype=torch.float64)
+    a, b = (picture.double().permute(2, 0, 1)[:, None] for picture in (image, truth))
+    for scale, power in enumerate(powers):
+        if scale:
+            a, b = (torch.nn.functional.avg_pool2d(channels, 2) for channels in (a, b))
+        if scale < len(powers) - 1:
+            _, found = terms(a, b, data_range=1.0, reduction="none", return_contrast_sensitivity=True)
+        else:
+            _, whole = terms(a, b, data_range=1.0, reduction="none", return_full_image=True)
+            found = whole[..., 5:-5, 5:-5].mean((1, 2, 3))
+        products *= found.clamp(min=0) ** power
+    return float(products.mean())
+
+
+def test_ms_ssim_equals_torchmetrics() -> None:
+    image, truth = pictures(176, 208)
+    oracle = torchmetrics_ms_ssim(image, truth, [0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
+    assert 0.2 < oracle < 0.9
+    assert metrics.ms_ssim(image, truth) == pytest.approx(oracle, abs=1e-7)
+
+
+def test_ms_ssim_of_small_pictures_has_fewer_scales() -> None:
+    assert [metrics.ms_ssim_scales(side, 400) for side in (10, 11, 20, 21, 41, 81, 160, 161, 400)] == [
+        0, 1, 1, 2, 3, 4, 4, 5, 5,
+    ]  # fmt: skip
+    image, truth = pictures(48, 64)
+    three = torch.tensor([0.0448, 0.2856, 0.3001], dtype=torch.float64)
+    oracle = torchmetrics_ms_ssim(image, truth, (three / three.sum()).tolist())
+    assert metrics.ms_ssim(image, truth) == pytest.approx(oracle, abs=1e-7)
+    image, truth = pictures(16, 16)
+    assert metrics.ms_ssim(image, truth) == pytest.approx(metrics.ssim(image, truth))
+    with pytest.raises(ValueError, match="11 x 11"):
+        metrics.ms_ssim(image[:10], truth[:10])
+
+
+def test_ms_ssim_of_equal_and_of_opposite_pictures() -> None:
+    image, truth = pictures(47, 53)
+    assert metrics.ms_ssim(truth, truth) == 1
+    assert metrics.ms_ssim(image, truth) < 0.95
+    # A negative mean of a scale counts as none: no power of it would be a number.
+    assert metrics.ms_ssim(1 - truth, truth) == 0
+
+
+def test_ms_ssim_with_a_mask_counts_its_windows() -> None:
+    image, truth = pictures(44, 60)
+    mask = torch.zeros(44, 60, dtype=torch.bool)
+    mask[:, 28:] = True
+    # Windows about counted pixels reach beyond them, at the third scale 5 pixels of 4.
+    half = image.clone()
+    half[:, 7:] = truth[:, 7:]
+    assert metrics.ms_ssim(half, truth, mask) == pytest.approx(1)
+    assert metrics.ms_ssim(half, truth) < 0.999
+    assert metrics.ms_ssim(image, truth, torch.ones_like(mask)) == pytest.approx(
+        metrics.ms_ssim(image, truth)
+    )
+    assert math.isnan(metrics.ms_ssim(image, truth, torch.zeros_like(mask)))
 
 
 def test_lpips_gives_the_reference_distances(shared_data) -> None:

@@ -1,6 +1,7 @@
-"""Published checkpoints: files in both layouts, rendered by the published computation written out here, and by ours."""
+"""Published checkpoints: files in each layout, rendered by the published computation written out here, and by ours."""
 
 import argparse
+import functools
 import math
 import shutil
 from collections.abc import Callable
@@ -67,6 +68,18 @@ def pytorch_mlp(state: State, prefix: str, x: Tensor, d: Tensor) -> tuple[Tensor
     h = torch.cat([layer(state, f"{prefix}.feature_linear", h), d], -1)
     h = torch.relu(layer(state, f"{prefix}.views_linears.0", h))
     return alpha[..., 0], torch.sigmoid(layer(state, f"{prefix}.rgb_linear", h))
+
+
+def dnerf_mlp(state: State, prefix: str, x: Tensor, d: Tensor, time: float) -> tuple[Tensor, Tensor]:
+    """Points of one time; `x` begins with their coordinates."""
+    if time != 0:
+        h = torch.cat([x, embed(torch.full((*x.shape[:-1], 1), time), 10)], -1)
+        for i in range(8):
+            h = torch.relu(layer(state, f"{prefix}._time.{i}", h))
+            if i == 4:
+                h = torch.cat([x, h], -1)
+        x = embed(x[..., :3] + layer(state, f"{prefix}._time_out", h), 10)
+    return pytorch_mlp(state, f"{prefix}._occ", x, d)
 
 
 def composite(sigma: Tensor, rgb: Tensor, z: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,6 +216,37 @@ def save_pytorch(path: Path, viewed: bool = True) -> State:
     return state
 
 
+def save_dnerf(path: Path, networks: int = 1, moving: bool = True) -> State:
+    torch.manual_seed(0)
+    state: State = {}
+    for prefix in PT[:networks]:
+        inner = f"{prefix}._occ" if moving else prefix
+        state |= pytorch_state(inner)
+        lively(state, inner, pytorch_mlp, "alpha_linear", 0)
+        if moving:
+            sizes = [63 + 21] + [WIDTH] * 7
+            sizes[5] += 63
+            for i, size in enumerate(sizes):
+                state |= linear(size, WIDTH, f"{prefix}._time.{i}")
+            # Whose octaves of time make rounding errors of times as large.
+            state[f"{prefix}._time.0.weight"][:, 3:63] *= 0.5 ** torch.arange(10.0).repeat_interleave(6)
+            state[f"{prefix}._time.0.weight"][:, 64:] *= 0.5 ** torch.arange(10.0).repeat_interleave(2)
+            state |= linear(WIDTH, 3, f"{prefix}._time_out")
+    parts = {
+        part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
+        for part in PT[:networks]
+    }
+    torch.save({"global_step": 800_000, **parts, "optimizer_state_dict": {}}, path)
+    return state
+
+
+@pytest.fixture(scope="module")
+def moving_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "moving"
+    write_blender(make_scene("moving", 3, 0, 2, size=SIZE), folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "still"
@@ -286,6 +330,58 @@ def test_forward_facing_checkpoints_too(layout: str, tmp_path: Path) -> None:
     seen = renderer.render(Rays(o, torch.cat([slopes, -one[:, None]], 1), 0.01 * one, 0.5 * one, 100 * one))
     assert wanted.std() > 0.02
     torch.testing.assert_close(seen.rgb, wanted.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_an_imported_moving_scene_renders_as_published(
+    networks: int, moving_scene: Path, tmp_path: Path, capsys
+) -> None:
+    checkpoint, run = tmp_path / "checkpoint", tmp_path / "run"
+    state = save_dnerf(checkpoint, networks)
+    assert main(import_argv(checkpoint, moving_scene, run, "dnerf")) == 0
+    assert ("one network" if networks == 1 else "coarse and fine") in capsys.readouterr().out
+    renderer, info = open_renderer(run, "cpu")
+    frames = read_json(moving_scene / "transforms_test.json")
+    for number, frame in enumerate(frames["frames"]):
+        transform = torch.tensor(frame["transform_matrix"], dtype=torch.float32)
+        origins, directions = corner_rays(transform, SIZE, frames["camera_angle_x"])
+        camera = info.cameras["test"][number]
+        rays = origins, directions, float(camera.near), float(camera.far)
+        mlp = functools.partial(dnerf_mlp, time=frame["time"])
+        unit = torch.nn.functional.normalize(directions, dim=-1)
+        colour, _ = published_render(mlp, state, (PT[0], PT[networks - 1]), rays, unit)
+        assert colour.std() > 0.03
+        seen = renderer.view(camera).rgb.reshape(-1, 3)
+        torch.testing.assert_close(seen, colour.clamp(0, 1), atol=1e-4, rtol=0)
+    assert frames["frames"][0]["time"] == 0 != frames["frames"][1]["time"]
+
+
+def test_the_still_baseline_of_moving_scenes(moving_scene: Path, tmp_path: Path) -> None:
+    checkpoint, run = tmp_path / "checkpoint", tmp_path / "run"
+    save_dnerf(checkpoint, moving=False)
+    assert main(import_argv(checkpoint, moving_scene, run, "dnerf")) == 0
+    assert read_json(run / "config.json")["config"]["motion"] == "none"
+
+
+def test_checkpoints_of_moving_scenes_that_do_not_fit(
+    scene: Path, moving_scene: Path, tmp_path: Path, capsys
+) -> None:
+    checkpoint, run = tmp_path / "checkpoint", tmp_path / "run"
+    state = save_dnerf(checkpoint)
+    assert main(import_argv(checkpoint, scene, run, "dnerf")) == 2
+    assert "the photos have no times" in capsys.readouterr().err
+    assert main([*import_argv(checkpoint, moving_scene, run, "dnerf"), "--disparity"]) == 2
+    assert "no meaning for D-NeRF" in capsys.readouterr().err
+    assert main(import_argv(checkpoint, moving_scene, run, "nerf-pytorch")) == 2
+    assert "this is not a NeRF as nerf-pytorch publishes them" in capsys.readouterr().err
+    time = f"{PT[0]}._time.0.weight"
+    for broken in (torch.zeros(WIDTH, 63 + 20), torch.zeros(3)):
+        torch.save(
+            {PT[0]: {n.removeprefix(f"{PT[0]}."): v for n, v in (state | {time: broken}).items()}}, checkpoint
+        )
+        assert main(import_argv(checkpoint, moving_scene, run, "dnerf")) == 2
+        assert "its deformation network" in capsys.readouterr().err
+    assert not run.exists()
 
 
 FOCAL = 30.0

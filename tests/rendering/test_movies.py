@@ -1,4 +1,4 @@
-"""Movies: sizes, formats, states along a path, depth."""
+"""Movies: sizes, formats, depth."""
 
 import imageio_ffmpeg
 import numpy as np
@@ -87,26 +87,6 @@ def test_sizes_keep_shape_and_show_at_least_as_much() -> None:
     assert torch.allclose(wide.principal, torch.tensor([30.0, 15.0]))
     odd = movies.even(movies.sized(cameras, 61, 33))
     assert odd.size[1].tolist() == [60, 32]
-
-
-def test_paths_pass_through_time_and_attributes() -> None:
-    still, moving, controlled = (
-        make_scene(name, 5, 0, 0, size=8).info.cameras["train"] for name in ("still", "moving", "attributes")
-    )
-    assert movies.with_states(still, still).times is None
-    times = movies.with_states(moving, moving).times
-    assert times is not None
-    assert times.tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    path = controlled[torch.zeros(40, dtype=torch.int64)]
-    values = movies.with_states(path, controlled).attributes
-    assert values is not None
-    assert controlled.attributes is not None
-    low, high = controlled.attributes.amin(0), controlled.attributes.amax(0)
-    assert torch.allclose(values.amin(0), low, atol=1e-5)
-    assert torch.allclose(values.amax(0), high, atol=1e-5)
-    middle = 0.5 * (low + high)
-    assert torch.allclose(values[:20, 1], middle[1].expand(20), atol=1e-5)
-    assert torch.allclose(values[20:, 0], middle[0].expand(20), atol=1e-5)
 
 
 def test_depth_stands_beside_the_colours() -> None:

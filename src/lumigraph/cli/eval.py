@@ -1,4 +1,4 @@
-"""`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM and LPIPS on held-out views."""
+"""`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM, MS-SSIM and LPIPS on held-out views."""
 
 import sys
 from dataclasses import dataclass, field
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, LPIPS and the time a view takes; of views
-    of several scales, each for itself, with Mip-NeRF's average error.
+    """Measure a run or a bundle on views it was not trained on: PSNR, SSIM, MS-SSIM, LPIPS and the time a view takes;
+    of views of several scales, each for itself, with Mip-NeRF's average error; of a moving scene, each tenth of its
+    time for itself; where a scene has them, the masks of what each attribute moves.
 
     A run keeps the figures in its results.json and a comparison in its media folder.
     """
@@ -27,8 +28,8 @@ class Arguments:
     scene: str | None = None
     """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes;
     by default the one it was trained on. Read at the run's own downscale."""
-    split: Literal["test", "val", "train"] = "test"
-    """Which views."""
+    split: Literal["test", "val", "train"] | None = None
+    """Which views (None: test, or val where the scene holds out no others)."""
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
@@ -66,11 +67,12 @@ def main(argv: list[str]) -> None:
         renderer.choose_codes(arguments.codes)
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
-    cameras = cameras_for(info, scene, arguments.split)
-    views = scene.split(arguments.split)
+    split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
+    cameras = cameras_for(info, scene, split)
+    views = scene.split(split)
     if arguments.scene is None:
-        _check_unchanged(info, scene, arguments.split)
-        if arguments.split == "train":
+        _check_unchanged(info, scene, split)
+        if split == "train":
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> None:
     with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
-            gallery.add(index, view.psnr, truth, image)
+            gallery.add(index, view.psnr, truth, image, view.time)
             advance()
 
         result = evaluate(
@@ -91,17 +93,18 @@ def main(argv: list[str]) -> None:
             fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
             look=look,
+            attributes=info.attributes,
         )
     data = result.to_json()
-    data = {"scene": scene.info.source, "split": arguments.split, "downscale": scene.info.downscale, **data}
+    data = {"scene": scene.info.source, "split": split, "downscale": scene.info.downscale, **data}
     if arguments.codes is not None:
         data["codes"] = arguments.codes
     if arguments.json is not None:
         write_json(arguments.json, data)
-    section = arguments.split if arguments.scene is None else f"{arguments.split} of {scene.info.source}"
+    section = split if arguments.scene is None else f"{split} of {scene.info.source}"
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
-    picture = _keep_in_run(arguments.renderer, section, arguments.split, data, gallery)
-    _report(result, scene.info.name, arguments.split, picture)
+    picture = _keep_in_run(arguments.renderer, section, split, data, gallery)
+    _report(result, scene.info.name, split, picture)
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
 
@@ -113,17 +116,21 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
         LumigraphError: the scene is no longer there, or cannot be read.
     """
     from lumigraph.scenes.load import load_scene_like
+
+    return load_scene_like(info, source or scene_source(renderer, info))
+
+
+def scene_source(renderer: Path, info: "SceneInfo") -> str:
+    """Where the scene is that the run or bundle `renderer` was trained on. Raises LumigraphError where it is gone."""
     from lumigraph.training.runs import Run
 
-    if source is None and (renderer / "config.json").is_file():
-        source = Run.open(renderer).scene_source()
-    elif source is None:
-        source = info.source
-        if not source.startswith("builtin:") and not Path(source).is_dir():
-            raise LumigraphError(
-                "the scene this was made from is no longer there", where=source, todo="Pass it with --scene"
-            )
-    return load_scene_like(info, source)
+    if (renderer / "config.json").is_file():
+        return Run.open(renderer).scene_source()
+    if not info.source.startswith("builtin:") and not Path(info.source).is_dir():
+        raise LumigraphError(
+            "the scene this was made from is no longer there", where=info.source, todo="Pass it with --scene"
+        )
+    return info.source
 
 
 def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:
@@ -157,23 +164,58 @@ def _table(result: "EvalResult") -> list[str]:
         return []
     named = {f"1/{1 / scale:.3g}": part for scale, part in result.scales.items()}
     without = result.lpips is None
-    lines = [f"  scale    PSNR    SSIM   LPIPS  average error{' (without LPIPS)' if without else ''}"]
+    lines = [f"  scale    PSNR    SSIM MS-SSIM   LPIPS  average error{' (without LPIPS)' if without else ''}"]
     for name, part in {**named, "all": result}.items():
         error = part.average_error(lpips=not without)
-        figures = ((part.psnr, ".2f"), (part.ssim, ".4f"), (part.lpips, ".4f"), (error, ".5f"))
-        cells = ["-" if value is None else format(value, form) for value, form in figures]
-        lines.append(f"  {name:5s}" + "".join(f"{cell:>8s}" for cell in cells))
+        lines.append(f"  {name:5s}" + _cells(part) + _cell(error, ".5f"))
     return lines
+
+
+def _time_table(result: "EvalResult") -> list[str]:
+    """The figures of each tenth of the time, for views of several moments."""
+    if not result.by_time:
+        return []
+    lines = ["  time       views    PSNR    SSIM MS-SSIM   LPIPS"]
+    for (first, last), part in result.by_time.items():
+        lines.append(f"  {first:.1f} to {last:.1f}{len(part.per_view):7d}" + _cells(part))
+    return lines
+
+
+def _cells(part: "EvalResult") -> str:
+    figures = ((part.psnr, ".2f"), (part.ssim, ".4f"), (part.ms_ssim, ".4f"), (part.lpips, ".4f"))
+    return "".join(_cell(value, form) for value, form in figures)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>8s}"
+
+
+def _mask_lines(result: "EvalResult") -> list[str]:
+    return [
+        f"  mask of {name}: IoU {'-' if error.iou is None else f'{error.iou:.3f}'}, mean absolute error "
+        f"{error.mean_absolute_error:.4f}"
+        for name, error in result.attribute_masks.items()
+    ]
+
+
+def _ms_ssim(result: "EvalResult") -> str:
+    """The figure, with the number of scales where they are not the usual five."""
+    scales = sorted({view.ms_ssim_scales for view in result.per_view})
+    if result.ms_ssim is None:
+        return "-"
+    few = "" if scales == [5] else f" (of {', '.join(map(str, scales))} scales, for want of pixels)"
+    return f"{result.ms_ssim:.4f}{few}"
 
 
 def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
     lines = [f"{name}, {len(result.per_view)} {split} views"]
     lines.append(f"  PSNR   {result.psnr:.2f} dB")
     lines.append(f"  SSIM   {'-' if result.ssim is None else f'{result.ssim:.4f}'}")
+    lines.append(f"  MS-SSIM {_ms_ssim(result)}")
     lines.append(
         f"  LPIPS  {f'- ({result.lpips_reason})' if result.lpips is None else f'{result.lpips:.4f}'}"
     )
-    lines += _table(result)
+    lines += _table(result) + _time_table(result) + _mask_lines(result)
     if result.depth is not None:
         lines.append(
             f"  depth  {result.depth['median']:.4g} median, {result.depth['mean']:.4g} mean absolute error of the "

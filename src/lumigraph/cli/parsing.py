@@ -35,6 +35,10 @@ A = TypeVar("A")
 Positional = tyro.conf.Positional
 """Marks a field as an argument without a flag: `scene: Positional[str]`."""
 
+UseAppendAction = tyro.conf.UseAppendAction
+"""Marks a list whose option is given once for each entry: `name: UseAppendAction[list[str]]` gives --name A --name B.
+"""
+
 FlatOptions = tyro.conf.OmitArgPrefixes
 """Marks a nested dataclass whose options carry no prefix: `options: FlatOptions[TrainOptions]` gives --max-steps."""
 

@@ -2,40 +2,57 @@
 
 import re
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lumigraph.cli.interruption import interrupted_means
-from lumigraph.cli.parsing import FlatOptions, Positional, parse
+from lumigraph.cli.parsing import FlatOptions, Positional, UseAppendAction, parse
+from lumigraph.cli.states import Sweep, parse_attributes, parse_edits, parse_time
 from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
     from lumigraph.geometry.cameras import Cameras
-    from lumigraph.rendering.movies import DepthScale
+    from lumigraph.rendering.movies import DepthScale, Frame
     from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import SceneInfo
-
-PathName = Literal[
-    "orbit", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse", "train", "heldout"
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Render a movie with a run or a bundle, teacher and student alike. Moving scenes pass once through their time."""
+    """Render a movie with a run or a bundle, teacher and student alike.
+
+    Along most paths a moving scene stands at one moment, its first or --time; along --path time and orbit-time it
+    passes once through the time of its capture.
+    """
 
     renderer: Positional[Path]
     """Run or bundle."""
-    path: PathName = "orbit"
-    """orbit: a turn around the scene; spiral: up and down as well, or LLFF's where the cameras face one way;
-    spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical: nerf_pl's turn about an inward
-    capture; ellipse: multinerf's; train, heldout: through the training or the held-out cameras."""
+    path: str = "orbit"
+    """orbit: a turn around the scene; orbit-time: the same while time passes; time: one camera that stands still, see
+    --view, while time passes; view: that camera, at one moment; spiral: up and down as well, or LLFF's where the
+    cameras face one way; spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical:
+    nerf_pl's turn about an inward capture; ellipse: multinerf's; train, heldout: through the training or the held-out
+    cameras; NAME: the path of that name that was recorded with a capture in Nerfies' format."""
     out: Path
     """Movie to write: NAME.mp4 or NAME.gif."""
+    view: int | None = None
+    """The held-out view whose camera stands still, for --path time and view, counted from 0 (None: the first)."""
+    time: str | None = None
+    """Moment of a moving scene, 0 (the capture's first) to 1 (its last), or FIRST..LAST, such as 0.2..0.6, for a sweep
+    along the movie; by default 0..1 for --path time and orbit-time, the moments of the photos for train and heldout,
+    else 0."""
+    attribute: UseAppendAction[list[str]] = field(default_factory=list)
+    """NAME=VALUE, a value of -1 to 1 for an attribute, or NAME=FIRST..LAST, such as head=-1..1, for a sweep along the
+    movie; may be given for several. By default those of the photos along --path train and heldout; else a teacher that
+    knows the time draws what they were then, and all others 0."""
     frames: int | None = None
-    """Number of frames; by default 120, or one for each camera of --path train and heldout."""
+    """Number of frames; by default 120, or one for each camera of --path train, heldout and recorded ones."""
     fps: float = 30.0
     """Frames per second."""
     size: str | None = None
@@ -45,9 +62,17 @@ class Arguments:
     scales: int = 1
     """Number of sizes, each half of the one before: with more than one, a movie of each, NAME_d0.mp4, NAME_d1.mp4 and
     so on."""
+    photos: bool = False
+    """Show the photo at the left of each frame, for --path train and heldout at the photos' own size."""
     depth: bool = False
     """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
     where nothing is. The first frame sets the range, which is printed."""
+    edit: UseAppendAction[list[str]] = field(default_factory=list)
+    """CHANNEL=VALUE for a channel (from 0) of the hyper code of a student that has one, or CHANNEL=FIRST..LAST, such as
+    2=-0.5..0.5, for a sweep along the movie; may be given for several."""
+    hyper_code: Path | None = None
+    """Folder for a picture of each channel of the hyper code in each frame; its hyper_code.json says what the colours
+    mean."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     overwrite: bool = False
@@ -67,6 +92,9 @@ def main(argv: list[str]) -> None:
     size = parse_size(arguments.size)
     if arguments.frames is not None and not 1 <= arguments.frames <= MOST_FRAMES:
         raise LumigraphError(f"a movie of {arguments.frames} frames cannot be made", todo="Choose 1 or more")
+    time = parse_time(arguments.time)
+    attributes, edits = parse_attributes(arguments.attribute), parse_edits(arguments.edit)
+    _check_photos(arguments)
     movies = movie_of_each_scale(arguments.out, arguments.scales)
     for movie in movies:
         if movie.exists() and not arguments.overwrite:
@@ -75,13 +103,17 @@ def main(argv: list[str]) -> None:
             )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
+    from lumigraph.cli.paths import PATHS, capture_folder, check_path, path_cameras, with_states
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, sized
 
     check_format(arguments.out)
+    check_path(arguments.path, arguments.view, time)
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
-    cameras = path_cameras(info, arguments.path, arguments.frames)
+    source = None if arguments.path in PATHS else capture_folder(arguments.renderer, info)
+    cameras = path_cameras(info, arguments.path, arguments.frames, arguments.view, source)
+    cameras = with_states(cameras, arguments.path, renderer, info, time, attributes)
     if size is not None:
         cameras = sized(cameras, *size)
     elif len(cameras.size.unique(dim=0)) > 1:
@@ -90,10 +122,8 @@ def main(argv: list[str]) -> None:
         cameras = cameras.downscale(arguments.downscale)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
-        saved = arguments.depth_output
-        if saved.save_depth is not None and len(movies) > 1:
-            saved = replace(saved, save_depth=saved.save_depth / f"d{level}")
-        _make_movie(movie, renderer, info, smaller, arguments, saved)
+        part = f"d{level}" if len(movies) > 1 else ""
+        _make_movie(movie, renderer, info, smaller, in_folders(arguments, part), edits)
 
 
 def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
@@ -107,6 +137,25 @@ def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
     if scales == 1:
         return [path]
     return [path.with_name(f"{path.stem}_d{level}{path.suffix}") for level in range(scales)]
+
+
+def _check_photos(arguments: Arguments) -> None:
+    """Raises LumigraphError where frames would not be those of photos."""
+    changed = (arguments.frames, arguments.size, arguments.downscale, arguments.scales) != (None, None, 1, 1)
+    if arguments.photos and (changed or arguments.path not in ("train", "heldout")):
+        raise LumigraphError(
+            "--photos is for --path train and heldout, at the size and the number of the photos",
+            todo="Leave it out, or --frames, --size, --downscale and --scales",
+        )
+
+
+def in_folders(arguments: Arguments, part: str) -> Arguments:
+    """The same, with what is saved beside a movie in the folder `part` of those that were named."""
+    saved = arguments.depth_output
+    if saved.save_depth is not None:
+        saved = replace(saved, save_depth=saved.save_depth / part)
+    codes = arguments.hyper_code
+    return replace(arguments, depth_output=saved, hyper_code=None if codes is None else codes / part)
 
 
 def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
@@ -126,30 +175,90 @@ def _make_movie(
     info: "SceneInfo",
     cameras: "Cameras",
     arguments: Arguments,
-    saved: DepthFiles,
+    edits: "Mapping[int, Sweep]",
 ) -> None:
-    """Writes one movie and the files of its frames' depth, and says where they are."""
+    """Writes one movie and the files of its frames' depth and hyper code, and says where they are."""
+    from lumigraph.cli.paths import describe_states
     from lumigraph.evaluation.depth_pictures import saving_depth
+    from lumigraph.evaluation.hyper_pictures import HyperPictures
     from lumigraph.rendering.movies import DepthScale, even, frames, write_movie
     from lumigraph.training.progress import counting
 
     if path.suffix.lower() == ".mp4":
         cameras = even(cameras)
     cameras = cameras.to(renderer.device)
+    photo = _photos(arguments, info, renderer, cameras) if arguments.photos else None
     scale = DepthScale() if arguments.depth else None
+    saved = arguments.depth_output
     names = [f"frame_{index:04d}" for index in range(len(cameras))]
     with (
         interrupted_means("nothing is kept of the movie"),
         saving_depth(saved, names, renderer, info) as look,
         counting("frames", len(cameras)) as advance,
     ):
-        count = write_movie(path, frames(renderer, cameras, scale, look), arguments.fps, advance)
+        looks = [] if look is None else [look]
+        if arguments.hyper_code is not None:
+            looks.append(HyperPictures(arguments.hyper_code, names, renderer, cameras))
+        edited = edited_frames(renderer, edits, len(cameras))
+        pictures = frames(renderer, cameras, scale, looks, edited, photo)
+        count = write_movie(path, pictures, arguments.fps, advance)
     width, height = cameras.size[0].tolist()
-    sys.stdout.write(f"{path}: {count} frames of {width}x{height}\n")
+    states = describe_states(cameras, renderer, info)
+    sys.stdout.write(f"{path}: {count} frames of {width}x{height}{f', {states}' if states else ''}\n")
     if scale is not None:
         sys.stdout.write(_depth_legend(scale, info))
     if saved.save_depth is not None:
         sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
+    if arguments.hyper_code is not None:
+        sys.stdout.write(f"{arguments.hyper_code}: hyper code of {count} frames\n")
+
+
+def edited_frames(
+    renderer: "Renderer", edits: "Mapping[int, Sweep]", count: int
+) -> "Callable[[int], AbstractContextManager[None]]":
+    """What each of `count` frames is drawn within, so that channels of the hyper code have the values of `edits`."""
+    values = {channel: sweep.values(count) for channel, sweep in edits.items()}
+
+    @contextmanager
+    def within(index: int) -> "Iterator[None]":
+        with ExitStack() as stack:
+            for channel, of_frames in values.items():
+                stack.enter_context(renderer.edited(channel, of_frames[index]))
+            yield
+
+    return within
+
+
+def _photos(
+    arguments: Arguments, info: "SceneInfo", renderer: "Renderer", cameras: "Cameras"
+) -> "Callable[[int], Frame]":
+    """The photo of each camera of --path train or heldout, as the pictures of the movie are.
+
+    Raises:
+        LumigraphError: the scene is not there, or its views are not those of the cameras.
+    """
+    from lumigraph.cli.eval import load_trained_scene
+    from lumigraph.cli.paths import captured_split
+    from lumigraph.rendering.background import as_rgba, display_target
+
+    scene = load_trained_scene(arguments.renderer, info, None)
+    views = scene.split(captured_split(info, arguments.path))
+    width, height = cameras.size[0].tolist()
+    sizes = views.cameras.size
+    if len(views) != len(cameras) or bool(
+        (sizes != sizes[:1]).any() | (sizes[0] < cameras.size[0].cpu()).any()
+    ):
+        raise LumigraphError(
+            "the photos are not one for each frame, all of one size",
+            where=scene.info.source,
+            todo="Leave --photos out",
+        )
+
+    def photo(index: int) -> "Frame":
+        shown = display_target(as_rgba(views.image(index)), renderer.background)
+        return (shown[:height, :width] * 255).round().byte().numpy()
+
+    return photo
 
 
 def _depth_legend(scale: "DepthScale", info: "SceneInfo") -> str:
@@ -176,47 +285,3 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
             todo=f"Give width x height of 2 to {LARGEST_SIDE}, as in 800x600",
         )
     return sides
-
-
-def path_cameras(info: "SceneInfo", name: PathName, count: int | None) -> "Cameras":
-    """The cameras of a path around the captured ones, with times and attributes where the scene has them. No
-    images are needed."""
-    from lumigraph.geometry import trajectories
-    from lumigraph.geometry.cameras import finest_of_each
-    from lumigraph.rendering.movies import with_states
-
-    captured, frames = finest_of_each(info.cameras["train"]), count or DEFAULT_FRAMES
-    if name in ("train", "heldout"):
-        splits = ("train",) if name == "train" else ("test", "val", "train")
-        views = finest_of_each(
-            next(info.cameras[split] for split in splits if len(info.cameras.get(split, ())))
-        )
-        return views if count is None else trajectories.cameras_path(views, count)
-    if name.startswith("spiral"):
-        path = _spiral(info, captured, name, count)
-    elif name == "orbit":
-        path = trajectories.orbit(captured, frames)
-    else:
-        path = (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(
-            captured, frames
-        )
-    return with_states(path, captured)
-
-
-def _spiral(info: "SceneInfo", captured: "Cameras", name: PathName, count: int | None) -> "Cameras":
-    from lumigraph.geometry import trajectories
-
-    frames = count or DEFAULT_FRAMES
-    if name == "spiral":
-        make = trajectories.spiral if info.forward is None else trajectories.llff_spiral
-        return make(captured, frames)
-    if name == "spiral-flat":
-        # As published: one turn, in half the frames.
-        return trajectories.llff_spiral(captured, count or DEFAULT_FRAMES // 2, turns=1, flat=True)
-    if info.forward is None:
-        raise LumigraphError(
-            f"--path {name} is for forward-facing scenes in LLFF's format",
-            where=info.source,
-            todo="Choose --path spiral",
-        )
-    return trajectories.nerf_pl_spiral(captured, info.forward, frames)

@@ -66,6 +66,20 @@ METHODS: dict[str, MethodEntry] = {
             summary="mip-NeRF 360: proposal networks, contraction of unbounded scenes, codes of cameras",
         ),
         MethodEntry(
+            name="dnerf",
+            kind="teacher",
+            config="lumigraph.configs.dnerf:DNeRFConfig",
+            renderer="lumigraph.teachers.dnerf:DNeRF",
+            summary="D-NeRF: a moving scene as a still field and a network that takes points to where they were",
+        ),
+        MethodEntry(
+            name="tnerf",
+            kind="teacher",
+            config="lumigraph.configs.tnerf:TNeRFConfig",
+            renderer="lumigraph.teachers.dnerf:DNeRF",
+            summary="T-NeRF: a moving scene as a NeRF with time as an input, the baseline of D-NeRF",
+        ),
+        MethodEntry(
             name="hypernerf",
             kind="teacher",
             config="lumigraph.configs.hypernerf:HyperNeRFConfig",

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.attribute_masks import MaskError, mask_errors, mean_mask_errors
 from lumigraph.evaluation.metrics import (
     DEFINITIONS,
     LPIPS,
@@ -20,6 +21,8 @@ from lumigraph.evaluation.metrics import (
     SSIM_WINDOW,
     average_error,
     mean_squared_error,
+    ms_ssim,
+    ms_ssim_scales,
     psnr_of,
     ssim,
 )
@@ -30,14 +33,18 @@ from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 WARM_UP_RAYS = 1024
+TIME_PARTS = 10
+"""Parts of the capture's time whose views are told apart."""
 FIT_PIXELS = 4096
 """About how many pixels of an image a renderer's code is fitted to."""
 
 
 @dataclass(frozen=True)
 class ViewResult:
-    """One view. `ssim` and `lpips` are None where they could not be computed; `mse` is the mean squared error. `scale`
-    is the picture's side as a part of the finest of its view, where views are of several scales."""
+    """One view. `ssim`, `ms_ssim` and `lpips` are None where they could not be computed; `mse` is the mean squared
+    error. `ms_ssim_scales` is how many scales were used for MS-SSIM. `scale` is the picture's side as a part of the
+    finest of its view, where views are of several scales. `time` is the moment that a view of a moving scene shows.
+    `attribute_masks` are by the names of the attributes."""
 
     name: str
     psnr: float
@@ -47,6 +54,24 @@ class ViewResult:
     mse: float
     scale: float | None = None
     depth: "DepthError | None" = None
+    ms_ssim: float | None = None
+    ms_ssim_scales: int = 0
+    time: float | None = None
+    attribute_masks: dict[str, MaskError] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        masks = {name: error.to_json() for name, error in self.attribute_masks.items()}
+        return {
+            "name": self.name,
+            **({} if self.time is None else {"time": self.time}),
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+            "ms_ssim": self.ms_ssim,
+            "lpips": self.lpips,
+            "seconds": self.seconds,
+            "depth_error": None if self.depth is None else self.depth.to_json(),
+            **({"attribute_masks": masks} if masks else {}),
+        }
 
 
 Watch = Callable[[int, ViewResult, Float[Tensor, "H W 3"], Float[Tensor, "H W 3"]], None]
@@ -90,6 +115,10 @@ class EvalResult:
         return _mean([view.ssim for view in self.per_view])
 
     @property
+    def ms_ssim(self) -> float | None:
+        return _mean([view.ms_ssim for view in self.per_view])
+
+    @property
     def lpips(self) -> float | None:
         return _mean([view.lpips for view in self.per_view])
 
@@ -121,6 +150,26 @@ class EvalResult:
             for scale in found
         }
 
+    @property
+    def by_time(self) -> dict[tuple[float, float], "EvalResult"]:
+        """The views of each tenth of the capture's time, by its first and last moment; tenths without views are left
+        out. Empty where the views show no time, or one moment only."""
+        if len({view.time for view in self.per_view}) < 2:
+            return {}
+        parts: dict[int, list[ViewResult]] = {}
+        for view in sorted(self.per_view, key=lambda view: view.time or 0.0):
+            part = min(int((view.time or 0.0) * TIME_PARTS), TIME_PARTS - 1)
+            parts.setdefault(part, []).append(view)
+        return {
+            (part / TIME_PARTS, (part + 1) / TIME_PARTS): EvalResult(views) for part, views in parts.items()
+        }
+
+    @property
+    def attribute_masks(self) -> dict[str, MaskError]:
+        """Means over the views that are annotated, by the name of the attribute; empty where none is, or the renderer
+        tells no masks."""
+        return mean_mask_errors([view.attribute_masks for view in self.per_view])
+
     def average_error(self, *, lpips: bool) -> float | None:
         """Mip-NeRF's average error, with LPIPS or without (see DEFINITIONS); None where a figure is missing."""
         if scales := self.scales:
@@ -137,6 +186,7 @@ class EvalResult:
             "views": len(self.per_view),
             "psnr": self.psnr,
             "ssim": self.ssim,
+            "ms_ssim": self.ms_ssim,
             "lpips": self.lpips,
             "average_error": self.average_error(lpips=True),
             "average_error_without_lpips": self.average_error(lpips=False),
@@ -148,22 +198,17 @@ class EvalResult:
         return {
             **self.figures(),
             "lpips_reason": self.lpips_reason,
+            "ms_ssim_scales": sorted({view.ms_ssim_scales for view in self.per_view} - {0}),
             "psnr_pooled": self.psnr_pooled,
             "scales": [{"scale": scale, **part.figures()} for scale, part in self.scales.items()],
+            "by_time": [
+                {"from": first, "to": last, **part.figures()} for (first, last), part in self.by_time.items()
+            ],
+            "attribute_masks": {name: error.to_json() for name, error in self.attribute_masks.items()},
             "depth_error": self.depth,
             **self.about,
             "definitions": DEFINITIONS,
-            "per_view": [
-                {
-                    "name": v.name,
-                    "psnr": v.psnr,
-                    "ssim": v.ssim,
-                    "lpips": v.lpips,
-                    "seconds": v.seconds,
-                    "depth_error": None if v.depth is None else v.depth.to_json(),
-                }
-                for v in self.per_view
-            ],
+            "per_view": [view.to_json() for view in self.per_view],
         }
 
 
@@ -178,6 +223,7 @@ def evaluate(
     fit_half: bool = False,
     depth_units: tuple[float, float] = (1.0, 1.0),
     look: Look | None = None,
+    attributes: Sequence[str] = (),
 ) -> EvalResult:
     """Renders every view and compares it with its image.
 
@@ -190,6 +236,7 @@ def evaluate(
             of the right half are compared, and seen by `watch` (NeRF in the Wild, section 5).
         depth_units: what a unit of the renderer's depth and one of the views' depth maps are in units of the capture.
         look: sees every whole rendering, with its depth and extras.
+        attributes: the names of the attributes.
 
     Raises:
         LumigraphError: there are no views, a rendering is not finite, or `fit_half` is asked of a renderer without
@@ -202,6 +249,7 @@ def evaluate(
     _warm_up(renderer, cameras)
     areas = views.pixel_areas
     scales = [None] * len(views) if areas is None else areas.rsqrt().tolist()
+    times = [None] * len(views) if cameras.times is None else cameras.times.tolist()
     results = []
     for index in range(len(views)):
         rgba = as_rgba(views.image(index))
@@ -220,7 +268,10 @@ def evaluate(
             )
         error = None if depth is None else _depth_error(depth, views.depth(index), depth_units)
         compared = _compare(views, index, image, truth, lpips, seconds, kept)
-        results.append(replace(compared, scale=scales[index], depth=error))
+        masks = _mask_errors(seen, views.attribute_masks(index), attributes)
+        results.append(
+            replace(compared, scale=scales[index], depth=error, time=times[index], attribute_masks=masks)
+        )
         if watch is not None:
             watch(index, results[-1], truth, image)
     least = cameras.size.amin(0) // torch.tensor([2 if fit_half else 1, 1], device=cameras.device)
@@ -257,6 +308,11 @@ def _render(renderer: Renderer, camera: Cameras) -> tuple[Rendering, Tensor, Ten
     view = renderer.view(camera)
     depth = None if view.depth is None else view.depth.float().cpu()
     return view, view.rgb.float().clamp(0, 1).cpu(), depth
+
+
+def _mask_errors(seen: Rendering, truth: Tensor | None, attributes: Sequence[str]) -> dict[str, MaskError]:
+    found = seen.extras.get("attribute_masks")
+    return {} if found is None or truth is None else mask_errors(found.float().cpu(), truth, attributes)
 
 
 def _depth_error(depth: Tensor, truth: Tensor | None, units: tuple[float, float]) -> DepthError | None:
@@ -296,6 +352,7 @@ def _compare(
     mask = None if mask is None else mask[:, columns]
     side = min(image.shape[:2])
     similarity = ssim(image, truth, mask) if side >= SSIM_WINDOW else None
+    of_scales = ms_ssim(image, truth, mask) if side >= SSIM_WINDOW else None
     distance = None
     if lpips is not None and side >= LPIPS_SMALLEST:
         distance = lpips(image if mask is None else torch.where(mask[..., None], image, truth), truth)
@@ -306,15 +363,20 @@ def _compare(
             todo="Remove the view or mend its mask",
         )
     error = mean_squared_error(image, truth, mask)
-    known = similarity is not None and not math.isnan(similarity)
     return ViewResult(
         name=views.names[index],
         psnr=psnr_of(error),
-        ssim=similarity if known else None,
+        ssim=_number(similarity),
+        ms_ssim=_number(of_scales),
+        ms_ssim_scales=ms_ssim_scales(*image.shape[:2]),
         lpips=distance,
         seconds=seconds,
         mse=error,
     )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

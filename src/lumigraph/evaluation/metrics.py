@@ -1,4 +1,4 @@
-"""How close two pictures are: PSNR, SSIM, and LPIPS with a SqueezeNet.
+"""How close two pictures are: PSNR, SSIM, MS-SSIM, and LPIPS with a SqueezeNet.
 
 Pictures are [H, W, 3] with colours in [0, 1]; masks are [H, W], true where a pixel counts. Each metric is a pure
 function; DEFINITIONS says what they are and goes into every result file.
@@ -20,6 +20,8 @@ Picture = Float[Tensor, "H W 3"]
 Mask = Bool[Tensor, "H W"]
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of the scales of MS-SSIM, the finest first (Wang, Simoncelli and Bovik 2003, section 3.2)."""
 LARGEST_PSNR = 100.0
 LPIPS_VARIABLE = "LUMIGRAPH_LPIPS"
 BACKBONE, HEADS = "squeezenet1_1_features.pth", "heads_v0.1_squeeze.pth"
@@ -33,6 +35,12 @@ DEFINITIONS = {
     "psnr_pooled": "-10 log10 of the mean over views of the MSE",
     "ssim": "mean over views; Gaussian window 11x11, sigma 1.5, k1 0.01, k2 0.03, data range 1, population covariance, "
     "per channel, without padding",
+    "ms_ssim": "mean over views; product over 5 scales, each half of the one before, of the contrast and structure "
+    "term, and at the coarsest of SSIM, to the powers 0.0448, 0.2856, 0.3001, 0.2363 and 0.1333 (Wang, Simoncelli and "
+    "Bovik 2003), windows and constants as for SSIM, negative means as 0, per channel; an odd last row or column is "
+    "repeated before 2x2 pixels are averaged; pictures that are too small for 5 scales (below 161 pixels) have those "
+    "at which 11 pixels are left, with the first of these powers divided by their sum: see ms_ssim_scales",
+    "ms_ssim_scales": "the numbers of scales that were used for MS-SSIM",
     "lpips": "mean over views; LPIPS v0.1, SqueezeNet 1.1 with linear heads, inputs scaled to [-1, 1]",
     "average_error": "geometric mean of the MSE of the PSNR, sqrt(1 - SSIM) and LPIPS (Mip-NeRF), of the "
     "means over views; of several scales, the mean over scales",
@@ -41,6 +49,9 @@ DEFINITIONS = {
     "depth_error": "of the expected depth (the mean of where a ray's light comes from) along the camera's axis over "
     "the pixels of known depth, in units of the capture: mean and median absolute error, root of the mean square, each "
     "a mean over views; where a renderer sees nothing, its depth is that of the far plane",
+    "by_time": "the figures of the views of each tenth of the capture's time, where they show several moments",
+    "attribute_masks": "of the pixels that each attribute moves, over those annotated: intersection over union of the "
+    "ones of which it moves more than half, and mean absolute error of the share that it moves, each a mean over views",
     "seconds_per_view": "mean time to render one view, after a warm-up, without reading or comparing",
     "pictures": "truth and rendering on the display background of the scene (white for white and random, else black); "
     "where a view has a mask, PSNR and SSIM count its pixels only and LPIPS sees the truth elsewhere",
@@ -75,18 +86,73 @@ def ssim(image: Picture, truth: Picture, mask: Mask | None = None) -> float:
     """
     if min(image.shape[:2]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {tuple(image.shape[:2])}")
-    a, b = (picture.double().permute(2, 0, 1)[:, None] for picture in (image, truth))
+    similarity, _ = _structures(_channels(image), _channels(truth))
+    return float(_mean_of(similarity.mean(0), mask))
+
+
+def ms_ssim_scales(height: int, width: int) -> int:
+    """The number of scales of MS-SSIM for pictures of this size: 5, or as many as leave room for the window."""
+    scales, side = 0, min(height, width)
+    while side >= SSIM_WINDOW and scales < len(MS_SSIM_WEIGHTS):
+        scales, side = scales + 1, -(-side // 2)
+    return scales
+
+
+def ms_ssim(image: Picture, truth: Picture, mask: Mask | None = None) -> float:
+    """Multi-scale structural similarity (Wang, Simoncelli and Bovik 2003), see DEFINITIONS; on colours as in
+    TensorFlow's `ssim_multiscale`, by which the published figures of moving captures are measured. With a mask, the
+    mean over the windows whose centre counts; a pixel of a coarser scale counts where all four below it do.
+
+    Raises ValueError for pictures smaller than the window.
+    """
+    scales = ms_ssim_scales(*image.shape[:2])
+    if not scales:
+        raise ValueError(f"MS-SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got {tuple(image.shape[:2])}")
+    a, b = _channels(image), _channels(truth)
+    counted = None if mask is None else mask.double()[None, None]
+    powers = torch.tensor(MS_SSIM_WEIGHTS[:scales], dtype=a.dtype, device=a.device)
+    if scales < len(MS_SSIM_WEIGHTS):
+        powers = powers / powers.sum()  # of all five it is 1.0001 as published, and stays so
+    terms = []
+    for scale in range(scales):
+        if scale:
+            a, b = _halved(a), _halved(b)
+            counted = None if counted is None else (_halved(counted) == 1).double()
+        similarity, contrast = _structures(a, b)
+        chosen = similarity if scale == scales - 1 else contrast
+        counts = None if counted is None else counted[0, 0] == 1
+        terms.append(torch.stack([_mean_of(channel, counts) for channel in chosen]))
+    products = torch.stack(terms).clamp(min=0) ** powers[:, None]
+    return float(products.prod(0).mean())
+
+
+def _channels(picture: Picture) -> Float[Tensor, "3 1 H W"]:
+    return picture.double().permute(2, 0, 1)[:, None]
+
+
+def _halved(channels: Float[Tensor, "C 1 H W"]) -> Float[Tensor, "C 1 h w"]:
+    """Means of 2 x 2 pixels; an odd last row or column is repeated."""
+    height, width = channels.shape[-2:]
+    return functional.avg_pool2d(functional.pad(channels, (0, width % 2, 0, height % 2), mode="replicate"), 2)
+
+
+def _structures(
+    a: Float[Tensor, "C 1 H W"], b: Float[Tensor, "C 1 H W"]
+) -> tuple[Float[Tensor, "C h w"], Float[Tensor, "C h w"]]:
+    """SSIM at every window that lies inside, and its contrast and structure term alone."""
     mean_a, mean_b, square_a, square_b, product = _blur(torch.cat([a, b, a * a, b * b, a * b])).chunk(5)
     variance_a, variance_b = square_a - mean_a**2, square_b - mean_b**2
     covariance = product - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
-    top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    bottom = (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
-    similarity = (top / bottom)[:, 0].mean(0)
-    if mask is None:
-        return float(similarity.mean())
+    contrast = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return (luminance * contrast)[:, 0], contrast[:, 0]
+
+
+def _mean_of(windows: Float[Tensor, "h w"], mask: Mask | None) -> Tensor:
+    """The mean over the windows whose centre counts; NaN where none does."""
     edge = SSIM_WINDOW // 2
-    return float(similarity[mask[edge:-edge, edge:-edge]].mean())
+    return windows.mean() if mask is None else windows[mask[edge:-edge, edge:-edge]].mean()
 
 
 def _blur(channels: Float[Tensor, "C 1 H W"]) -> Float[Tensor, "C 1 h w"]:

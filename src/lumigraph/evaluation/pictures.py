@@ -44,9 +44,15 @@ class Gallery:
             save_png(folder / "error_scale.png", np.asarray(_error_scale(LONGEST_SIDE)))
 
     def add(
-        self, index: int, psnr: float, truth: Float[Tensor, "H W 3"], image: Float[Tensor, "H W 3"]
+        self,
+        index: int,
+        psnr: float,
+        truth: Float[Tensor, "H W 3"],
+        image: Float[Tensor, "H W 3"],
+        time: float | None = None,
     ) -> None:
-        """Takes view `index`, both pictures in [0, 1], and the PSNR in dB that was measured."""
+        """Takes view `index`, both pictures in [0, 1], the PSNR in dB that was measured, and the moment that a view of
+        a moving scene shows."""
         if index not in self._compared and self._folder is None:
             return
         shown = {
@@ -58,7 +64,7 @@ class Gallery:
             for kind, picture in shown.items():
                 save_png(self._folder / f"{self._stems[index]}_{kind}.png", picture)
         if index in self._compared:
-            self._rows[index] = _Row(self._names[index], psnr, [_sized(p) for p in shown.values()])
+            self._rows[index] = _Row(self._names[index], psnr, time, [_sized(p) for p in shown.values()])
 
     def save_comparison(self, path: Path) -> Path:
         """Writes one PNG with a row (photo, rendering, error) for each of a few views, spread over all, with labels
@@ -85,11 +91,13 @@ class _Row:
 
     name: str
     psnr: float
+    time: float | None
     pictures: list[Image.Image]
 
     @property
-    def labels(self) -> tuple[str, str]:
-        return self.name, f"PSNR {self.psnr:.2f} dB"
+    def labels(self) -> tuple[str, str, str]:
+        """Above each of its pictures; nothing above the last where the scene does not move."""
+        return self.name, f"PSNR {self.psnr:.2f} dB", "" if self.time is None else f"time {self.time:.3f}"
 
     @property
     def width(self) -> int:
@@ -111,7 +119,7 @@ def _sheet(rows: list[_Row]) -> Image.Image:
         _write(draw, (left, _GAP), heading, _INK, column)
     top = _GAP + _LINE
     for row in rows:
-        for left, label in zip(lefts, row.labels, strict=False):
+        for left, label in zip(lefts, row.labels, strict=True):
             _write(draw, (left, top), label, _QUIET, column)
         for left, picture in zip(lefts, row.pictures, strict=True):
             edge = (left - 1, top + _LINE - 1, left + picture.width, top + _LINE + picture.height)

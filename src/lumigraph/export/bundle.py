@@ -5,6 +5,8 @@
     view.onnx       camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]
     poster.png      what the first held-out camera sees
 
+Where the student knows time or attributes, rays.onnx takes times [N] and attributes [N, A] as well, and view.onnx time,
+a scalar, and attributes [A]; the manifest gives the range, the names and a default of each.
 Graphs and the manifest's camera are in the units of the capture, so that a pose of the capture (or of an application
 that tracks in it) goes in as it is; `scene` holds the cameras and the transform of the run, in scene units.
 All names in the manifest are relative, so a bundle can be moved. `write_bundle` makes one from a run;
@@ -14,7 +16,8 @@ All names in the manifest are relative, so a bundle can be moved. `write_bundle`
 import hashlib
 import io
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from lumigraph.configs.serial import config_to_json
 from lumigraph.errors import LumigraphError
 from lumigraph.export import onnx as graphs
 from lumigraph.export import parity
+from lumigraph.export.ports import CONDITIONS, Condition, conditions_of
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
@@ -37,7 +41,9 @@ from lumigraph.training.runs import Run
 
 MANIFEST = "manifest.json"
 FORMAT = "lumigraph bundle"
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, SCHEMA)
+"""Version 2 has no bundles that take time or attributes, and is the same otherwise."""
 UNSTATED = "not stated: ask whoever took the photos and trained the model"
 
 
@@ -74,8 +80,9 @@ def write_bundle(
         renderer = run.load_renderer("cpu").eval()
         renderer.compute_dtype = torch.float32
         width, height = cameras.size[0].tolist()
-        rays = graphs.rays_graph(renderer, run.info.world_transform)
-        written = {"rays": rays, "view": graphs.view_graph(rays, width, height)}
+        conditions = conditions_of(renderer, run.info, cameras)
+        rays = graphs.rays_graph(renderer, run.info.world_transform, conditions)
+        written = {"rays": rays, "view": graphs.view_graph(rays, width, height, conditions)}
         figures, poster = _check(renderer, written, cameras, run.info.to_capture)
         for figure in figures:
             report(str(figure))
@@ -87,7 +94,7 @@ def write_bundle(
             "method": run.method,
             "models": models,
             "poster": _write(folder, "poster.png", _png(poster)),
-            "camera": _camera(cameras[0].transformed(run.info.to_capture)),
+            "camera": _camera(cameras[0].transformed(run.info.to_capture), conditions),
             "scene": run.info.to_json(),
             "provenance": _provenance(run, renderer),
             "licence": licence,
@@ -118,12 +125,16 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
 
 
 def evenly_spread(info: SceneInfo, count: int) -> Cameras:
-    """Up to `count` held-out cameras (training cameras where there are none), at the size of the first."""
+    """Up to `count` held-out cameras (training cameras where there are none), at the size of the first, with attributes
+    of 0 where nobody has said what they are."""
     split = next(name for name in ("test", "val", "train") if len(info.cameras.get(name, ())))
     cameras = info.cameras[split]
     chosen = torch.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().long()
     width, height = cameras.size[0].tolist()
-    return cameras[chosen].resized(width, height)
+    cameras = cameras[chosen].resized(width, height)
+    if cameras.attributes is None:
+        return cameras
+    return replace(cameras, attributes=cameras.attributes.nan_to_num(0.0))
 
 
 def _check(
@@ -161,7 +172,7 @@ def _png(image: Float[Tensor, "H W 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def _camera(camera: Cameras) -> dict[str, Any]:
+def _camera(camera: Cameras, conditions: Sequence[Condition]) -> dict[str, Any]:
     """The camera a player starts with, units of the capture: values for the inputs of `view.onnx`."""
     width, height = camera.size[0].tolist()
     return {
@@ -170,6 +181,7 @@ def _camera(camera: Cameras) -> dict[str, Any]:
         "focal": camera.focal[0].tolist(),
         "principal": camera.principal[0].tolist(),
         "camera_to_world": camera.camera_to_world[0].tolist(),
+        **{condition.of_view: condition.value for condition in conditions},
         "near": float(camera.near[0]),
         "far": float(camera.far[0]),
         "frame": "OpenCV: x right, y down, z forward; pixel centres at +0.5; no lens distortion",
@@ -222,9 +234,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
             where=path,
             todo="Make one with lumigraph export RUN --out BUNDLE",
         )
-    if manifest.get("schema") != SCHEMA:
+    if manifest.get("schema") not in READABLE:
         raise LumigraphError(
-            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads version {SCHEMA}",
+            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions 2 and 3",
             where=path,
             todo="Export the run again, or install the version of lumigraph that wrote the bundle",
         )
@@ -262,7 +274,8 @@ class BundleRenderer(Renderer):
     """A bundle rendered through onnxruntime: colours only, no depth or opacity, on the background of its scene.
 
     Lens distortion and any image size go through `rays.onnx`; pinhole cameras of the bundle's own size through
-    `view.onnx`. Near and far of the rays are not asked: those the student was trained with are in the graphs.
+    `view.onnx`. Near and far of the rays are not asked: those the student was trained with are in the graphs. Time and
+    attributes are its `conditions` where the graphs take them.
     """
 
     def __init__(self, folder: str | Path):
@@ -279,6 +292,7 @@ class BundleRenderer(Renderer):
         self.background = self.info.background
         self._to_capture = self.info.to_capture
         self._rays, self._view = self._session("rays"), self._session("view")
+        self.conditions = tuple(name for name in CONDITIONS if name in self._rays.inputs)
         self._size = [self.manifest["camera"]["width"], self.manifest["camera"]["height"]]
 
     def _session(self, form: str) -> Session:
@@ -291,13 +305,15 @@ class BundleRenderer(Renderer):
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
-        """Colours of rays of any leading shape."""
+        """Colours of rays of any leading shape. Raises LumigraphError where they lack one of the `conditions`."""
+        self.require_conditions(rays)
         colours = parity.ray_colours(self._rays, rays.flatten(), self.chunk, self._to_capture)
         return Rendering(rgb=colours.to(rays.device).reshape(*rays.shape, 3))
 
     @torch.no_grad()
     def view(self, camera: Cameras) -> Rendering:
-        """The image [H, W] of one camera."""
+        """The image [H, W] of one camera. Raises LumigraphError where it lacks one of the `conditions`."""
+        self.require_conditions(camera)
         if camera.distorted or camera.size[0].tolist() != self._size:
             return super().view(camera)
         return Rendering(rgb=parity.view_colours(self._view, camera, self._to_capture).to(camera.device))

@@ -1,14 +1,16 @@
-"""ONNX graphs of a student: rays to colours, and a camera pose to an image.
+"""ONNX graphs of a student: rays to colours, and a camera pose to an image, both with the time and the attributes that
+the student knows as further inputs.
 
 Both hold standard operators only (opset 18), in one file without external data, so that onnxruntime on any device,
 onnxruntime-web and the phone converters can open them. What a student must offer for this is `PortableRays`.
 """
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from lumigraph.configs import registry
 from lumigraph.errors import LumigraphError
+from lumigraph.export.ports import Condition, Port
 from lumigraph.geometry.conventions import split_similarity
 
 OPSET = 18
@@ -31,23 +34,11 @@ class PortableRays(Protocol):
     """A renderer that is one graph of standard operators: no control flow that depends on data."""
 
     def ray_colours(
-        self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
+        self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], **conditions: Tensor
     ) -> Float[Tensor, "N 3"]:
-        """Colours [N, 3] in [0, 1] along rays, on the display background, without perturbation."""
+        """Colours [N, 3] in [0, 1] along rays, on the display background, without perturbation. `conditions` are those
+        of the renderer's own `conditions`, by their names: `times` [N], `attributes` [N, A]."""
         ...
-
-
-@dataclass(frozen=True)
-class Port:
-    """One input or output of a graph, as the manifest describes it. A name in `shape` is a free size."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    meaning: str
-    dtype: str = "float32"
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)
@@ -72,38 +63,46 @@ def require_libraries(names: Sequence[str], purpose: str) -> None:
 
 def require_portable(method: str) -> None:
     """Raise `LumigraphError` when a method cannot be written as a graph, naming those that can."""
-    if issubclass(registry.load_renderer_class(method), PortableRays):
+    refused = registry.load_renderer_class(method)
+    if issubclass(refused, PortableRays):
         return
-    portable = [
-        name for name in registry.methods() if issubclass(registry.load_renderer_class(name), PortableRays)
-    ]
+    classes = {name: registry.load_renderer_class(name) for name in registry.methods()}
+    portable = [name for name, of_method in classes.items() if issubclass(of_method, PortableRays)]
+    alike = [name for name in portable if classes[name].conditions == refused.conditions]
     reason = "it is not one evaluation per ray"
     if registry.method_entry(method).kind == "teacher":
         reason = "a teacher marches along its rays through a field, and no standard operator does that"
     raise LumigraphError(
         f"{method} cannot be written as a graph: {reason}; what can be exported is {', '.join(portable)}",
-        todo=f"Distil a student and export that: lumigraph distill {portable[0]} RUN --run STUDENT",
+        todo=f"Distil a student and export that: lumigraph distill {(alike or portable)[0]} RUN --run STUDENT",
     )
 
 
-def rays_graph(renderer: nn.Module, world_transform: Float[Tensor, "4 4"]) -> Graph:
-    """The graph origins [N, 3], directions [N, 3] -> rgb [N, 3] with any N.
+def rays_graph(
+    renderer: nn.Module, world_transform: Float[Tensor, "4 4"], conditions: Sequence[Condition] = ()
+) -> Graph:
+    """The graph origins [N, 3], directions [N, 3], then each condition (times [N], attributes [N, A]) -> rgb [N, 3],
+    with any N.
 
     Its rays are in the units of the capture: `world_transform`, from those to scene units, is part of the graph.
     """
     inputs = (
         Port("origins", ("rays", 3), "where the rays start, units of the capture"),
         Port("directions", ("rays", 3), "not normalised: depth 1 along the camera's axis per unit"),
+        *(condition.ray_port for condition in conditions),
     )
     outputs = (Port("rgb", ("rays", 3), "sRGB in [0, 1] on the background"),)
     # An example of one ray would be specialised to N = 1.
-    example = (torch.zeros(4, 3), torch.ones(4, 3))
-    model = _trace(_RayColours(renderer, world_transform), example, inputs, outputs)
+    values = [condition.example for condition in conditions]
+    example = (torch.zeros(4, 3), torch.ones(4, 3), *(value.expand(4, *value.shape) for value in values))
+    names = [condition.of_rays for condition in conditions]
+    model = _trace(_RayColours(renderer, world_transform, names), example, inputs, outputs)
     return Graph(_checked(model), inputs, outputs)
 
 
-def view_graph(rays: Graph, width: int, height: int) -> Graph:
-    """The graph camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]; rays are made inside.
+def view_graph(rays: Graph, width: int, height: int, conditions: Sequence[Condition] = ()) -> Graph:
+    """The graph camera_to_world [3, 4], focal [2], principal [2], then each condition (time, a scalar, and attributes
+    [A]) -> image [H, W, 3]; rays are made inside.
 
     The camera is an undistorted pinhole of `width` x `height` pixels with centres at +0.5. The nodes of the ray
     graph are repeated for each block of rows, which is as portable as operators are (loops are not), with one
@@ -113,12 +112,14 @@ def view_graph(rays: Graph, width: int, height: int) -> Graph:
         Port("camera_to_world", (3, 4), "OpenCV camera frame (x right, y down, z forward) to the capture's"),
         Port("focal", (2,), "focal lengths, pixels"),
         Port("principal", (2,), "principal point, pixels from the left upper corner of the image"),
+        *(condition.view_port for condition in conditions),
     )
     outputs = (Port("image", (height, width, 3), "sRGB in [0, 1] on the background"),)
     camera = _PinholeRays(width, height)
     blocks = range(camera.blocks)
-    made = [Port(f"{part}_{k}", ("rays", 3), "") for k in blocks for part in ("origins", "directions")]
-    example = (torch.eye(3, 4), torch.full((2,), float(width)), torch.tensor([width / 2, height / 2]))
+    made = [Port(f"{port.name}_{k}", port.shape, "") for k in blocks for port in rays.inputs]
+    pose = (torch.eye(3, 4), torch.full((2,), float(width)), torch.tensor([width / 2, height / 2]))
+    example = (*pose, *(condition.example for condition in conditions))
     model = _trace(camera, example, inputs, tuple(made))
     _append_blocks(model, rays, camera.blocks, (height, width, 3))
     return Graph(_checked(model), inputs, outputs)
@@ -129,25 +130,27 @@ class _RayColours(nn.Module):
     turn_and_scale: Tensor
     translation: Tensor
 
-    def __init__(self, renderer: nn.Module, world_transform: Tensor):
+    def __init__(self, renderer: nn.Module, world_transform: Tensor, conditions: Sequence[str]):
         super().__init__()
         self.renderer = renderer
+        self.conditions = conditions
         scale, rotation, translation = split_similarity(world_transform)
         self.moved = not torch.equal(world_transform, torch.eye(4).to(world_transform))
         self.register_buffer("turn", rotation.T.float())
         self.register_buffer("turn_and_scale", (scale * rotation.T).float())
         self.register_buffer("translation", translation.float())
 
-    def forward(self, origins: Tensor, directions: Tensor) -> Tensor:
+    def forward(self, origins: Tensor, directions: Tensor, *conditions: Tensor) -> Tensor:
         assert isinstance(self.renderer, PortableRays)
         if self.moved:
             origins = origins @ self.turn_and_scale + self.translation
             directions = directions @ self.turn
-        return self.renderer.ray_colours(origins, directions)
+        named = dict(zip(self.conditions, conditions, strict=True))
+        return self.renderer.ray_colours(origins, directions, **named)
 
 
 class _PinholeRays(nn.Module):
-    """Origins and directions, block after block of rows, of the pixels of a pinhole camera."""
+    """Origins, directions and conditions, block after block of rows, of the pixels of a pinhole camera."""
 
     def __init__(self, width: int, height: int):
         super().__init__()
@@ -155,7 +158,9 @@ class _PinholeRays(nn.Module):
         self.rows = max(1, BLOCK_RAYS // width)
         self.blocks = -(-height // self.rows)
 
-    def forward(self, camera_to_world: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, camera_to_world: Tensor, focal: Tensor, principal: Tensor, *conditions: Tensor
+    ) -> tuple[Tensor, ...]:
         right, down, forward, origin = camera_to_world.unbind(1)
         x = (torch.arange(self.width, dtype=torch.float32) + 0.5 - principal[0]) / focal[0]
         y = (torch.arange(self.height, dtype=torch.float32) + 0.5 - principal[1]) / focal[1]
@@ -163,7 +168,8 @@ class _PinholeRays(nn.Module):
         made: list[Tensor] = []
         for rows in y.split(self.rows):
             directions = (rows[:, None, None] * down + across).reshape(-1, 3)
-            made += [origin.expand_as(directions), directions]
+            repeated = [value.expand(len(directions), *value.shape) for value in conditions]
+            made += [origin.expand_as(directions), directions, *repeated]
         return tuple(made)
 
 
@@ -214,7 +220,7 @@ def _trace(
             opset_version=OPSET,
             input_names=[port.name for port in inputs],
             output_names=[port.name for port in outputs],
-            dynamic_shapes=free if any(free) else None,
+            dynamic_shapes=_as_arguments(module, free) if any(free) else None,
             external_data=False,
             verbose=False,
         )
@@ -222,6 +228,13 @@ def _trace(
     model = program.model_proto
     _anonymise(model)
     return model
+
+
+def _as_arguments(module: nn.Module, free: tuple[Any, ...]) -> tuple[Any, ...]:
+    """One entry for each argument of the module, those of `*conditions` being one argument together."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    named = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return (*free[:named], free[named:]) if free[named:] else free
 
 
 def _checked(model: Any) -> bytes:

@@ -5,7 +5,6 @@ Graphs take rays and cameras in the units of the capture; here, as everywhere el
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
+from lumigraph.export.ports import CONDITIONS
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import transform_rays
@@ -90,7 +90,9 @@ def ray_colours(
     parts = []
     for part in rays.split(chunk):
         origins, directions = transform_rays(to_capture, part.origins, part.directions)
-        parts.append(session.run({"origins": _array(origins), "directions": _array(directions)}))
+        values = {"origins": origins, "directions": directions}
+        values |= {name: _known(getattr(part, name)) for name in CONDITIONS if name in session.inputs}
+        parts.append(session.run({name: _array(value) for name, value in values.items()}))
     return torch.from_numpy(np.concatenate(parts) if parts else np.zeros((0, 3), np.float32))
 
 
@@ -99,16 +101,22 @@ def view_colours(
 ) -> Float[Tensor, "H W 3"]:
     """The image of one camera, scene units, through an image graph; the camera has the graph's size."""
     camera = camera.transformed(to_capture)
-    values: dict[str, Any] = {
-        "camera_to_world": _array(camera.camera_to_world[0]),
-        "focal": _array(camera.focal[0]),
-        "principal": _array(camera.principal[0]),
+    values = {name: getattr(camera, name)[0] for name in ("camera_to_world", "focal", "principal")}
+    values |= {
+        of_view: _known(getattr(camera, name)[0])
+        for name, of_view in CONDITIONS.items()
+        if of_view in session.inputs
     }
-    return torch.from_numpy(session.run(values))
+    return torch.from_numpy(session.run({name: _array(value) for name, value in values.items()}))
+
+
+def _known(values: Tensor) -> Tensor:
+    """Attributes of which nobody has said what they are are 0 in a graph."""
+    return values.nan_to_num(0.0)
 
 
 def _array(values: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
+    return np.asarray(values.detach().cpu().numpy(), dtype=np.float32, order="C")
 
 
 def _compare(form: str, cameras: int, wanted: Tensor, found: Tensor) -> Parity:

@@ -38,6 +38,11 @@ class Session:
             ) from error
         self._where = where
 
+    @property
+    def inputs(self) -> set[str]:
+        """The names of the model's inputs."""
+        return {str(port.name) for port in self._session.get_inputs()}
+
     def require_ports(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Raise `LumigraphError` unless the model has exactly these ports (as `Port.to_json` gives them)."""
         for kind, named, found in (

@@ -1,8 +1,8 @@
-"""Weights that nerf_pl and nerf-pytorch have published, as those of `NeRFMLP`.
+"""Weights that nerf_pl, nerf-pytorch and D-NeRF have published, as those of `NeRFMLP` and `DeformationMLP`.
 
-Both store layers as torch does, [out, in], and concatenate in our order: the encoded position before the hidden units,
-these before the encoded view direction. Only names differ. nerf-pytorch shows the position again one layer later than
-nerf_pl; the shapes tell where.
+All store layers as torch does, [out, in], and concatenate in our order: the encoded position before the hidden units,
+these before the encoded view direction; the encoded position before the encoded time. Only names differ. nerf-pytorch
+and D-NeRF show the position again one layer later than nerf_pl; the shapes tell where.
 """
 
 import argparse
@@ -18,13 +18,24 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors
 
-Layout = Literal["nerf_pl", "nerf-pytorch"]
+Layout = Literal["nerf_pl", "nerf-pytorch", "dnerf"]
 
 _SCALARS = 3
+_PYTORCH_NETWORKS = {"coarse": "network_fn_state_dict.", "fine": "network_fine_state_dict."}
 _NETWORKS = {
     "nerf_pl": {"coarse": "nerf_coarse.", "fine": "nerf_fine."},
-    "nerf-pytorch": {"coarse": "network_fn_state_dict.", "fine": "network_fine_state_dict."},
+    "nerf-pytorch": _PYTORCH_NETWORKS,
+    "dnerf": _PYTORCH_NETWORKS,
 }
+_PYTORCH_NAMES = (
+    (r"pts_linears\.(\d+)", "hidden.{}"),
+    (r"feature_linear", "feature"),
+    (r"views_linears\.0", "view"),
+    (r"alpha_linear", "density"),
+    (r"rgb_linear", "colour"),
+    (r"output_linear", "output"),
+)
+_DEFORMATION = "deformation."
 _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "nerf_pl": (
         (r"xyz_encoding_(\d+)\.0", "hidden.{}"),
@@ -33,16 +44,15 @@ _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
         (r"sigma", "density"),
         (r"rgb\.0", "colour"),
     ),
-    "nerf-pytorch": (
-        (r"pts_linears\.(\d+)", "hidden.{}"),
-        (r"feature_linear", "feature"),
-        (r"views_linears\.0", "view"),
-        (r"alpha_linear", "density"),
-        (r"rgb_linear", "colour"),
-        (r"output_linear", "output"),
+    "nerf-pytorch": _PYTORCH_NAMES,
+    # The still network of D-NeRF's baseline has no _occ.
+    "dnerf": (
+        *((rf"(?:_occ\.)?{theirs}", ours) for theirs, ours in _PYTORCH_NAMES),
+        (r"_time\.(\d+)", f"{_DEFORMATION}hidden.{{}}"),
+        (r"_time_out", f"{_DEFORMATION}displacement"),
     ),
 }
-_FIRST = {"nerf_pl": 1, "nerf-pytorch": 0}
+_FIRST = {"nerf_pl": 1, "nerf-pytorch": 0, "dnerf": 0}
 """Number of the first hidden layer."""
 _PARTS = ("weight", "bias")
 
@@ -60,14 +70,25 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class DeformationShape:
+    """The shape of a deformation network, in the words of `DNeRFConfig`."""
+
+    deformation_depth: int
+    deformation_width: int
+    time_octaves: int
+
+
+@dataclass(frozen=True)
 class Published:
     """Networks of a checkpoint: the shape that they share, and tensors named as in `NeRF` (`coarse.hidden.0.weight`,
-    ...). `step`: steps it was trained for, 0 where it does not say."""
+    ...) or `DNeRF` (`coarse.canonical.hidden.0.weight`, ...). `step`: steps it was trained for, 0 where it does not
+    say. `deformation`: of D-NeRF's networks, None where nothing moves."""
 
     architecture: Architecture
     tensors: dict[str, Tensor]
     fine: bool
     step: int
+    deformation: DeformationShape | None = None
 
 
 def read_published(path: Path, layout: Layout, ignored: tuple[str, ...] = ()) -> Published:
@@ -101,15 +122,24 @@ def read_published(path: Path, layout: Layout, ignored: tuple[str, ...] = ()) ->
     if strangers or not networks["coarse"]:
         problem = f"it has {', '.join(strangers[:3])}" if strangers else "it has no coarse network"
         raise _foreign(path, layout, problem)
-    shapes = [_architecture(tensors, path, layout) for tensors in networks.values() if tensors]
+    shapes = [
+        (_architecture(tensors, path, layout), _deformation(tensors, path, layout))
+        for tensors in networks.values()
+        if tensors
+    ]
     if len(set(shapes)) > 1:
         raise _foreign(path, layout, "its coarse and fine network differ in shape")
     step = data.get("global_step")
     return Published(
-        architecture=shapes[0],
-        tensors={f"{part}.{name}": value for part, some in networks.items() for name, value in some.items()},
+        architecture=shapes[0][0],
+        tensors={
+            f"{part}.{_placed(name, layout)}": value
+            for part, some in networks.items()
+            for name, value in some.items()
+        },
         fine=bool(networks["fine"]),
         step=step if isinstance(step, int) else 0,
+        deformation=shapes[0][1],
     )
 
 
@@ -155,6 +185,11 @@ def _network(weights: Mapping[str, Any], prefix: str, layout: str, path: Path) -
     return _with_split_output(renamed)
 
 
+def _placed(name: str, layout: str) -> str:
+    """In D-NeRF a network has two parts."""
+    return f"canonical.{name}" if layout == "dnerf" and not name.startswith(_DEFORMATION) else name
+
+
 def _renamed(name: str, layout: str) -> str | None:
     layer, _, part = name.rpartition(".")
     for pattern, ours in _NAMES[layout]:
@@ -172,7 +207,7 @@ def _with_split_output(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     if not all(f"output.{part}" in tensors for part in _PARTS):
         return tensors
-    kept = {name: value for name, value in tensors.items() if name.startswith("hidden.")}
+    kept = {name: value for name, value in tensors.items() if name.startswith(("hidden.", _DEFORMATION))}
     for part in _PARTS:
         kept[f"colour.{part}"] = tensors[f"output.{part}"][:3].contiguous()
         kept[f"density.{part}"] = tensors[f"output.{part}"][3:4].contiguous()
@@ -205,3 +240,27 @@ def _architecture(tensors: dict[str, Tensor], path: Path, layout: str) -> Archit
         position_octaves=int(octaves[0]),
         direction_octaves=int(octaves[1]),
     )
+
+
+def _deformation(tensors: dict[str, Tensor], path: Path, layout: str) -> DeformationShape | None:
+    """The shape of a deformation network, which has the encoding of positions of the field beside it, and shows the
+    position again in the same layer."""
+    own = {
+        name.removeprefix(_DEFORMATION): value
+        for name, value in tensors.items()
+        if name.startswith(_DEFORMATION)
+    }
+    if not own:
+        return None
+    field = _architecture(tensors, path, layout)
+    depth = sum(re.fullmatch(r"hidden\.\d+\.weight", name) is not None for name in own)
+    matrices = [own.get(f"hidden.{i}.weight") for i in range(max(depth, 1))]
+    if any(matrix is None or matrix.ndim != 2 for matrix in matrices):
+        raise _foreign(path, layout, "a layer of its deformation network is missing, or is not a matrix")
+    positions = _SCALARS * (2 * field.position_octaves + 1)
+    width, inputs = own["hidden.0.weight"].shape
+    skips = [i for i in range(1, depth) if own[f"hidden.{i}.weight"].shape[1] == width + positions]
+    octaves = (inputs - positions - 1) / 2
+    if skips != [i for i in [field.skip] if i is not None and i < depth] or octaves < 0 or octaves % 1:
+        raise _foreign(path, layout, "its deformation network has other encodings or skips than its field")
+    return DeformationShape(depth, width, int(octaves))

@@ -1,6 +1,7 @@
 """Movies: a renderer along a path of cameras, frame by frame into an mp4 or a gif."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,22 +53,6 @@ def even(cameras: Cameras) -> Cameras:
     return replace(cameras, size=(cameras.size - cameras.size % 2).clamp(min=2))
 
 
-def with_states(path: Cameras, captured: Cameras) -> Cameras:
-    """A path through time and attributes: times run once from the first to the last captured moment, every
-    attribute goes once up and down its captured range, one after the other. Still scenes stay as they are."""
-    phase = torch.arange(len(path), device=path.device) / max(len(path), 1)
-    times, attributes = path.times, path.attributes
-    if captured.times is not None:
-        low, high = captured.times.min(), captured.times.max()
-        times = torch.lerp(low, high, torch.linspace(0, 1, len(path), device=path.device))
-    if captured.attributes is not None:
-        count = captured.attributes.shape[1]
-        low, high = captured.attributes.amin(0), captured.attributes.amax(0)
-        own = (phase[:, None] * count - torch.arange(count, device=path.device)).clamp(0, 1)
-        attributes = 0.5 * (low + high) + 0.5 * (high - low) * torch.sin(2 * torch.pi * own)
-    return replace(path, times=times, attributes=attributes)
-
-
 Look = Callable[[int, Rendering], None]
 """Called with the number of a view and all that was rendered of it, [H, W], on the renderer's device."""
 
@@ -95,21 +80,29 @@ class DepthScale:
 
 @torch.no_grad()
 def frames(
-    renderer: Renderer, cameras: Cameras, depth: DepthScale | None = None, look: Look | None = None
+    renderer: Renderer,
+    cameras: Cameras,
+    depth: DepthScale | None = None,
+    looks: Sequence[Look] = (),
+    within: Callable[[int], AbstractContextManager[object]] = lambda index: nullcontext(),
+    photo: Callable[[int], Frame] | None = None,
 ) -> Iterator[Frame]:
-    """The picture of each camera; with `depth`, its depth at its right, in those greys. `look` sees each rendering.
+    """The picture of each camera; with `depth`, its depth at its right, in those greys. `looks` see each rendering.
+    `within` gives what each frame is drawn and looked at within, `photo` what stands at its left.
 
     Raises:
         LumigraphError: `depth` is wanted of a renderer that has none.
     """
     for index in range(len(cameras)):
-        seen = renderer.view(cameras[index])
-        if look is not None:
-            look(index, seen)
+        with within(index):
+            seen = renderer.view(cameras[index])
+            for look in looks:
+                look(index, seen)
         picture = (seen.rgb.float().clamp(0, 1) * 255).round().byte().cpu()
         if depth is not None:
             picture = torch.cat([picture, depth.draw(seen)], dim=1)
-        yield picture.numpy()
+        frame = picture.numpy()
+        yield frame if photo is None else np.concatenate([photo(index), frame], axis=1)
 
 
 def depth_limits(seen: Rendering) -> tuple[float, float]:

@@ -28,6 +28,11 @@ log = logging.getLogger("lumigraph")
 
 _FINER = 1.1
 """Pixels that are so many times smaller than the finest trained on count as finer."""
+_RANGES = {
+    "times": "the share of the capture that has passed, 0 to 1",
+    "attributes": "a value of -1 to 1 for each attribute",
+}
+"""What `Renderer.conditions` are, in words."""
 DEFAULT_CHUNK = 1 << 14
 """Rays that `Renderer.view` renders at a time unless a method sets its own `chunk`."""
 
@@ -149,6 +154,13 @@ def _no_codes() -> LumigraphError:
     )
 
 
+def _no_hyper_code() -> LumigraphError:
+    return LumigraphError(
+        "this renderer has no hyper code",
+        todo="Leave --hyper-code and --edit out, or distil a student with one, such as dylin",
+    )
+
+
 @dataclass(frozen=True)
 class PixelSampling:
     """Which pixels of the photos a method wants to learn from.
@@ -237,11 +249,26 @@ class Renderer(nn.Module):
 
     @torch.no_grad()
     def view(self, camera: Cameras) -> Rendering:
-        """Renders the picture [H, W] of one camera (`len(camera) == 1`) in chunks of `chunk` rays."""
+        """Renders the picture [H, W] of one camera (`len(camera) == 1`) in chunks of `chunk` rays.
+
+        Raises:
+            LumigraphError: the camera lacks one of the renderer's `conditions`.
+        """
+        self.require_conditions(camera)
         rays = self.seen_through(camera).to(self.device).view_rays(0)
         height, width = rays.shape
         parts = [self.render(part) for part in rays.flatten().split(self.chunk)]
         return concatenate_renderings(parts).reshape(height, width)
+
+    def require_conditions(self, given: Rays | Cameras) -> None:
+        """Raises LumigraphError where `given` does not say all that decides a colour beside the ray."""
+        for name in self.conditions:
+            if getattr(given, name) is None:
+                kind = "rays" if isinstance(given, Rays) else "cameras"
+                raise LumigraphError(
+                    f"what is to be rendered changes with its {name}, and these {kind} have no {name}",
+                    todo=f"Give {name}: {_RANGES[name]}",
+                )
 
     def seen_through(self, cameras: Cameras) -> Cameras:
         """Cameras whose rays show what `cameras` see: others than these where what was learnt has another convention of
@@ -279,6 +306,22 @@ class Renderer(nn.Module):
             LumigraphError: the method learns no codes of cameras.
         """
         raise _no_codes()
+
+    def hyper_code(self, rays: Rays) -> Float[Tensor, "*s C"]:
+        """The code that a student of moving scenes makes of each ray beside its points (DyLiN, section 3.2).
+
+        Raises:
+            LumigraphError: the method makes none.
+        """
+        raise _no_hyper_code()
+
+    def edited(self, channel: int, value: float) -> AbstractContextManager[None]:
+        """Within it the channel (from 0) of every hyper code has this value, whatever the ray and the time.
+
+        Raises:
+            LumigraphError: the method makes no such code, or it has no such channel.
+        """
+        raise _no_hyper_code()
 
     # ------------------------------------------------------------------ training
 
