@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 from PIL import Image, ImageDraw
+from yaml.constructor import ConstructorError
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import io_errors, read_json
@@ -180,7 +181,7 @@ def _yaml_fault(error: Exception) -> str:
     """What is wrong, in few words; the parser's own depend on its version."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    known = isinstance(error, yaml.constructor.ConstructorError)
+    known = isinstance(error, ConstructorError)
     problem = "it has a tag (!!) or a key that is no text" if known else "it is cut short or mistyped"
     mark = getattr(error, "problem_mark", None)
     return problem if mark is None else f"{problem} at line {mark.line + 1}, column {mark.column + 1}"
