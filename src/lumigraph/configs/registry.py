@@ -80,6 +80,20 @@ METHODS: dict[str, MethodEntry] = {
             summary="T-NeRF: a moving scene as a NeRF with time as an input, the baseline of D-NeRF",
         ),
         MethodEntry(
+            name="hypernerf",
+            kind="teacher",
+            config="lumigraph.configs.hypernerf:HyperNeRFConfig",
+            renderer="lumigraph.teachers.hypernerf:HyperNeRF",
+            summary="HyperNeRF: scenes that move and change topology, warped to a template with ambient dimensions",
+        ),
+        MethodEntry(
+            name="conerf",
+            kind="teacher",
+            config="lumigraph.configs.conerf:CoNeRFConfig",
+            renderer="lumigraph.teachers.conerf:CoNeRF",
+            summary="CoNeRF: scenes that move, of which named attributes are controlled, each with a mask",
+        ),
+        MethodEntry(
             name="r2l",
             kind="student",
             config="lumigraph.configs.r2l:R2LConfig",

@@ -14,6 +14,7 @@ from lumigraph.fields.conical import RayMoments, gaussian_means, gaussian_varian
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.nerf_mlp import NeRFMLP
+from lumigraph.fields.skip_mlp import reset_glorot
 from lumigraph.fields.small_mlp import reset_linear, small_mlp
 
 DIRECTION_DEGREE = 4
@@ -86,10 +87,7 @@ class GaussianMLP(ConeField):
         self.reset()
 
     def reset(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        reset_glorot(self.network)
 
     def forward(self, where: Gaussians, view_directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         still = torch.zeros_like(view_directions)

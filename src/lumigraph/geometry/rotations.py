@@ -54,6 +54,17 @@ def se3_exp(rotation: Vectors, translation: Vectors) -> Float[Tensor, "*shape 3 
     return torch.cat((so3_exp(rotation), left @ translation[..., None]), dim=-1)
 
 
+def screw_motion(rotation: Broadcast, translation: Broadcast, points: Vectors) -> Vectors:
+    """Points after the rigid motion `se3_exp(rotation, translation)`, without its matrices: many points, each with a
+    motion of its own. Finite with finite gradient at zero, where points stay exactly where they are."""
+    first, second, third = (factor.squeeze(-1) for factor in _rodrigues_factors(rotation))
+    turned = torch.linalg.cross(rotation, points)
+    pushed = torch.linalg.cross(rotation, translation)
+    # W (first x + second v) + W W (second x + third v) + v, the products by W taken once each.
+    twice = torch.linalg.cross(rotation, second * turned + third * pushed)
+    return points + translation + first * turned + second * pushed + twice
+
+
 def _identity_like(vectors: Tensor) -> Tensor:
     return torch.eye(3, dtype=vectors.dtype, device=vectors.device)
 

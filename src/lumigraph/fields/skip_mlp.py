@@ -1,0 +1,63 @@
+"""The plain networks of deformable fields: layers of one width, one of which sees the input again.
+
+h_0 = relu(L_0 x)     h_i = relu(L_i h_{i-1}), where i is the skip: L_i [x, h_{i-1}]     output = O h
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SkipMLP(nn.Module):
+    """Initialised as Glorot and Bengio (2010) have it, biases at zero; the outputs as `last` says."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        depth: int,
+        width: int,
+        skip: int | None = 4,
+        last: float | None = None,
+        last_spread: str = "uniform",
+    ) -> None:
+        """`skip`: number of the hidden layer that sees the input again. `last`: the weights of the output begin evenly
+        spread over [0, last), or with that standard deviation ("normal"); None: like the others."""
+        super().__init__()
+        self.skip = skip if skip is not None and 0 < skip < depth else None
+        sizes = [inputs] + [width] * (depth - 1)
+        if self.skip is not None:
+            sizes[self.skip] += inputs
+        self.hidden = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.output = nn.Linear(width, outputs)
+        self._last, self._last_spread = last, last_spread
+        self.reset()
+
+    def forward(self, x: Float[Tensor, "*s I"]) -> Float[Tensor, "*s O"]:
+        h = x
+        for number, layer in enumerate(self.hidden):
+            if number == self.skip:
+                h = torch.cat([x, h], -1)
+            h = layer(h).relu()
+        return self.output(h)
+
+    def reset(self) -> None:
+        """Other first weights, which torch's random state decides."""
+        reset_glorot(self)
+        if self._last is None:
+            return
+        if self._last_spread == "normal":
+            nn.init.normal_(self.output.weight, std=self._last)
+        else:
+            nn.init.uniform_(self.output.weight, 0, self._last)
+
+
+def reset_glorot(*networks: nn.Module) -> None:
+    """Other first weights for linear layers, uniform as Glorot and Bengio (2010) have it, and biases of zero; torch's
+    random state decides."""
+    for network in networks:
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
