@@ -228,10 +228,11 @@ def save_dnerf(path: Path, networks: int = 1, moving: bool = True) -> State:
             sizes[5] += 63
             for i, size in enumerate(sizes):
                 state |= linear(size, WIDTH, f"{prefix}._time.{i}")
-            # Whose octaves of time make rounding errors of times as large.
+            # Here too an octave counts half as much as the one before, and things move by parts of their size.
             state[f"{prefix}._time.0.weight"][:, 3:63] *= 0.5 ** torch.arange(10.0).repeat_interleave(6)
             state[f"{prefix}._time.0.weight"][:, 64:] *= 0.5 ** torch.arange(10.0).repeat_interleave(2)
             state |= linear(WIDTH, 3, f"{prefix}._time_out")
+            state[f"{prefix}._time_out.weight"] *= 0.1
     parts = {
         part: {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(part)}
         for part in PT[:networks]
