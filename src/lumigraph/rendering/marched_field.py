@@ -59,6 +59,8 @@ class MarchedField(Renderer):
         super().__init__()
         self.config = config
         self.background = background
+        self.backdrop = background
+        """The policy by which photos are composited in training, where it differs from that of the scene."""
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
         self.half_side = float(bounds.half_extent.max())
         self.unbounded = bounds.unbounded
@@ -231,7 +233,7 @@ class MarchedField(Renderer):
             samples, index = self.visible_samples(core, times, self._training_rule(step), jitter)
         features = self.features(self._points(core, samples, index), _of_samples(times, index))
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
-        target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
+        target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
         terms = {"rgb": error.mean()}
         if self.config.opacity_weight:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
 from lumigraph.fields.hashgrid import GridLayout
-from lumigraph.fields.space_time import FactorisedFeatures
+from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, WarpedFeatures
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -33,15 +33,10 @@ class DynamicNGP(MarchedField):
     ) -> None:
         """`cameras`: number of training cameras, for the refinement of their poses."""
         super().__init__(config, bounds, background, cameras)
-        space_time = GridLayout(
-            config.time_levels,
-            config.time_features,
-            config.time_log2_entries,
-            config.time_base_resolution,
-            config.time_finest_resolution,
-        )
-        self.moving = FactorisedFeatures(self.layout, space_time, config.time_share)
+        self.moving = _moving(config, self.layout)
         self.add_networks(self.moving.width)
+        if config.random_backdrop and background != "opaque":
+            self.backdrop = "random"
 
     @classmethod
     def from_scene(cls, config: Any, info: Any) -> MarchedField:
@@ -59,10 +54,14 @@ class DynamicNGP(MarchedField):
         return self.moving(points, times)
 
     def feature_groups(self) -> list[ParameterGroup]:
-        return [
-            ParameterGroup(f"grid {number}", [table], self.config.lr, table=True, **ADAM)
-            for number, table in enumerate(self.moving.tables)
+        space_time = list(self.moving.space_time.parameters())
+        groups = [
+            ParameterGroup("grid", [self.moving.grid.table], self.config.lr, table=True, **ADAM),
+            ParameterGroup("grids of time", space_time, self.config.time_lr, table=True, **ADAM),
         ]
+        if self.moving.networks:
+            groups.append(ParameterGroup("motion", self.moving.networks, self.config.time_lr, **ADAM))
+        return groups
 
     def reset_features(self) -> None:
         self.moving.reset()
@@ -74,3 +73,16 @@ class DynamicNGP(MarchedField):
         """Any time, so that a cell is occupied if something is in it at some time."""
         generator = step_generator(_STREAM, seed, step, self.device)
         return torch.rand(count, generator=generator, device=self.device)
+
+
+def _moving(config: DynamicNGPConfig, space: GridLayout) -> MovingFeatures:
+    space_time = GridLayout(
+        config.time_levels,
+        config.time_features,
+        config.time_log2_entries,
+        config.time_base_resolution,
+        config.time_finest_resolution,
+    )
+    if config.motion == "warp":
+        return WarpedFeatures(space, space_time, config.time_share, config.motion_hidden, config.ambient)
+    return FactorisedFeatures(space, space_time, config.time_share)
