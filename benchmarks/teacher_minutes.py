@@ -1,9 +1,10 @@
 """PSNR on the test views against minutes of training, each budget a run of its own, through the command line.
 
     python benchmarks/teacher_minutes.py SCENE [--methods ngp] [--downscale 4] [--minutes 1 2 5 10] [--seeds 0]
-        [--runs FOLDER] [--out FILE] [-- OPTIONS]
+        [--vary OPTION VALUE [VALUE ...]] [--runs FOLDER] [--out FILE] [-- OPTIONS]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
+With --vary each method is trained with each value of an option: `--vary motion factors warp`.
 """
 
 import contextlib
@@ -22,9 +23,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(
-    method: str, scene: str, downscale: int, minutes: float, seed: int, options: list[str], run: Path
+    label: str,
+    method: str,
+    scene: str,
+    downscale: int,
+    minutes: float,
+    seed: int,
+    options: list[str],
+    run: Path,
 ) -> dict[str, Any]:
-    """Trains in the folder `run`, evaluates, and says what came of it."""
+    """Trains in the folder `run`, evaluates, and says what came of it under the name `label`."""
     start = time.perf_counter()
     peak = verb(
         "train", method, scene, "--run", run, "--downscale", downscale,
@@ -33,7 +41,7 @@ def measure(
     wall = time.perf_counter() - start
     figures, training = evaluated(run, run / "eval.json"), trained(run)
     return {
-        "method": method,
+        "method": label,
         "minutes": minutes,
         "seed": seed,
         **figures,
@@ -43,6 +51,12 @@ def measure(
         "wall_seconds": round(wall, 1),
         "peak_memory_mb": peak,
     }
+
+
+def varied(vary: list[str] | None) -> list[list[str]]:
+    """`["motion", "factors", "warp"]` as the options of each run: `--motion factors` and `--motion warp`."""
+    option, *values = vary or [""]
+    return [[f"--{option}", value] for value in values] if values else [[]]
 
 
 def main() -> None:
@@ -58,6 +72,9 @@ def main() -> None:
         help="budgets in minutes, each a run of its own",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each a run of its own")
+    parser.add_argument(
+        "--vary", nargs="+", metavar="OPTION VALUE", help="an option of the methods and its values"
+    )
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "teacher_minutes.json", help="file for the table"
@@ -67,9 +84,12 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         name, downscale, options = Path(arguments.scene).name, arguments.downscale, arguments.options
-        for method, minutes, seed in itertools.product(arguments.methods, arguments.minutes, arguments.seeds):
-            run = folder / f"{name}-{method}-{minutes:g}-minutes-seed-{seed}"
-            rows.append(measure(method, arguments.scene, downscale, minutes, seed, options, run))
+        several = arguments.methods, varied(arguments.vary), arguments.minutes, arguments.seeds
+        for method, variant, minutes, seed in itertools.product(*several):
+            label = " ".join([method, *variant[1:]])
+            run = folder / f"{name}-{label.replace(' ', '-')}-{minutes:g}-minutes-seed-{seed}"
+            of_run = [*variant, *options]
+            rows.append(measure(label, method, arguments.scene, downscale, minutes, seed, of_run, run))
             print(rows[-1], flush=True)
             scene = {"name": name, "downscale": downscale, "options": options}
             write_json(arguments.out, {"machine": machine(), "scene": scene, "runs": rows})

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
-from lumigraph.rendering.volume.samples import CoreRays, StepRule, _trace_reference, visible_samples
+from lumigraph.rendering.volume.samples import (
+    CoreRays,
+    StepRule,
+    _trace_reference,
+    occupied_samples,
+    seen_samples,
+    visible_samples,
+)
 
 CELLS = 12
 
@@ -198,3 +205,23 @@ def test_thinning_keeps_what_can_be_seen() -> None:
     for trace in (visible_samples, _trace_reference):
         samples, _ = trace(ray, FULL, EVEN, False, torch.zeros(1), grid, network, 0.0, 1.1 * alpha)
         assert not len(samples.t)
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+@torch.no_grad()
+def test_marching_and_seeing_one_after_the_other_equal_the_kernel(unbounded: bool) -> None:
+    """All samples in occupied cells, thinned by densities that are asked for afterwards."""
+    grid, network = field(5)
+    cascades = 2 if unbounded else 1
+    occupied = (torch.rand(cascades, 8, 8, 8, generator=torch.Generator().manual_seed(8)) < 0.4).byte()
+    rule = StepRule(growth=1 / 32 if unbounded else 0.0, shortest=0.04, longest=0.4, most=200)
+    some, jitter = rays(100), torch.rand(100, generator=torch.Generator().manual_seed(9))
+    samples, index = occupied_samples(some, occupied, rule, unbounded, jitter)
+    assert torch.equal(index, samples.rays)
+    found, of_ray = seen_samples(samples, network(grid(samples.points))[:, 0].exp(), 1e-2, 1e-2)
+    ours, ours_index = visible_samples(some, occupied, rule, unbounded, jitter, grid, network, 1e-2, 1e-2)
+    same = (found.offsets.diff() == ours.offsets.diff()) & (found.offsets.diff() > 0)
+    assert same.sum() > 60
+    keep, keep_ours = same[of_ray], same[ours_index]
+    torch.testing.assert_close(found.t[keep], ours.t[keep_ours], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.points[keep], ours.points[keep_ours], rtol=0, atol=1e-5)

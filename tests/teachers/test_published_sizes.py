@@ -9,9 +9,10 @@ import torch
 
 from lumigraph.configs.ngp import PRESETS
 from lumigraph.geometry.bounds import Bounds
+from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP
 from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.samples import CoreRays
-from lumigraph.teachers.ngp import DIAGONAL, NGP, OPAQUE_STEP
+from lumigraph.teachers.ngp import NGP
 
 HALF = 0.5
 SHORTEST, THRESHOLD = 1.691456e-3, 5.91206676

@@ -45,6 +45,13 @@ METHODS: dict[str, MethodEntry] = {
             summary="Instant-NGP: a multi-resolution hash grid with an occupancy grid; trains on a CPU in minutes",
         ),
         MethodEntry(
+            name="dynamic-ngp",
+            kind="teacher",
+            config="lumigraph.configs.dynamic_ngp:DynamicNGPConfig",
+            renderer="lumigraph.teachers.dynamic_ngp:DynamicNGP",
+            summary="Instant-NGP for scenes that move: hash grids of space and time; trains on a CPU in minutes",
+        ),
+        MethodEntry(
             name="nerf",
             kind="teacher",
             config="lumigraph.configs.nerf:NeRFConfig",

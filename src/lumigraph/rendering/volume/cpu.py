@@ -79,6 +79,45 @@ def next_occupied(origin, direction, inverse, t, end, occupied, step_growth, ste
     return end, np.float32(0)
 
 
+@nb.njit(parallel=True, nogil=True, cache=True, fastmath=ORDERED)
+def march(
+    origins, directions, near, far, jitter, occupied, step_growth, step_min, step_max, t, dt, counts
+):  # fmt: skip
+    """Fills t, dt [rays, capacity] with the steps of each ray that begin in occupied cells, counts [rays] with their
+    number."""
+    for ray in nb.prange(origins.shape[0]):
+        inverse = np.empty(3, np.float32)
+        at, end = enter(
+            origins[ray], directions[ray], near[ray], far[ray], jitter[ray], occupied.shape[0],
+            step_growth, step_min, step_max, inverse,
+        )  # fmt: skip
+        found = 0
+        while found < t.shape[1]:
+            at, step = next_occupied(
+                origins[ray], directions[ray], inverse, at, end, occupied, step_growth, step_min, step_max
+            )
+            if step == 0:
+                break
+            t[ray, found], dt[ray, found] = at, step
+            found += 1
+            at += step
+        counts[ray] = found
+
+
+@nb.njit(parallel=True, nogil=True, cache=True, fastmath=True)
+def see(density, dt, offsets, min_transmittance, min_alpha, seen, counts):
+    """Marks in seen [samples] those with enough light left in front of them and enough alpha of their own, and counts
+    them for each ray."""
+    for ray in nb.prange(offsets.shape[0] - 1):
+        transmittance, kept = ONE, 0
+        for sample in range(offsets[ray], offsets[ray + 1]):
+            alpha = ONE - math.exp(-density[sample] * dt[sample])
+            seen[sample] = transmittance >= min_transmittance and alpha >= min_alpha
+            kept += seen[sample]
+            transmittance *= ONE - alpha
+        counts[ray] = kept
+
+
 @nb.njit(fastmath=True, cache=True)
 def unit_scale(x, y, z, unbounded):
     """Factor that takes core coordinates to [-0.5, 0.5]^3, by contraction with the maximum norm where unbounded."""

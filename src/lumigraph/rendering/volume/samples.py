@@ -83,6 +83,45 @@ def visible_samples(
     return trace(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha)
 
 
+def occupied_samples(
+    rays: CoreRays,
+    occupied: UInt8[Tensor, "cascades n n n"],
+    rule: StepRule,
+    unbounded: bool,
+    jitter: Float[Tensor, " R"],
+) -> tuple[Samples, Int[Tensor, " S"]]:
+    """All samples in occupied cells, and the ray of each: what a field is asked about that no kernel knows."""
+    if rays.origins.device.type != "cpu":
+        samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
+        return samples, samples.rays
+    t, dt, counts = _no_steps(len(rays.origins), rule)
+    cpu.march(
+        _array(rays.origins), _array(rays.directions), _array(rays.near), _array(rays.far), _array(jitter),
+        _array(occupied), *_floats(rule.growth, rule.shortest, rule.longest), t, dt, counts,
+    )  # fmt: skip
+    return _packed(rays, t, dt, counts, unbounded)
+
+
+def seen_samples(
+    samples: Samples,
+    density: Float[Tensor, " S"],
+    min_transmittance: float = MIN_TRANSMITTANCE,
+    min_alpha: float = MIN_ALPHA,
+) -> tuple[Samples, Int[Tensor, " K"]]:
+    """Those of `samples`, of which `density` is known, that their rays can see, and the ray of each."""
+    if density.device.type != "cpu":
+        return reference.keep_visible(samples, density, min_transmittance, min_alpha)
+    counts = samples.offsets.new_zeros(len(samples.offsets) - 1)
+    seen = torch.empty(len(density), dtype=torch.bool)
+    cpu.see(
+        _array(density), _array(samples.dt), _array(samples.offsets),
+        *_floats(min_transmittance, min_alpha), seen.numpy(), counts.numpy(),
+    )  # fmt: skip
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    kept = Samples(samples.points[seen], samples.t[seen], samples.dt[seen], offsets)
+    return kept, kept.rays
+
+
 def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
     """The twin: marches first, then asks for all densities."""
     samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
@@ -92,21 +131,32 @@ def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min
 
 
 def _trace_cpu(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
-    count, layout = len(rays.origins), grid.layout
+    layout = grid.layout
     first, second = network[0].weight.detach(), network[-1].weight.detach()[0]
-    origins, directions = _array(rays.origins), _array(rays.directions)
-    t, dt = np.empty((count, rule.most), np.float32), np.empty((count, rule.most), np.float32)
-    counts = np.empty(count, np.int64)
+    t, dt, counts = _no_steps(len(rays.origins), rule)
     trace_kernel(layout.features, layout.width, len(first))(
-        origins, directions, _array(rays.near), _array(rays.far), _array(jitter), _array(occupied),
+        _array(rays.origins), _array(rays.directions),
+        _array(rays.near), _array(rays.far), _array(jitter), _array(occupied),
         *_floats(rule.growth, rule.shortest, rule.longest), unbounded,
         _array(grid.table), *layout.arrays, _array(first.T), _array(second),
         *_floats(LARGEST, min_transmittance, min_alpha), t, dt, counts,
     )  # fmt: skip
+    return _packed(rays, t, dt, counts, unbounded)
+
+
+def _no_steps(rays: int, rule: StepRule) -> tuple[np.ndarray, ...]:
+    """Room for the steps of rays, and for their numbers."""
+    room = (rays, rule.most)
+    return np.empty(room, np.float32), np.empty(room, np.float32), np.empty(rays, np.int64)
+
+
+def _packed(rays: CoreRays, t: np.ndarray, dt: np.ndarray, counts: np.ndarray, unbounded: bool):
+    """Steps as packed samples, and the ray of each."""
     offsets = np.concatenate([[0], np.cumsum(counts)])
     total = int(offsets[-1])
     points, index = np.empty((total, 3), np.float32), np.empty(total, np.int64)
     packed_t, packed_dt = np.empty(total, np.float32), np.empty(total, np.float32)
+    origins, directions = _array(rays.origins), _array(rays.directions)
     cpu.gather(origins, directions, t, dt, offsets, unbounded, points, packed_t, packed_dt, index)
     packed = Samples(*(torch.from_numpy(values) for values in (points, packed_t, packed_dt, offsets)))
     return packed, torch.from_numpy(index)

@@ -1,0 +1,194 @@
+"""The dynamic hash-grid teacher: it learns what moves, asks rays for their times, and is the same at every time that it
+is told."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumigraph.cli.main import main
+from lumigraph.configs.dynamic_ngp import PRESETS, DynamicNGPConfig
+from lumigraph.configs.ngp import NGPConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.space_time import WarpedFeatures
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background
+from lumigraph.rendering.marched_field import MarchedField
+from lumigraph.rendering.renderer import Batch
+from lumigraph.scenes.procedural import load_builtin
+from lumigraph.scenes.scene import Scene
+from lumigraph.teachers.dynamic_ngp import DynamicNGP
+from lumigraph.teachers.ngp import NGP
+from lumigraph.training.sources import PhotoSource
+
+GRID = {"levels": 4, "features": 4, "log2_entries": 12, "finest_resolution": 64}
+SMALL = DynamicNGPConfig(**GRID, cells=32, steps=96, samples=2048, time_log2_entries=12)
+FACTORS = replace(
+    PRESETS["factors"], **vars(SMALL) | {"motion": "factors", "time_features": 4, "time_share": 0.25}
+)
+STILL = NGPConfig(**GRID, cells=32, steps=96, samples=2048)
+
+
+def small(config: DynamicNGPConfig = SMALL, background: Background = "white") -> DynamicNGP:
+    torch.manual_seed(0)
+    return DynamicNGP(config, Bounds(-torch.ones(3), torch.ones(3)), background, 1)
+
+
+def some_rays(count: int, times: torch.Tensor | None) -> Rays:
+    generator = torch.Generator().manual_seed(0)
+    origins = torch.randn(count, 3, generator=generator)
+    origins = 3 * origins / origins.norm(dim=1, keepdim=True)
+    directions = 0.3 * torch.randn(count, 3, generator=generator) - origins / 3
+    near, far = torch.full((count,), 0.1), torch.full((count,), 9.0)
+    ids = torch.zeros(count, dtype=torch.long)
+    return Rays(origins, directions, torch.full((count,), 0.01), near, far, times=times, camera_ids=ids)
+
+
+def learnt(renderer: MarchedField, scene: Scene, steps: int) -> float:
+    """Trains in a plain loop; the mean PSNR over a few held-out views."""
+    source, optimiser = PhotoSource(scene.split("train"), 0), renderer.make_optimiser()
+    for step in range(steps):
+        renderer.begin_step(step, step / steps, 0)
+        losses = renderer.losses(source.batch(step, renderer.rays_per_step), step, 0)
+        optimiser.zero_grad()
+        torch.stack(list(losses.terms.values())).sum().backward()
+        optimiser.step()
+    views, found = scene.split("test"), []
+    for i in range(4):
+        truth = torch.as_tensor(views.image(i)).float() / 255
+        truth = truth[..., :3] + 1 - truth[..., 3:]
+        found.append(-10 * (renderer.view(views.cameras[i]).rgb - truth).square().mean().log10().item())
+    return sum(found) / len(found)
+
+
+def test_learns_a_scene_that_moves() -> None:
+    scene = load_builtin("moving:32")
+    torch.manual_seed(0)
+    moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 150)
+    torch.manual_seed(0)
+    still = learnt(NGP.from_scene(STILL, scene.info), scene, 150)
+    assert moving > 20
+    assert moving > still + 1
+
+
+@pytest.mark.parametrize("config", [SMALL, FACTORS])
+def test_every_ray_sees_its_own_time(config: DynamicNGPConfig) -> None:
+    """Rays of mixed times show what each time alone shows, in any pieces."""
+    renderer = small(config)
+    for grid in (renderer.moving.grid, *renderer.moving.space_time.grids):
+        torch.nn.init.normal_(grid.table)
+    times = torch.linspace(0, 1, 60)
+    rays = some_rays(60, times)
+    whole = renderer.render(rays)
+    parts = [renderer.render(part) for part in rays.split(17)]
+    torch.testing.assert_close(torch.cat([part.rgb for part in parts]), whole.rgb, rtol=0, atol=1e-6)
+    still = renderer.render(some_rays(60, torch.zeros(60)))
+    assert torch.equal(still.rgb[0], whole.rgb[0])
+    assert (still.rgb - whole.rgb)[30:].abs().max() > 0.01
+    assert "depth_median" in whole.extras
+
+
+def test_without_motion_it_is_instant_ngp() -> None:
+    """Where the network of motion says nothing, every time shows what a still field of the same weights shows."""
+    renderer = small(replace(SMALL, ambient=0))
+    torch.nn.init.normal_(renderer.moving.grid.table)
+    assert isinstance(renderer.moving, WarpedFeatures)
+    torch.nn.init.zeros_(renderer.moving.motion[-1].weight)
+    still = NGP(STILL, Bounds(-torch.ones(3), torch.ones(3)), "white", 1)
+    still.grid.load_state_dict(renderer.moving.grid.state_dict())
+    still.geometry.load_state_dict(renderer.geometry.state_dict())
+    still.colour.load_state_dict(renderer.colour.state_dict())
+    rays = some_rays(200, torch.rand(200))
+    ours, theirs = renderer.render(rays), still.render(rays)
+    torch.testing.assert_close(ours.rgb, theirs.rgb, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.depth, theirs.depth, rtol=0, atol=1e-3)
+
+
+def test_photos_with_alpha_lie_on_other_colours_in_training_only() -> None:
+    """White on transparent is not nothing: an empty field is wrong about it, whatever the background."""
+    renderer = small()
+    renderer.occupancy.occupied.zero_()
+    batch = Batch(some_rays(400, torch.rand(400)), torch.ones(400, 4))
+    # Nothing but the backdrop is seen, and its colours are even in [0, 1]: the mean of (1 - c)^2 is 1/3.
+    assert float(renderer.losses(batch, 0, 0).terms["rgb"]) == pytest.approx(1 / 3, abs=0.05)
+    assert torch.equal(renderer.render(batch.rays).rgb, torch.ones(400, 3))
+    as_shown = small(replace(SMALL, random_backdrop=False))
+    as_shown.occupancy.occupied.zero_()
+    assert float(as_shown.losses(batch, 0, 0).terms["rgb"]) == 0
+    assert small(background="opaque").backdrop == "opaque"
+
+
+@pytest.mark.parametrize("config", [SMALL, FACTORS])
+def test_losses_have_gradients_everywhere(config: DynamicNGPConfig) -> None:
+    renderer = small(replace(config, refine_cameras=True, opacity_weight=1e-3))
+    for grid in (renderer.moving.grid, *renderer.moving.space_time.grids):
+        torch.nn.init.normal_(grid.table)
+    batch = Batch(some_rays(128, torch.rand(128)), torch.rand(128, 4))
+    losses = renderer.losses(batch, 0, 0)
+    assert {"rgb", "opacity", "distortion"} <= set(losses.terms)
+    torch.stack(list(losses.terms.values())).sum().backward()
+    for group in renderer.optimisers():
+        for parameter in group.parameters:
+            assert parameter.grad is not None, group.name
+            assert torch.isfinite(parameter.grad).all()
+            assert parameter.grad.any()
+    assert {id(p) for group in renderer.optimisers() for p in group.parameters} == {
+        id(p) for p in renderer.parameters()
+    }
+
+
+def test_occupancy_keeps_what_is_there_at_some_time_only() -> None:
+    """Updates look at other times at every step, and the same at the same step."""
+    renderer = small()
+    first, again = renderer.random_times(100, 16, 0), renderer.random_times(100, 16, 0)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, renderer.random_times(100, 32, 0))
+    assert ((first >= 0) & (first < 1)).all()
+
+
+def test_recovery_starts_over() -> None:
+    renderer = small()
+    before = {name: value.detach().clone() for name, value in renderer.named_parameters()}
+    renderer.occupancy.occupied.zero_()
+    assert renderer.recover(7)
+    assert renderer.occupancy.occupied.all()
+    assert not any(torch.equal(before[name], value) for name, value in renderer.named_parameters())
+
+
+def test_a_scene_without_times_is_refused() -> None:
+    with pytest.raises(LumigraphError, match="photos have no times"):
+        DynamicNGP.from_scene(SMALL, load_builtin("still:16").info)
+
+
+def test_rays_without_times_are_refused() -> None:
+    with pytest.raises(LumigraphError, match="rays without times"):
+        small().render(some_rays(4, None))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"time_share": 0.0}, {"time_levels": 0}, {"time_lr": -1.0}, {"time_finest_resolution": 4}]
+)
+def test_impossible_grids_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(SMALL, **wrong)
+
+
+def test_the_command_line_trains_resumes_and_evaluates(tmp_path: Path) -> None:
+    """n steps, a stop and m steps are n + m steps, bit for bit; and the run renders a movie through time."""
+    options = [
+        "--log2-entries", "10", "--time-log2-entries", "10", "--cells", "16", "--steps", "48",
+        "--samples", "512", "--device", "cpu",
+    ]  # fmt: skip
+
+    def train(run: str, steps: int, *more: str) -> None:
+        arguments = ["train", "dynamic-ngp", "builtin:moving:16", "--run", str(tmp_path / run)]
+        assert main([*arguments, "--max-steps", str(steps), *options, *more]) == 0
+
+    train("whole", 24)
+    train("parts", 10)
+    train("parts", 24, "--resume")
+    whole, parts = ((tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "parts"))
+    assert whole == parts
+    assert main(["eval", str(tmp_path / "whole"), "--device", "cpu"]) == 0
