@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 import yaml
@@ -262,7 +262,7 @@ def _named(text: Any, ids: Collection[str], numbered: dict[int, str | None]) -> 
     return numbered.get(int(text)) if _is_number(text) else None
 
 
-def _is_number(text: Any) -> bool:
+def _is_number(text: Any) -> TypeGuard[str]:
     return isinstance(text, str) and re.fullmatch(r"[0-9]{1,18}", text) is not None
 
 
