@@ -30,8 +30,8 @@ class CoNeRFConfig(WarpedConfig):
     attribute_weight: float = 0.1
     """Weight of the squared error of the values, in annotated frames."""
     mask_weight: float = 0.1
-    """Weight of the focal cross entropy of the masks, where they are annotated; the published 0.01 finds them too late
-    for a few thousand steps."""
+    """Weight of the focal cross entropy of the masks, where they are annotated. The published 0.01 had not
+    found small ones after some hundred small steps."""
     latent_weight: float = 1e-4
     """Weight of the squared length of the codes."""
     annotated_share: float = 0.1
