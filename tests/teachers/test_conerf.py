@@ -199,7 +199,7 @@ def test_it_learns_to_turn_and_to_raise() -> None:
     scene = make_scene("attributes", 8, 1, 0, 16)
     config = replace(
         TINY, rays=192, samples=16, importance=12, depth=3, width=48, view_width=24, sheet_width=16, mask_width=32,
-        position_octaves=5, lr=5e-3, final_lr=1e-3, training_steps=100, mask_weight=0.1,
+        position_octaves=5, lr=5e-3, final_lr=1e-3, training_steps=100,
     )  # fmt: skip
     torch.manual_seed(0)
     renderer = CoNeRF.from_scene(config, scene.info)
