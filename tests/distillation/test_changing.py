@@ -60,7 +60,9 @@ def run_of(folder: Path, method: str, config: Any, scene: Scene) -> Run:
 
 
 def shards_of(folder: Path, scene: Scene, views: int = 7) -> Shards:
-    plan = Plan(sample_poses("fitted", views, 0, scene.info.cameras["train"]), scene.info, 3, depth=True, masks=2)
+    plan = Plan(
+        sample_poses("fitted", views, 0, scene.info.cameras["train"]), scene.info, 3, depth=True, masks=2
+    )
     prepare(folder, plan, resume=False, overwrite=False)
     bake_shards(Masked(), folder, plan, list(range(plan.count)))
     finish(folder, plan)

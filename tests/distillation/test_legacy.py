@@ -129,7 +129,12 @@ def test_published_times_that_end_early_are_stretched(tmp_path: Path, scene: Sce
     assert read.rgba.dtype == torch.float32
     torch.testing.assert_close(read.rays.times, torch.linspace(0, 1, 64))
     torch.testing.assert_close(read.rays.origins, torch.from_numpy(rows[:, :3]).float())
-    for wrong in ('{"layout": "dylin", "times": [1, 0]}', '{"layout": "fast"}', "[]", '{"layout": "codylin"}'):
+    for wrong in (
+        '{"layout": "dylin", "times": [1, 0]}',
+        '{"layout": "fast"}',
+        "[]",
+        '{"layout": "codylin"}',
+    ):
         (tmp_path / "manifest.json").write_text(wrong)
         with pytest.raises(LumigraphError, match="manifest"):
             LegacySource(tmp_path, scene.info, 0)

@@ -16,7 +16,15 @@ from lumigraph.students.dylin import DyLiN
 from lumigraph.students.r2l import R2L
 
 TINY = DyLiNConfig(
-    width=16, depth=6, points=4, octaves=3, rays=32, motion_octaves=3, offset_width=12, hyper_width=10, hyper_dims=2
+    width=16,
+    depth=6,
+    points=4,
+    octaves=3,
+    rays=32,
+    motion_octaves=3,
+    offset_width=12,
+    hyper_width=10,
+    hyper_dims=2,
 )
 
 
@@ -99,7 +107,9 @@ def test_offsets_and_code_by_hand() -> None:
     rows = wide.describe(lines, wide._depths(None)).rows
     each = wide.hyper(code)[:, None].expand(-1, 4, -1)
     shifted = wide.offset(code)
-    points = (seen.origins + shifted[:, :3])[:, None] + t[:, None] * (seen.directions + shifted[:, 3:])[:, None]
+    points = (seen.origins + shifted[:, :3])[:, None] + t[:, None] * (seen.directions + shifted[:, 3:])[
+        :, None
+    ]
     torch.testing.assert_close(rows, torch.cat([points, each], 2).flatten(1).T, atol=1e-5, rtol=1e-5)
 
 
@@ -174,10 +184,14 @@ def test_a_scene_that_moves_is_learnt() -> None:
         directions = torch.stack([u, 0.1 * torch.randn(count, generator=generator), torch.ones(count)], 1)
         bright = torch.sigmoid((u - (1.4 * times - 0.7)) * 12)[:, None].expand(-1, 3)
         ones = torch.ones(count)
-        seen = Rays(torch.zeros(count, 3) - torch.tensor([0, 0, 4.0]), directions, ones, ones, ones, times=times)
+        seen = Rays(
+            torch.zeros(count, 3) - torch.tensor([0, 0, 4.0]), directions, ones, ones, ones, times=times
+        )
         return Batch(seen, torch.cat([bright, ones[:, None]], 1))
 
-    config = replace(TINY, width=32, depth=8, octaves=2, hyper_dims=2, motion_octaves=2, lr=5e-3, schedule="constant")
+    config = replace(
+        TINY, width=32, depth=8, octaves=2, hyper_dims=2, motion_octaves=2, lr=5e-3, schedule="constant"
+    )
     model = student(replace(config, warmup_steps=0))
     optimiser = model.make_optimiser()
     for step in range(300):

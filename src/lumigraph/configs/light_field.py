@@ -152,7 +152,9 @@ class MovingLightFieldConfig(LightFieldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, positive=_SMALL_POSITIVE, not_negative=_SMALL_NOT_NEGATIVE, shares=("motion_window",))
+        check_numbers(
+            self, positive=_SMALL_POSITIVE, not_negative=_SMALL_NOT_NEGATIVE, shares=("motion_window",)
+        )
 
 
 _SMALL_POSITIVE = ("offset_width", "offset_layers", "hyper_width", "hyper_layers", "motion_lr")

@@ -245,8 +245,8 @@ class LegacySource(RaySource):
     """
 
     def __init__(self, folder: Path, info: SceneInfo, seed: int, layout: Layout | None = None):
-        """`layout` may be left out for nine columns, and where there is a manifest. Raises `LumigraphError` for anything
-        else it cannot tell."""
+        """`layout` may be left out for nine columns, and where there is a manifest. Raises `LumigraphError` for
+        anything else it cannot tell."""
         paths = legacy_files(folder)
         if not paths:
             raise LumigraphError(

@@ -128,7 +128,8 @@ def sample_between(n: int, seed: int, cameras: Cameras, template: Cameras | None
     """
     if len(cameras) < 2:
         raise LumigraphError(
-            "there is nothing between fewer than two cameras", todo="Choose --poses fitted, or take more photos"
+            "there is nothing between fewer than two cameras",
+            todo="Choose --poses fitted, or take more photos",
         )
     draws = _uniform(n, seed, cameras)
     first = (draws[:, 0] * len(cameras)).long()

@@ -138,9 +138,7 @@ class MovingLightField(LightField):
             self.window.open(min(1.0, progress / self.config.motion_window))
 
     def optimisers(self) -> list[ParameterGroup]:
-        small = [
-            parameter for name, parameter in self.named_parameters() if not name.startswith("network.")
-        ]
+        small = [parameter for name, parameter in self.named_parameters() if not name.startswith("network.")]
         rate = self.config.motion_lr * self.config.lr
         return [*super().optimisers(), ParameterGroup("motion", small, rate)]
 
@@ -149,7 +147,8 @@ class MovingLightField(LightField):
         gradient."""
         config = self.config
         widths = (
-            config.offset_width * config.offset_layers + config.hyper_width * config.hyper_layers * self.copies
+            config.offset_width * config.offset_layers
+            + config.hyper_width * config.hyper_layers * self.copies
         )
         inputs = code_size(RAY_AND_MOMENT, config.motion_octaves)
         hard = int(max(config.hard_ratio) * rays)

@@ -95,7 +95,9 @@ class CoDyLiN(MovingLightField):
         if self.mask is None or lines.attributes is None:
             return code, extras
         values = lines.attributes.nan_to_num(0.0).unbind(1)
-        masks = self.mask(self.encoded(moved, *(values if self.config.mask_sees_attributes else ()))).sigmoid()
+        masks = self.mask(
+            self.encoded(moved, *(values if self.config.mask_sees_attributes else ()))
+        ).sigmoid()
         own = 1 - masks.sum(1, keepdim=True).clamp(0, 1)
         parts = [own * code]
         for number, network in enumerate(self.attribute_hypers):
