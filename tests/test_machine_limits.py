@@ -7,7 +7,7 @@ import pytest
 from lumigraph import machine_limits
 from lumigraph.cli import doctor
 from lumigraph.rendering import machine
-from lumigraph.scenes import scene
+from lumigraph.scenes import stored_arrays
 
 GIB = 2**30
 
@@ -64,7 +64,7 @@ def test_everyone_asks_the_same(container: Path) -> None:
 
     limit(container, 2)
     (container / "cpu.max").write_text("300000 100000")
-    assert scene.threads() == 3
+    assert stored_arrays.threads() == 3
     assert machine.available_cores() == 3
     assert doctor._cores().detail.startswith("3 usable of")
     assert machine.available_memory(torch.device("cpu")) == 3 * GIB // 2

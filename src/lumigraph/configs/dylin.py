@@ -23,7 +23,6 @@ PRESETS: dict[str, DyLiNConfig] = {
     "paper": _PAPER,
     "paper-hypernerf": replace(_PAPER, unit_directions=True),
 }
-"""`paper` is the published network and schedule for D-NeRF's scenes, but for heads that begin at zero.
-`paper-hypernerf` is for HyperNeRF's captures, whose rays have directions of length 1: near and far are those of the
-capture, where the published command left the 2 and 6 of the synthetic scenes. `cpu*` are sized for minutes on two
-cores."""
+"""`paper` is the published network and schedule for D-NeRF's scenes, with heads that begin at zero. `paper-hypernerf`
+is for HyperNeRF's captures, whose rays have directions of length 1: near and far are those of the capture, where the
+published command left the 2 and 6 of the synthetic scenes. `cpu*` are sized for minutes on two cores."""

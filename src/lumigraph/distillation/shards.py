@@ -5,7 +5,7 @@
     00000.depth.npy   float32 [n, H, W], z-depth in scene units, where depth was asked for
     00000.masks.npy   uint8 [n, H, W, A], the share of the pixel that each attribute moves, where the teacher knows it
 
-Times and attributes are the cameras'. Rays are functions of cameras, so they are not stored: 10,000 views of
+Rays are functions of cameras, so they are not stored, and times and attributes are the cameras': 10,000 views of
 400 x 400 take 4.8 GB, where the published format takes 57.6 GB. While views are being made the folder holds
 `plan.json`, the same without checksums; every shard appears whole, and `index.json` appears last.
 """
@@ -35,8 +35,8 @@ class Plan:
     """What a folder of pseudo views holds or is going to hold.
 
     cameras: one per view, all of one size. info: the teacher's scene. rows: views per shard (the last has what is
-    left). bits: 8 or 16. depth: whether depth is stored. provenance: teacher, seed, poses; plain JSON. masks: the number
-    of attributes whose masks are stored.
+    left). bits: 8 or 16. depth: whether depth is stored. provenance: teacher, seed, poses; plain JSON. masks: of how
+    many attributes masks are stored.
     """
 
     cameras: Cameras

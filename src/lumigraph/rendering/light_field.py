@@ -1,8 +1,8 @@
 """Light fields: renderers that answer with one evaluation of a residual MLP per ray.
 
 A ray becomes a few numbers, its description; these become sines and cosines, and the MLP turns them into a colour. What
-the numbers are is the method's: points along the ray (R2L, Wang et al., ECCV 2022, arXiv 2203.17261), points along a ray
-that was moved (DyLiN). All else, from the schedule to the fused training step, is here.
+the numbers are is the method's: points along the ray (R2L, Wang et al., ECCV 2022, arXiv 2203.17261), points along
+a ray that was moved (DyLiN). All else, from the schedule to the fused training step, is here.
 """
 
 import math
