@@ -69,4 +69,4 @@ def test_everyone_asks_the_same(container: Path) -> None:
     assert doctor._cores().detail.startswith("3 usable of")
     assert machine.available_memory(torch.device("cpu")) == 3 * GIB // 2
     assert doctor._memory().detail == "3.0 GiB"
-    assert scene.MemoryBudget().claim(scene.np.array([GIB // 2, GIB])) == (1, 3 * GIB // 4)
+    assert stored_arrays.MemoryBudget().claim(stored_arrays.np.array([GIB // 2, GIB])) == (1, 3 * GIB // 4)
