@@ -64,13 +64,18 @@ def learnt(renderer: MarchedField, scene: Scene, steps: int) -> float:
 
 
 def test_learns_a_scene_that_moves() -> None:
+    scene = load_builtin("moving:24")
+    torch.manual_seed(0)
+    assert learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 80) > 17
+
+
+@pytest.mark.slow
+def test_a_scene_that_moves_is_more_than_a_still_one() -> None:
     scene = load_builtin("moving:32")
     torch.manual_seed(0)
-    moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 150)
+    moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 800)
     torch.manual_seed(0)
-    still = learnt(NGP.from_scene(STILL, scene.info), scene, 150)
-    assert moving > 20
-    assert moving > still + 1
+    assert moving > learnt(NGP.from_scene(STILL, scene.info), scene, 800) + 2
 
 
 @pytest.mark.parametrize("config", [SMALL, FACTORS])
@@ -86,7 +91,7 @@ def test_every_ray_sees_its_own_time(config: DynamicNGPConfig) -> None:
     torch.testing.assert_close(torch.cat([part.rgb for part in parts]), whole.rgb, rtol=0, atol=1e-6)
     still = renderer.render(some_rays(60, torch.zeros(60)))
     assert torch.equal(still.rgb[0], whole.rgb[0])
-    assert (still.rgb - whole.rgb)[30:].abs().max() > 0.01
+    assert (still.rgb - whole.rgb)[30:].abs().max() > 1e-3
     assert "depth_median" in whole.extras
 
 
@@ -112,11 +117,11 @@ def test_photos_with_alpha_lie_on_other_colours_in_training_only() -> None:
     renderer.occupancy.occupied.zero_()
     batch = Batch(some_rays(400, torch.rand(400)), torch.ones(400, 4))
     # Nothing but the backdrop is seen, and its colours are even in [0, 1]: the mean of (1 - c)^2 is 1/3.
-    assert float(renderer.losses(batch, 0, 0).terms["rgb"]) == pytest.approx(1 / 3, abs=0.05)
+    assert float(renderer.losses(batch, 0, 0).terms["rgb"].detach()) == pytest.approx(1 / 3, abs=0.05)
     assert torch.equal(renderer.render(batch.rays).rgb, torch.ones(400, 3))
     as_shown = small(replace(SMALL, random_backdrop=False))
     as_shown.occupancy.occupied.zero_()
-    assert float(as_shown.losses(batch, 0, 0).terms["rgb"]) == 0
+    assert float(as_shown.losses(batch, 0, 0).terms["rgb"].detach()) == 0
     assert small(background="opaque").backdrop == "opaque"
 
 
@@ -186,9 +191,9 @@ def test_the_command_line_trains_resumes_and_evaluates(tmp_path: Path) -> None:
         arguments = ["train", "dynamic-ngp", "builtin:moving:16", "--run", str(tmp_path / run)]
         assert main([*arguments, "--max-steps", str(steps), *options, *more]) == 0
 
-    train("whole", 24)
-    train("parts", 10)
-    train("parts", 24, "--resume")
+    train("whole", 20)
+    train("parts", 9)
+    train("parts", 20, "--resume")
     whole, parts = ((tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "parts"))
     assert whole == parts
     assert main(["eval", str(tmp_path / "whole"), "--device", "cpu"]) == 0

@@ -91,6 +91,7 @@ class MarchedField(Renderer):
     def add_networks(self, width: int) -> None:
         """The networks behind `width` features of a point: one for density and a code, one for colour."""
         config = self.config
+        self.width = width
         self.geometry = small_mlp(width, config.hidden, 1, config.geometry_features)
         self.colour = small_mlp(
             DIRECTION_DEGREE**2 + config.geometry_features, config.hidden, config.colour_layers, 3
@@ -343,8 +344,7 @@ class MarchedField(Renderer):
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; samples before and after thinning with the activations kept of each."""
         config = self.config
-        width = self.geometry[0].in_features
-        kept = 4 * (2 * width + (2 + 2 * config.colour_layers) * config.hidden + 100)
+        kept = 4 * (2 * self.width + (2 + 2 * config.colour_layers) * config.hidden + 100)
         # Once space has emptied, a step takes more rays than the first; pictures are rendered in chunks.
         rays = max(self.chunk, min(config.most_rays, max(rays, config.samples)))
         return super().memory_estimate(rays) + 4 * config.samples * kept + 8 * self.rule.most * rays
