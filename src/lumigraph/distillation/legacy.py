@@ -107,15 +107,14 @@ class Table:
     @classmethod
     def from_json(cls, data: Any, where: Path) -> "Table":
         """The inverse of `to_json`; of `times` and of the columns of published layouts nothing need be said."""
-        fields: dict[str, Any] = data if isinstance(data, dict) else {}
-        layout = fields.get("layout")
-        columns: Any = fields.get("columns", COLUMNS.get(str(layout)))
-        times: Any = fields.get("times", [0.0, 1.0])
+        if not isinstance(data, dict) or data.get("layout") not in (*COLUMNS, "codylin"):
+            raise _unusable("it names no layout that is known", where)
+        layout = data["layout"]
+        columns, times = data.get("columns", COLUMNS.get(layout)), data.get("times", [0.0, 1.0])
+        if not isinstance(columns, list | tuple) or not all(isinstance(name, str) for name in columns):
+            raise _unusable("columns are not a list of names", where)
         numbers = isinstance(times, list) and all(type(value) in (int, float) for value in times)
-        named = isinstance(columns, list | tuple) and all(isinstance(name, str) for name in columns)
-        if layout not in (*COLUMNS, "codylin") or not named or not numbers:
-            raise _unusable("layout, columns or times are missing or of another kind", where)
-        if len(times) != 2 or not times[0] < times[1]:
+        if not numbers or len(times) != 2 or not times[0] < times[1]:
             raise _unusable("times are the values of the first and of the last moment, in this order", where)
         table = cls(layout, tuple(columns), (float(times[0]), float(times[1])))
         if len(table.places(*_RAY, *_RGB)) != 9 or (layout in COLUMNS and table.columns != COLUMNS[layout]):

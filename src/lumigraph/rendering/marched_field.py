@@ -59,7 +59,7 @@ class MarchedField(Renderer):
         super().__init__()
         self.config = config
         self.background = background
-        self.backdrop = background
+        self.backdrop: Background = background
         """The policy by which photos are composited in training, where it differs from that of the scene."""
         self.register_buffer("centre", bounds.centre.clone(), persistent=False)
         self.half_side = float(bounds.half_extent.max())

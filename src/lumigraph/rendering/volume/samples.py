@@ -95,9 +95,10 @@ def occupied_samples(
         samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
         return samples, samples.rays
     t, dt, counts = _no_steps(len(rays.origins), rule)
+    growth, shortest, longest = _floats(rule.growth, rule.shortest, rule.longest)
     cpu.march(
         _array(rays.origins), _array(rays.directions), _array(rays.near), _array(rays.far), _array(jitter),
-        _array(occupied), *_floats(rule.growth, rule.shortest, rule.longest), t, dt, counts,
+        _array(occupied), growth, shortest, longest, t, dt, counts,
     )  # fmt: skip
     return _packed(rays, t, dt, counts, unbounded)
 
@@ -113,9 +114,10 @@ def seen_samples(
         return reference.keep_visible(samples, density, min_transmittance, min_alpha)
     counts = samples.offsets.new_zeros(len(samples.offsets) - 1)
     seen = torch.empty(len(density), dtype=torch.bool)
+    least_light, least_alpha = _floats(min_transmittance, min_alpha)
     cpu.see(
-        _array(density), _array(samples.dt), _array(samples.offsets),
-        *_floats(min_transmittance, min_alpha), seen.numpy(), counts.numpy(),
+        _array(density), _array(samples.dt), _array(samples.offsets), least_light, least_alpha, seen.numpy(),
+        counts.numpy(),
     )  # fmt: skip
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     kept = Samples(samples.points[seen], samples.t[seen], samples.dt[seen], offsets)
