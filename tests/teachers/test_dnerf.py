@@ -319,7 +319,7 @@ def test_starts_over_with_other_weights() -> None:
 def test_rays_without_times_are_refused() -> None:
     rays = replace(some_rays(4), times=None)
     for motion in ("deform", "direct"):
-        with pytest.raises(LumigraphError, match="do not say at which time"):
+        with pytest.raises(LumigraphError, match="these rays have no times"):
             DNeRF(replace(TINY, motion=motion), "white").render(rays)
     still = DNeRF(replace(TINY, motion="none"), "white")
     assert still.conditions == ()

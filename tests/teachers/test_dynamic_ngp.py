@@ -168,7 +168,7 @@ def test_a_scene_without_times_is_refused() -> None:
 
 
 def test_rays_without_times_are_refused() -> None:
-    with pytest.raises(LumigraphError, match="rays without times"):
+    with pytest.raises(LumigraphError, match="these rays have no times"):
         small().render(some_rays(4, None))
 
 

@@ -324,7 +324,7 @@ def test_what_cannot_be_learnt_is_refused() -> None:
     with pytest.raises(LumigraphError, match="background loss"):
         without_points.optimisers()
     renderer = HyperNeRF.from_scene(TINY, moving.info)
-    with pytest.raises(LumigraphError, match="without times"):
+    with pytest.raises(LumigraphError, match="these rays have no times"):
         renderer.render(replace(some_rays(), times=None))
     for changes in (
         {"share_with_warp": True},

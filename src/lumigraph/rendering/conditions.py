@@ -1,12 +1,8 @@
-"""What beside a ray decides its colour, asked for where a method cannot do without: one message where it is missing."""
+"""What beside a ray decides its colour, asked of the photos where a method cannot learn without."""
 
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.rays import Rays
 
 
 def check_captured_times(info: Any, method: str, still: str) -> None:
@@ -21,17 +17,3 @@ def check_captured_times(info: Any, method: str, still: str) -> None:
             where=info.source,
             todo=f"Train {still} instead, or give every frame its time",
         )
-
-
-def times_of_rays(rays: Rays, method: str) -> Float[Tensor, "*shape"]:
-    """The times of rays.
-
-    Raises:
-        LumigraphError: they have none.
-    """
-    if rays.times is None:
-        raise LumigraphError(
-            f"rays without times: {method} shows a scene that moves",
-            todo="Say for which time, in 0..1: the first to the last moment of the capture",
-        )
-    return rays.times

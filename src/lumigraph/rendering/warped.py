@@ -223,7 +223,7 @@ class WarpedTeacher(Renderer):
     def render(self, rays: Rays) -> Rendering:
         """Raises LumigraphError where the rays lack a condition. The extra `ambient` [*s, W]: where in the ambient
         coordinates lies what rays see."""
-        self._require(rays)
+        self.require_conditions(rays)
         flat = rays.flatten()
         _, seen = self._trace(flat, None)
         picture = rendered(seen, flat, flat, self.background)
@@ -253,14 +253,6 @@ class WarpedTeacher(Renderer):
             if isinstance(part, TimeCodes) and choice == "nearest":
                 part.choice = "nearest"
 
-    def _require(self, rays: Rays) -> None:
-        for name in self.conditions:
-            if getattr(rays, name) is None:
-                raise LumigraphError(
-                    f"this renderer shows a scene that changes, and was asked for a picture without {name}",
-                    todo=f"Give cameras with {name}",
-                )
-
     # ------------------------------------------------------------------ training
 
     @property
@@ -279,7 +271,7 @@ class WarpedTeacher(Renderer):
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Errors of the fine and the coarse colours, and the regularisers that have weight; `squared_error` is the fine
         one's."""
-        self._require(batch.rays)
+        self.require_conditions(batch.rays)
         rays, count = batch.rays, len(batch.rays)
         draws = Draws(step_generator(_STREAM, seed, step, self.device))
         target = ColourTarget(batch, self.background, seed=seed, step=step)
@@ -382,13 +374,3 @@ def still_points_for(config: WarpedConfig, info: SceneInfo) -> Float[Tensor, "P 
     """The points of a capture that stand still, where the config has a use for them; None where the capture has none,
     or is no longer where it was trained on."""
     return background_points(info) if config.background_weight else None
-
-
-def require_times(cameras: Cameras, method: str, where: str) -> None:
-    """Raises LumigraphError where the photos of a scene say nothing of when they were taken."""
-    if cameras.times is None:
-        raise LumigraphError(
-            f"{method} learns a scene that moves, and these photos have no times",
-            where=where,
-            todo="Give every frame its time, or train a method for still scenes, such as ngp",
-        )

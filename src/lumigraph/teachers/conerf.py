@@ -110,10 +110,10 @@ class CoNeRF(WarpedTeacher):
         told = self.values(self.codes(rays.times))
         return told if given is None else torch.where(given.isnan(), told, given.nan_to_num())
 
-    def _require(self, rays: Rays) -> None:
+    def require_conditions(self, given: Rays | Cameras) -> None:
         # With times, attributes need not be given.
-        if self.codes is None or rays.times is None:
-            super()._require(rays)
+        if self.codes is None or given.times is None:
+            super().require_conditions(given)
 
     def _conditions(self, rays: Rays, learning: bool) -> Conditions:
         return super()._conditions(rays, learning) | {"attributes": self.attribute_values(rays)[:, None]}

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.configs.dnerf import DNeRFConfig
-from lumigraph.errors import LumigraphError
 from lumigraph.fields.activations import DENSITY_ACTIVATIONS
 from lumigraph.fields.deformation import DeformationMLP
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
@@ -24,6 +23,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.colour_error import ColourTarget
+from lumigraph.rendering.conditions import check_captured_times
 from lumigraph.rendering.pixel_corner import refuse_training, through_corners
 from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, PixelSampling, Renderer, Rendering
@@ -156,12 +156,8 @@ class DNeRF(Renderer):
     def from_scene(cls, config: DNeRFConfig, info: Any) -> "DNeRF":
         """Raises LumigraphError where a motion is to be learnt and the photos have no times."""
         cameras: Cameras = info.cameras["train"]
-        if config.motion != "none" and cameras.times is None:
-            raise LumigraphError(
-                "the photos have no times, and what is to be learnt is a motion",
-                where=info.source,
-                todo="Give every frame a 'time', or train another method (--motion none: the same, still)",
-            )
+        if config.motion != "none":
+            check_captured_times(info, "dnerf", "it with --motion none, or another method")
         return cls(config, info.background, cameras.times)
 
     @property
@@ -178,11 +174,7 @@ class DNeRF(Renderer):
     def _times(self, rays: Rays) -> Tensor | None:
         if self.config.motion == "none":
             return None
-        if rays.times is None:
-            raise LumigraphError(
-                "the scene moves, and the rays do not say at which time it is to be seen",
-                todo="Ask for a time between 0 and 1: cameras with times, or --time",
-            )
+        self.require_conditions(rays)
         return rays.times
 
     def _trace(self, rays: Rays, draws: Draws | None) -> tuple[Seen | None, Seen]:

@@ -13,7 +13,7 @@ from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, Warp
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.conditions import check_captured_times, times_of_rays
+from lumigraph.rendering.conditions import check_captured_times
 from lumigraph.rendering.marched_field import ADAM, MarchedField
 from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import ParameterGroup
@@ -67,7 +67,9 @@ class DynamicNGP(MarchedField):
         self.moving.reset()
 
     def times_of(self, rays: Rays) -> Float[Tensor, " n"]:
-        return times_of_rays(rays, "dynamic-ngp")
+        self.require_conditions(rays)
+        assert rays.times is not None
+        return rays.times
 
     def random_times(self, count: int, step: int, seed: int) -> Float[Tensor, " count"]:
         """Any time, so that a cell is occupied if something is in it at some time."""

@@ -18,8 +18,9 @@ from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
+from lumigraph.rendering.conditions import check_captured_times
 from lumigraph.rendering.volume.coarse_fine import Draws
-from lumigraph.rendering.warped import Conditions, WarpedTeacher, require_times, still_points_for
+from lumigraph.rendering.warped import Conditions, WarpedTeacher, still_points_for
 
 
 class HyperNeRF(WarpedTeacher):
@@ -58,7 +59,7 @@ class HyperNeRF(WarpedTeacher):
     def from_scene(cls, config: HyperNeRFConfig, info: Any) -> "HyperNeRF":
         """Raises LumigraphError where the scene has no times."""
         cameras: Cameras = info.cameras["train"]
-        require_times(cameras, "hypernerf", info.source)
+        check_captured_times(info, "hypernerf", "ngp")
         points = still_points_for(config, info)
         return cls(config, info.background, cameras, info.bounds, points)
 
