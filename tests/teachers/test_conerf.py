@@ -174,7 +174,7 @@ def test_without_times_attributes_are_all_there_is() -> None:
     assert renderer.codes is renderer.warp is renderer.values is None
     assert renderer.conditions == ("attributes",)
     assert renderer.render(some_rays(torch.tensor([0.2, 0.4]), times=False)).rgb.shape == (30, 3)
-    with pytest.raises(LumigraphError, match="without attributes"):
+    with pytest.raises(LumigraphError, match="these rays have no attributes"):
         renderer.render(some_rays(None, times=False))
     with pytest.raises(LumigraphError, match="some are not given"):
         renderer.render(some_rays(torch.tensor([0.2, NAN]), times=False))
