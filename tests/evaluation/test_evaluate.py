@@ -165,8 +165,18 @@ def test_scenes_that_do_not_fit_are_refused() -> None:
     black = Scene(replace(scene.info, background="black"), scene.views)
     with pytest.raises(LumigraphError, match="background"):
         cameras_for(scene.info, black, "val")
-    with pytest.raises(LumigraphError, match="times"):
-        cameras_for(scene.info, make_scene("moving", 2, 1, 0, size=16), "val")
+    with pytest.raises(LumigraphError, match="has no times"):
+        cameras_for(scene.info, scene, "val", ("times",))
+    controlled = make_scene("attributes", 2, 1, 0, size=16)
+    other = replace(controlled.info, attributes=("arm", "head"))
+    with pytest.raises(LumigraphError, match="are head, arm, those trained on were arm, head"):
+        cameras_for(other, controlled, "val", ("attributes",))
+
+
+def test_a_still_renderer_is_measured_on_a_scene_that_moves() -> None:
+    moving = make_scene("moving", 2, 1, 0, size=16)
+    still = replace(moving.info, cameras=make_scene("still", 2, 1, 0, size=16).info.cameras)
+    assert cameras_for(still, moving, "val") is moving.split("val").cameras
 
 
 def test_gallery_writes_pictures(tmp_path) -> None:

@@ -79,6 +79,25 @@ def test_two_cameras_of_a_rig_share_their_time(moving, change):
         load_scene(folder)
 
 
+def test_frames_counted_apart_have_the_times_of_their_names(moving, change, caplog):
+    """As the published processing writes it: each split has its own count."""
+    folder, _ = moving
+    counted = read_json(folder / "dataset.json")
+
+    def recount(data):
+        for part in (counted["train_ids"], counted["val_ids"]):
+            for number, name in enumerate(part):
+                data[name]["warp_id"] = number
+
+    change(folder / "metadata.json", recount)
+    scene = load_scene(folder)
+    assert "counts training and held-out frames apart" in caplog.text
+    last = len(counted["ids"]) - 1
+    for split, part in (("train", "train_ids"), ("val", "val_ids")):
+        expected = torch.tensor([int(name) / last for name in counted[part]])
+        torch.testing.assert_close(scene.split(split).cameras.times, expected)
+
+
 def test_time_ids_go_first_and_all_frames_count(moving, change):
     folder, _ = moving
 

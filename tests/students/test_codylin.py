@@ -106,6 +106,9 @@ def test_rays_without_a_known_attribute_are_not_learnt_from() -> None:
     drawn.rays.attributes[10:, 1] = math.nan
     known = Batch(drawn.rays[:10], drawn.rgba[:10])
     torch.testing.assert_close(model.losses(drawn, 0, 0).terms["rgb"], model.losses(known, 0, 0).terms["rgb"])
+    error = model.losses(drawn, 0, 0).squared_error
+    assert (error[:10] > 0).all(), "what is learnt from may be hard"
+    assert not error[10:].any()
     drawn.rays.attributes[:, 0] = math.nan
     with pytest.raises(LumigraphError, match="no ray of the batch has known attributes"):
         model.losses(drawn, 0, 0)

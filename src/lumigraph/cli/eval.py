@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
     split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
-    cameras = cameras_for(info, scene, split)
+    cameras = cameras_for(info, scene, split, renderer.conditions)
     views = scene.split(split)
     if arguments.scene is None:
         _check_unchanged(info, scene, split)

@@ -53,6 +53,7 @@ PRESETS = {
     "paper": CoNeRFConfig(
         **PUBLISHED_SIZES,  # pyright: ignore[reportArgumentType]
         rays=512,
+        ambient_dims=8,
         code_width=128,
         attribute_depth=6,
         mask_depth=8,

@@ -50,5 +50,6 @@ PRESETS = {
         warp_octaves=4,
         warp_alpha_steps=50_000,
         warp_weight=1e-3,
+        final_lr=1e-5,
     ),
 }

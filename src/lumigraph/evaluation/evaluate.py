@@ -384,11 +384,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def cameras_for(info: SceneInfo, scene: Scene, split: str) -> Cameras:
-    """The cameras of a scene's split in the units of the scene that a renderer was trained on (`info`).
+def cameras_for(info: SceneInfo, scene: Scene, split: str, conditions: tuple[str, ...] = ()) -> Cameras:
+    """The cameras of a scene's split in the units of the scene that a renderer was trained on (`info`). `conditions`:
+    what decides its colours beside the ray; what else the scene has, such as times that a still renderer does not know
+    of, is no matter.
 
     Raises:
-        LumigraphError: the scene has another background policy, no such split, or other times or attributes.
+        LumigraphError: the scene has another background policy, no such split, or lacks a condition or has others.
     """
     if scene.info.background != info.background:
         raise LumigraphError(
@@ -397,14 +399,24 @@ def cameras_for(info: SceneInfo, scene: Scene, split: str) -> Cameras:
             todo="Evaluate on a scene with the same background",
         )
     cameras = scene.split(split).cameras
-    trained = info.cameras["train"]
-    for name in ("times", "attributes"):
-        if (getattr(cameras, name) is None) != (getattr(trained, name) is None):
+    for name in conditions:
+        if getattr(cameras, name) is None:
             raise LumigraphError(
-                f"only one of this scene and the one trained on has {name}",
+                f"this scene has no {name}, by which the renderer's colours go",
                 where=scene.info.source,
                 todo="Evaluate on a scene of the same kind",
             )
+    if "attributes" in conditions and scene.info.attributes != info.attributes:
+        raise LumigraphError(
+            f"the attributes of this scene are {_listed(scene.info.attributes)}, those trained on were "
+            f"{_listed(info.attributes)}",
+            where=scene.info.source,
+            todo="Evaluate on a scene with the same attributes, in the same order",
+        )
     if torch.equal(scene.info.world_transform, info.world_transform):
         return cameras
     return cameras.transformed(info.world_transform @ scene.info.to_capture)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none that have a name"

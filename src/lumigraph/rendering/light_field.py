@@ -249,7 +249,8 @@ class LightField(Renderer):
         the method adds."""
         rays = batch.rays
         rows, extras = self.describe(self.lines_of(rays), self._depths(self._jitter(len(rays), step, seed)))
-        targets, weights = self._targets(batch)
+        known = self.known(rays)
+        targets, weights = self._targets(batch, known)
         if self.fused:
             parameters = fusible_parameters(self.network)
             total, error = FusedError.apply(
@@ -264,7 +265,9 @@ class LightField(Renderer):
             terms["depth"] = (error[:, 3] * weights[:, 3]).sum()
             terms["rgb"] = total - terms["depth"]
         terms |= self.further_terms(batch, extras)
-        return Losses(terms=terms, squared_error=error[:, :3].mean(1))
+        seen = error[:, :3].mean(1)
+        # What is not learnt from is not hard: a pool of hard rays would fill up with it.
+        return Losses(terms=terms, squared_error=seen if known is None else seen * known)
 
     def _jitter(self, rays: int, step: int, seed: int) -> Tensor | None:
         if not self.config.perturb or not self.has_points:
@@ -272,11 +275,10 @@ class LightField(Renderer):
         generator = step_generator(_STREAM, seed, step, self.device)
         return torch.rand(self.config.points, rays, generator=generator, device=self.device)
 
-    def _targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _targets(self, batch: Batch, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """What each output should be [B, C], and the weight of its squared error [B, C]."""
         colours = display_target(batch.rgba, self.background)
         weights = torch.full_like(colours, 1 / colours.numel())
-        known = self.known(batch.rays)
         if known is not None:
             share = known.float().mean().clamp(min=1 / len(known))
             weights = weights * (known / share).unsqueeze(1)

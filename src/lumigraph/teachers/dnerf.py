@@ -157,7 +157,8 @@ class DNeRF(Renderer):
         """Raises LumigraphError where a motion is to be learnt and the photos have no times."""
         cameras: Cameras = info.cameras["train"]
         if config.motion != "none":
-            check_captured_times(info, "dnerf", "it with --motion none, or another method")
+            method = "dnerf" if config.motion == "deform" else "tnerf"
+            check_captured_times(info, method, "dnerf --motion none, or ngp,")
         return cls(config, info.background, cameras.times)
 
     @property

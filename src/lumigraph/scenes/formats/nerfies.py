@@ -12,7 +12,8 @@
 | `colmap/sparse/0` | the model that all of it was made from |
 
 The time of a frame is its `time_id`, or where there is none its `warp_id`, over the largest of the whole capture: two
-cameras of a rig that pressed the shutter together share it.
+cameras of a rig that pressed the shutter together share it. Where one camera has a `warp_id` twice, because training
+and held-out frames were counted apart, it is the number in the frame's name instead.
 
 The published processing writes a pixel aspect of 1 whatever COLMAP found. Where the model is there, it is asked.
 """
@@ -117,7 +118,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         LumigraphError: anything in the files that cannot be used; says which file and field.
     """
     place = _read_place(folder)
-    ids, listed = _read_ids(folder)
+    ids, listed = _read_ids(folder, splits)
     times = _read_times(folder, ids, listed)
     images, reduced = _image_folder(folder, downscale)
     found = _images(images, ids)
@@ -255,7 +256,7 @@ def _core(fields: Fields, transform: Float[Tensor, "4 4"]) -> Bounds:
     return Bounds((centre - half).float(), (centre + half).float(), unbounded=True)
 
 
-def _read_ids(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+def _read_ids(folder: Path, splits: SplitOptions) -> tuple[list[str], dict[str, list[str]]]:
     """The ids of all frames, in the order of the file, and those of each split that it lists."""
     path = folder / DATASET
     fields = Fields.of(read_json(path, _MAX_BYTES * 16), str(path))
@@ -281,7 +282,7 @@ def _read_ids(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
                 todo=f"Correct '{split}_ids'",
             )
     shared = sorted(set(listed.get("train", ())) & set(listed.get("val", ())))
-    if shared:
+    if shared and splits.split in ("auto", "files"):
         raise LumigraphError(
             f"'train_ids' and 'val_ids' both name {shared[0]!r} ({len(shared)} such names)",
             where=path,
@@ -322,19 +323,37 @@ def _read_times(folder: Path, ids: Sequence[str], listed: dict[str, list[str]]) 
             raise LumigraphError(f"the frame {name!r} is missing", where=path, todo="Add its 'warp_id'")
     key = "time_id" if any("time_id" in entry for entry in entries.values()) else "warp_id"
     numbers = {name: _number(entry, key) for name, entry in entries.items()}
-    seen: dict[tuple[int, int], str] = {}
-    for name in listed.get("train", ()):
-        entry = entries[name]
-        moment = (_number(entry, "camera_id") if "camera_id" in entry else 0, numbers[name])
-        if moment in seen:
-            raise LumigraphError(
-                f"the training frames {seen[moment]!r} and {name!r} of one camera have the same '{key}'",
-                where=path,
-                todo=f"Give each its own '{key}', or its own 'camera_id'",
-            )
-        seen[moment] = name
+    cameras = {
+        name: _number(entry, "camera_id") if "camera_id" in entry else 0 for name, entry in entries.items()
+    }
+    moments = {name: (cameras[name], numbers[name]) for name in ids}
+    twice = _repeated(moments, listed.get("train", ()))
+    if twice is not None:
+        raise LumigraphError(
+            f"the training frames {twice[0]!r} and {twice[1]!r} of one camera have the same '{key}'",
+            where=path,
+            todo=f"Give each its own '{key}', or its own 'camera_id'",
+        )
+    if key == "warp_id" and _repeated(moments, ids) and all(name.isdecimal() for name in ids):
+        # The published processing counts the frames of each split for itself, and skips none that COLMAP has lost.
+        log.warning(
+            "%s: 'warp_id' counts training and held-out frames apart; times are those of the names", path
+        )
+        numbers = {name: int(name) for name in ids}
+        first = min(numbers.values())
+        numbers = {name: number - first for name, number in numbers.items()}
     last = max(max(numbers.values()), 1)
     return {name: numbers[name] / last for name in ids}
+
+
+def _repeated(moments: dict[str, tuple[int, int]], names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two of `names` of the same camera and moment."""
+    seen: dict[tuple[int, int], str] = {}
+    for name in names:
+        if moments[name] in seen:
+            return seen[moments[name]], name
+        seen[moments[name]] = name
+    return None
 
 
 def _number(entry: Fields, key: str) -> int:
