@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,10 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.scene import Views
 from lumigraph.students.codylin import CoDyLiN
 from lumigraph.students.dylin import DyLiN
+from lumigraph.training.sources import PhotoSource
 
 SMALL = {
     "width": 16, "depth": 6, "points": 4, "octaves": 3, "rays": 32, "motion_octaves": 2, "offset_width": 12,
@@ -99,6 +102,21 @@ def test_masks_are_pulled_to_the_teachers_where_these_are_known() -> None:
     losses.terms["masks"].backward()
     assert float(model.mask.head.weight.grad.abs().sum()) > 0
     assert "masks" not in model.losses(batch(masks=False), 0, 0).terms
+
+
+def test_photos_are_drawn_of_which_attributes_are_known() -> None:
+    info = make_scene("attributes", 3, 0, 0, size=8).info
+    cameras = info.cameras["train"]
+    assert cameras.attributes is not None
+    values = cameras.attributes.clone()
+    values[:2] = math.nan
+    sparse = replace(cameras, attributes=values)
+    model = CoDyLiN.from_scene(TINY, replace(info, cameras={"train": sparse}))
+    assert model.wants_attribute_masks
+    views = Views.from_arrays(sparse, ["a", "b", "c"], np.zeros((3, 8, 8, 4), np.uint8))
+    drawn = PhotoSource(views, 0, sampling=model.pixel_sampling()).batch(0, 64).rays.attributes
+    assert drawn is not None
+    assert torch.equal(drawn, values[2].expand(64, 2))
 
 
 def test_rays_without_a_known_attribute_are_not_learnt_from() -> None:

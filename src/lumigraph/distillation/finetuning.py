@@ -82,6 +82,7 @@ def finetune(
         training,
         options.seed,
         depths=config.learn_depth,
+        sampling=renderer.pixel_sampling(),
         attribute_masks=renderer.wants_attribute_masks,
     )
     result = fit(

@@ -28,7 +28,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.light_field import Lines
 from lumigraph.rendering.moving_light_field import RAY_AND_MOMENT, MovingLightField
-from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.renderer import Batch, PixelSampling
 
 
 class CoDyLiN(MovingLightField):
@@ -41,6 +41,7 @@ class CoDyLiN(MovingLightField):
     config: CoDyLiNConfig
     conditions = ("times", "attributes")
     needs = ("attributes",)
+    wants_attribute_masks = True
 
     def __init__(
         self,
@@ -105,6 +106,10 @@ class CoDyLiN(MovingLightField):
         return torch.cat(parts, 1), {"attribute_masks": masks}
 
     # ------------------------------------------------------------------ training
+
+    def pixel_sampling(self) -> PixelSampling:
+        """Photos of which nothing is known of attributes would be drawn for nothing."""
+        return PixelSampling(annotated_share=1.0 if self.attributes else 0.0)
 
     def known(self, rays: Rays) -> Bool[Tensor, " B"] | None:
         if not self.attributes or rays.attributes is None:
