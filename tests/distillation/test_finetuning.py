@@ -62,3 +62,14 @@ def test_photos_held_out_keep_their_depth_and_masks_and_are_decoded_once() -> No
     assert kept is not None
     assert kept.tolist() == [6.0, 4.0]
     assert held.image(0).data_ptr() == whole.image(5).data_ptr()
+
+
+def test_views_that_are_evaluated_on_do_not_decide_when_to_stop() -> None:
+    """Without test views `eval` judges by the validation views."""
+    scene = make_scene("still", 12, 2, 2, size=8)
+    assert training_and_validation(scene)[1] is scene.views["val"]
+    judged = replace(scene, views={split: scene.views[split] for split in ("train", "val")})
+    train, held, from_training = training_and_validation(judged)
+    assert from_training
+    assert (len(train), len(held)) == (11, 1)
+    assert set(held.names) <= set(scene.views["train"].names)

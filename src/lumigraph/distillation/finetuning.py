@@ -147,14 +147,14 @@ def _record(student: Run, renderer: Renderer, done: Finetuned, own: bool) -> Non
 
 def training_and_validation(scene: Scene) -> tuple[Views, Views, bool]:
     """The photos to learn from, those that decide when to stop, and whether these were held out of the training
-    photos because the scene has no validation views."""
+    photos: where the scene has no validation views, or no test views, for then `eval` judges by the former."""
     train = scene.split("train")
-    if "val" in scene.views:
+    if {"val", "test"} <= scene.views.keys():
         return train, scene.views["val"], False
     held = [index for index in range(len(train)) if index % HOLD_EVERY == HOLD_EVERY // 2]
     if not held:
         raise LumigraphError(
-            "there are no validation views, and too few training photos to hold some out",
+            "no views may decide when to stop, and there are too few training photos to hold some out",
             where=scene.info.source,
             todo="Fine-tuning needs a few views to decide when to stop",
         )
