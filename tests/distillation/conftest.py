@@ -85,7 +85,7 @@ def views(part: Cameras) -> Views:
 
 @pytest.fixture(scope="session")
 def scene() -> Scene:
-    parts = {"train": views(cameras(12, 0.0)), "val": views(cameras(2, 0.3))}
+    parts = {"train": views(cameras(12, 0.0)), "val": views(cameras(2, 0.3)), "test": views(cameras(1, 0.6))}
     info = SceneInfo(
         name="ball",
         source="builtin:ball",
