@@ -40,8 +40,8 @@ class Arguments:
     torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
     of the package lpips."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
-    """What views are drawn with where a code was learnt for each camera (None: as the method's options say); fit-half
-    fits a code to the left half of each view and measures the right half."""
+    """What views are drawn with where a code was learnt for each camera (None: as --code-choice of `train` said);
+    fit-half fits a code to the left half of each view and measures the right half."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     depth_output: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)

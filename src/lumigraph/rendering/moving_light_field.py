@@ -83,8 +83,9 @@ class MovingLightField(LightField):
 
     def _lifted(self, lines: Lines) -> tuple[Lines, Tensor, dict[str, Tensor]]:
         """The moved rays, their hyper code as it was edited, and extras."""
-        timed = lines.times is not None and "times" in self.conditions
-        times = lines.times if timed else torch.zeros_like(lines.origins[:, 0])
+        times = lines.times if "times" in self.conditions else None
+        if times is None:
+            times = torch.zeros_like(lines.origins[:, 0])
         seen = self.encoded(lines, times)
         offset = self.offset(seen)
         moved = lines._replace(

@@ -30,7 +30,7 @@ class SplitOptions:
     interval: int = 4
     """The distance between training views, for --split interpolation: an even number."""
     views: int | None = None
-    """Train on so few of the training views; the held-out ones stay as they are (None: all)."""
+    """Train on so few of the training views, which must be there; the held-out ones stay as they are (None: all)."""
     select: Select = "first"
     """Which ones: the first by name, uniformly spread in that order, or those farthest apart in space."""
     test_names: tuple[str, ...] = ()
