@@ -99,7 +99,6 @@ def test_eval_with_lpips(run: Path, shared_data: Path, tmp_path: Path, capsys) -
     ("argv", "message"),
     [
         (["eval", "{run}", "--split", "val"], "no val views"),
-        (["eval", "{run}", "--scene", "builtin:still"], "times"),
         (["eval", "{run}", "--scene", "builtin:nothing"], "no built-in scene"),
         (["eval", "{run}/nowhere"], "no such folder"),
         (["eval", "{scene}"], "this is a scene folder"),
