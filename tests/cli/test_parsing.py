@@ -30,7 +30,8 @@ class Config:
     rate: float = 0.5
     """Learning rate."""
     pair: tuple[float, float] = (0.0, 1.0)
-    """From, to."""
+    """From a start
+    to an end."""
     more: tuple[int, ...] = ()
     """Any number of them."""
 
@@ -153,7 +154,15 @@ def test_help_lists_methods_then_their_options(tiny, capsys) -> None:
         parse_method(["tiny", "--help"], "teacher", Arguments, "lumigraph train")
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for word in ("SCENE", "--run", "--max-minutes", "--levels", "How many levels.", "--preset"):
+    for word in (
+        "SCENE",
+        "--run",
+        "--max-minutes",
+        "--levels",
+        "How many levels.",
+        "--preset",
+        "From a start to an",
+    ):
         assert word in text
     for heading in ("training options", "tiny options"):
         assert heading in text

@@ -551,3 +551,23 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     with pytest.raises(LumigraphError, match=r"could run code.*save_weights_only"):
         read_published(tmp_path / "harmful.ckpt", "nerf_pl")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing but words\n", b"\x89PNG\r\n\x1a\n" + bytes(64)])
+def test_what_no_training_has_written_is_told_from_what_is_damaged(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "words.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(LumigraphError, match="this is not a checkpoint: it does not begin"):
+        read_published(path, "nerf_pl")
+    torch.save({"state_dict": {}}, path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LumigraphError, match="damaged"):
+        read_published(path, "nerf_pl")
+
+
+def test_checkpoints_of_old_releases_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "old.ckpt"
+    state = nerf_pl_state(PL[0]) | nerf_pl_state(PL[1])
+    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
+    assert read_published(path, "nerf_pl").fine

@@ -22,9 +22,10 @@ import dataclasses
 import difflib
 import inspect
 import sys
-from types import NoneType, UnionType
-from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -113,9 +114,32 @@ def parse(argv: list[str], dataclass_type: type[A], prog: str, default: A | None
 def _read(
     argv: list[str], wanted: type[A], prog: str, description: str, default: Any = tyro.MISSING_NONPROP
 ) -> A:
+    if {"-h", "--help"} & set(argv):
+        _tell_in_whole_paragraphs(wanted)
     return tyro.cli(
         wanted, prog=prog, description=description, args=argv, config=_STYLE, default=default, registry=_TYPES
     )
+
+
+def _tell_in_whole_paragraphs(options: Any) -> None:
+    """Gives each field its docstring as one line of help, which tyro breaks to fit; of itself tyro keeps the breaks
+    that the source has."""
+    for inner in get_args(options):
+        _tell_in_whole_paragraphs(inner)
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        return
+    told = {
+        of.arg_name: of.description
+        for base in options.__mro__
+        if dataclasses.is_dataclass(base)
+        for of in docstring_parser.parse_from_object(base).params
+    }
+    kinds = get_type_hints(options, include_extras=True)
+    for field in dataclasses.fields(options):
+        text = " ".join((told.get(field.name) or "").split())
+        if text:
+            field.metadata = MappingProxyType({**field.metadata, "help": text})
+        _tell_in_whole_paragraphs(kinds[field.name])
 
 
 def parse_method(
@@ -145,12 +169,13 @@ def parse_method(
 def _describe_methods(kind: registry.Kind, prog: str, arguments_type: type) -> str:
     """What --help of a verb that takes a method says first: the methods and their presets."""
     lines = [inspect.getdoc(arguments_type) or "", "", "methods:"]
-    for name, entry in registry.methods().items():
-        if entry.kind == kind:
-            lines.append(f"  {name:10s} {entry.summary}")
-            presets = registry.load_presets(name)
-            if presets:
-                lines.append(f"  {'':10s} presets: {', '.join(presets)}")
+    methods = {name: entry for name, entry in registry.methods().items() if entry.kind == kind}
+    width = max(map(len, methods))
+    for name, entry in methods.items():
+        lines.append(f"  {name:{width}s} {entry.summary}")
+        presets = registry.load_presets(name)
+        if presets:
+            lines.append(f"  {'':{width}s} presets: {', '.join(presets)}")
     hint = (
         f"{prog} METHOD --help lists the method's own options as well, and --preset NAME starts from one of its "
         "presets. The options below are common to all methods."

@@ -24,7 +24,10 @@ log = logging.getLogger("lumigraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Train a teacher on the photos of a scene."""
+    """Train a teacher on the photos of a scene.
+
+    Known depth is used by methods that have the option --depth-loss, and where it is given; docs/depth.md tells how.
+    """
 
     scene: Positional[str]
     """Scene folder, or builtin:still, builtin:moving, builtin:moving-split or builtin:attributes."""

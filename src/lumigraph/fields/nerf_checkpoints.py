@@ -143,9 +143,20 @@ def read_published(path: Path, layout: Layout, ignored: tuple[str, ...] = ()) ->
     )
 
 
+_STARTS = (b"PK\x03\x04", b"\x80\x02")
+"""How files of torch.save begin: a zip archive, or before torch 1.6 a pickle."""
+
+
 def _unpickled(path: Path) -> dict[str, Any]:
     with io_errors(path):
-        path.open("rb").close()
+        with path.open("rb") as file:
+            start = file.read(max(map(len, _STARTS)))
+        if not start.startswith(_STARTS):
+            raise LumigraphError(
+                "this is not a checkpoint: it does not begin as files of torch.save do",
+                where=path,
+                todo="Give the file that the training wrote, a .ckpt or a .tar",
+            )
         try:
             # A plain container of values, in which Lightning stored the options of a training.
             with torch.serialization.safe_globals([argparse.Namespace]):

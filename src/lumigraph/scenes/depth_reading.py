@@ -16,8 +16,8 @@ class DepthReading:
     """How the depth maps of a scene are read."""
 
     depth_unit: float | None = None
-    """What 1 in a depth map is, in the unit of the camera positions (None: as the files say, else 0.001, or 1 for
-    NAME_depth.npy in Blender's format)."""
+    """What 1 in a depth map is, in the unit of the camera positions: 0.001 for millimetres beside positions in metres
+    (None: as the files say, else 0.001, or 1 for NAME_depth.npy in Blender's format)."""
     depth_kind: DepthKind | None = None
     """What depth maps hold: z, along the camera's axis, or euclidean, the distance along the ray (None: as the files
     say, else z)."""
