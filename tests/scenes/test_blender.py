@@ -1,3 +1,4 @@
+import json
 import logging
 import math
 
@@ -8,6 +9,7 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.pictures import premultiplied
 from lumigraph.scenes.load import load_scene, load_scene_like
@@ -186,6 +188,41 @@ def test_opaque_images_need_no_background(blender_scene, save_image):
     scene = load_scene(blender_scene)
     assert scene.info.background == "opaque"
     assert scene.views["train"].image(0).shape == (8, 12, 3)
+
+
+def test_opaque_photos_of_a_room_are_unbounded_and_of_unit_size(blender_scene, save_image):
+    """Cameras in the middle of a room look at its walls, which must not be cut off; files of rooms say near and far,
+    in their own units, and so do their depth maps."""
+    make_opaque(blender_scene, save_image)
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        path = blender_scene / f"transforms_{split}.json"
+        content = json.loads(path.read_text()) | {"near": 0.1, "far": 6.0}
+        for number, frame in enumerate(content["frames"]):
+            angle = number + 0.3 * len(split)
+            rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+            frame["transform_matrix"] = [
+                [rotation[0][0], 0, -rotation[0][1], 0.6 * rotation[0][1]],
+                [rotation[1][0], 0, -rotation[1][1], 0.6 * rotation[1][1]],
+                [0, 1, 0, 0.0],
+                [0, 0, 0, 1],
+            ]
+        path.write_text(json.dumps(content))
+        for number in range(count):
+            np.save(blender_scene / split / f"r_{number}_depth.npy", np.full((8, 12), 3.0, np.float32))
+    info = (scene := load_scene(blender_scene)).info
+    assert info.bounds.unbounded
+    scale, _, _ = split_similarity(info.world_transform)
+    cameras = info.cameras["train"]
+    assert cameras.far.tolist() == pytest.approx([6.0 * scale] * 4)
+    assert cameras.near.tolist() == pytest.approx([0.1 * scale] * 4)
+    assert float(cameras.positions.abs().max()) < 1.5
+    assert scene.views["train"].depth(0).mean().item() == pytest.approx(3.0 * scale)
+    # A box that the file gives is another matter.
+    path = blender_scene / "transforms_train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"aabb": [[-3, -3, -1], [3, 3, 2]]}))
+    boxed = load_scene(blender_scene).info
+    assert not boxed.bounds.unbounded
+    assert torch.equal(boxed.world_transform, torch.eye(4, dtype=torch.float64))
 
 
 def test_background_policy(blender_scene):

@@ -202,6 +202,7 @@ def write_text(folder: Path, images: list[Any], points: list[Any]) -> None:
     (folder / "images.txt").write_text("\n".join(lines))
     rows = [f"{n} {' '.join(map(repr, map(float, at)))} 1 2 3 {error} 1 0" for n, at, error in points]
     (folder / "points3D.txt").write_text("\n".join(["# comment", *rows]))
+    (folder / "cameras.txt").write_text(f"# comment\n1 SIMPLE_PINHOLE {SIZE} {SIZE} 10 5 5\n")
 
 
 def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
@@ -216,6 +217,8 @@ def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
     for number, at, error in points:
         data += struct.pack("<Q3d3BdQ", number, *at, 1, 2, 3, error, 1) + struct.pack("<II", 1, 0)
     (folder / "points3D.bin").write_bytes(data)
+    lens = struct.pack("<QIiQQ3d", 1, 1, 0, SIZE, SIZE, 10, 5, 5)
+    (folder / "cameras.bin").write_bytes(lens)
 
 
 @pytest.mark.parametrize("source", ["mono", "composite"])
@@ -277,6 +280,30 @@ def test_key_points_alone_are_depth_of_few_pixels(tmp_path: Path, scene: Scene) 
     parts = spread / known[np.isfinite(known)]
     assert spread.min() == pytest.approx(0.032)
     assert parts[spread > 0.0321].max() == pytest.approx(0.01 * 0.7 / 0.6, rel=0.02)
+
+
+def test_a_model_of_larger_photos_tells_the_same_and_one_of_another_shape_nothing(
+    tmp_path: Path, scene: Scene
+) -> None:
+    """COLMAP may have seen the photos at another size than they are read at."""
+    model = write_colmap(scene, tmp_path / "model", binary=False)
+    bare = Scene(scene.info, {"train": scene.split("train").with_depths([None] * 3)})
+    options = DepthSource(depth_source="colmap", colmap=model)
+    lines = (model / "images.txt").read_text().splitlines()
+    for at in range(2, len(lines), 2):
+        numbers = np.array(lines[at].split(), dtype=np.float64).reshape(-1, 3) * (2, 2, 1)
+        lines[at] = " ".join(f"{x} {y} {int(point)}" for x, y, point in numbers)
+    (model / "images.txt").write_text("\n".join(lines))
+    (model / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {2 * SIZE} {2 * SIZE} 20 10 10\n")
+    depth = with_depth_source(bare, options).split("train").depth(1)
+    assert depth is not None
+    np.testing.assert_allclose(depth.numpy(), truth(scene, 1), rtol=1e-4)
+    (model / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {3 * SIZE} {2 * SIZE} 20 10 10\n")
+    with pytest.raises(LumigraphError, match="another shape"):
+        with_depth_source(bare, options)
+    (model / "cameras.txt").write_text(f"7 SIMPLE_PINHOLE {SIZE} {SIZE} 20 10 10\n")
+    with pytest.raises(LumigraphError, match="camera 1, which the model does not know"):
+        with_depth_source(bare, options)
 
 
 def test_rays_go_to_key_points_where_these_are_few(tmp_path: Path, scene: Scene) -> None:

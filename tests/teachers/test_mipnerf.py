@@ -309,10 +309,17 @@ def test_scenes_that_do_not_fit_are_refused() -> None:
     info = load_scene("builtin:still:16").info
     with pytest.raises(LumigraphError, match="forward-facing capture"):
         MipNeRF.from_scene(replace(GRID, ndc="on"), info)
-    forward = replace(info, forward=FRAME)
+    with pytest.raises(LumigraphError, match="looks backwards"):
+        MipNeRF.from_scene(GRID, replace(info, forward=FRAME))
+    poses = torch.eye(3, 4).repeat(len(info.cameras["train"]), 1, 1)
+    ahead = replace(info.cameras["train"], camera_to_world=poses)
+    forward = replace(info, forward=FRAME, cameras={"train": ahead})
     with pytest.raises(LumigraphError, match="inverse depth"):
         MipNeRF.from_scene(replace(GRID, disparity=True), forward)
-    assert MipNeRF.from_scene(GRID, forward).frame is FRAME
+    renderer = MipNeRF.from_scene(GRID, forward)
+    assert renderer.frame is FRAME
+    with pytest.raises(LumigraphError, match="looks backwards"):
+        renderer.render(some_rays(20))
     assert MipNeRF.from_scene(replace(GRID, ndc="off"), forward).frame is None
 
 

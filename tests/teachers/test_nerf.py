@@ -133,6 +133,8 @@ def test_schedules() -> None:
         ({"decay_steps": (4, 2)}, "must be positive and rise"),
         ({"width": 0}, "width must be positive"),
         ({"position_octaves": 40}, "beyond what float32 resolves"),
+        ({"warmup": 5}, "need each other"),
+        ({"warmup_multiplier": 2.0}, "need each other"),
     ],
 )
 def test_impossible_options(changes: dict, message: str) -> None:
@@ -354,6 +356,11 @@ def test_scenes_that_do_not_fit() -> None:
     forward = replace(info, forward=frame, cameras={"train": ahead})
     assert NeRF.from_scene(TINY, forward).frame is frame
     assert NeRF.from_scene(replace(TINY, ndc="off"), forward).frame is None
+    # Where nothing bounds the scene, and no frame does, samples are even in inverse depth.
+    far_off = replace(forward, bounds=replace(info.bounds, unbounded=True))
+    assert [NeRF.from_scene(replace(TINY, ndc=ndc), far_off).disparity for ndc in ("off", "on")] == [True, False]
+    assert not NeRF.from_scene(replace(TINY, ndc="off", disparity=False), far_off).disparity
+    assert not NeRF.from_scene(replace(TINY, ndc="off"), forward).disparity
     with pytest.raises(LumigraphError, match="inverse depth.*--ndc off"):
         NeRF.from_scene(replace(TINY, disparity=True), forward)
     with pytest.raises(LumigraphError, match="looks backwards"):

@@ -104,6 +104,12 @@ def _check_frame(program: str, info: "SceneInfo") -> None:
             where=info.source,
             todo="Give the scene that it was trained on, in Blender's or in LLFF's format",
         )
+    if info.format in ("blender", "multiscale") and info.bounds.unbounded:
+        raise LumigraphError(
+            f"these opaque photos are read as an unbounded scene in other units than those of {program}",
+            where=info.source,
+            todo="Write the box of the scene into its transforms files: 'aabb': [[x, y, z], [x, y, z]]",
+        )
     facing, option = _INWARD[program]
     if info.format == "llff" and info.forward is None and info.facing.facing != facing:
         raise LumigraphError(

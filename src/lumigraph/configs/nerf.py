@@ -22,8 +22,9 @@ class NeRFConfig:
     """Samples along a ray that are spread evenly, for the coarse network."""
     importance: int = 32
     """Samples added where the coarse network has found something, for the fine network; 0: the coarse network only."""
-    disparity: bool = False
-    """Spread the even samples evenly in inverse depth."""
+    disparity: bool | None = None
+    """Spread the even samples evenly in inverse depth (None: where the scene is unbounded, and samples are not in
+    normalised device coordinates)."""
     perturb: float = 1.0
     """How far training moves samples within their bins at random, 0..1."""
     density_noise: float = 0.0
@@ -109,6 +110,11 @@ class NeRFConfig:
             raise ValueError(f"decay_steps must be positive and rise, and are {self.decay_steps}")
         if self.schedule == "steplr" and not self.decay_steps:
             raise ValueError("steplr needs decay_steps: when the learning rate falls")
+        if (self.warmup > 0) != (self.warmup_multiplier != 1.0):
+            raise ValueError(
+                f"warmup {self.warmup} and warmup_multiplier {self.warmup_multiplier:g} need each other: one says how "
+                "long the rate rises, the other by which factor"
+            )
 
 
 _POSITIVE = (
@@ -125,6 +131,7 @@ _PAPER = NeRFConfig(
     rays=4096,
     samples=64,
     importance=128,
+    disparity=False,
     depth=8,
     width=256,
     coarse_depth=None,

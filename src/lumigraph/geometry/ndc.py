@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 
 _LEAST_STEP = 1e-6
@@ -158,3 +159,12 @@ def require_ahead(frame: ForwardFrame, rays: Rays) -> None:
             "a camera looks backwards, or stands behind the near plane of this forward-facing scene",
             todo="Take cameras that look the way the photos do, or train with --ndc off",
         )
+
+
+def require_cameras_ahead(frame: ForwardFrame, cameras: Cameras) -> None:
+    """Raises `LumigraphError` where `is_ahead` is false for the rays through the corners of a camera's picture."""
+    last = cameras.size - 1
+    none = torch.zeros_like(last[:, 0])
+    x = torch.stack([none, last[:, 0], none, last[:, 0]], 1)
+    y = torch.stack([none, none, last[:, 1], last[:, 1]], 1)
+    require_ahead(frame, cameras.rays(torch.arange(len(cameras), device=x.device)[:, None], x, y))

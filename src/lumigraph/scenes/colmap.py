@@ -37,18 +37,20 @@ _TWO_FOCAL_LENGTHS = {"PINHOLE", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV
 
 @dataclass(frozen=True)
 class Lens:
-    """Of a camera: focal lengths (x, y) in pixels of an image of `size` (width, height)."""
+    """Of a camera: its number, and focal lengths (x, y) in pixels of an image of `size` (width, height)."""
 
+    number: int
     size: tuple[int, int]
     focal: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Image:
-    """A photo: the rotation and translation from the world to its camera, places [n, 2] of its key points in pixels,
-    and the numbers [n] of the 3-D points they are of, -1 for none."""
+    """A photo: the number of its lens, the rotation and translation from the world to its camera, places [n, 2] of its
+    key points in pixels, and the numbers [n] of the 3-D points they are of, -1 for none."""
 
     name: str
+    lens: int
     rotation: Float[np.ndarray, "3 3"]
     translation: Float[np.ndarray, "3"]
     places: Float[np.ndarray, "n 2"]
@@ -116,36 +118,36 @@ def _lines(data: bytes) -> list[str]:
     return [line for line in data.decode("utf-8", "replace").splitlines() if not line.startswith("#")]
 
 
-def _lens(model: str, width: int, height: int, values: Sequence[float]) -> Lens:
+def _lens(number: int, model: str, width: int, height: int, values: Sequence[float]) -> Lens:
     focal = float(values[0]), float(values[1] if model in _TWO_FOCAL_LENGTHS else values[0])
     if not (0 < width < 1 << 31 and 0 < height < 1 << 31 and all(0 < f < 1e9 for f in focal)):
         raise ValueError("a camera has no size or no focal length")
-    return Lens((width, height), focal)
+    return Lens(number, (width, height), focal)
 
 
 def _binary_lenses(data: bytes) -> Iterator[Lens]:
     count, at = struct.unpack_from("<Q", data)[0], 8
     for _ in range(count):
-        _, model, width, height = struct.unpack_from("<IiQQ", data, at)
+        number, model, width, height = struct.unpack_from("<IiQQ", data, at)
         if model not in _MODELS:
             raise ValueError(f"there is no camera model {model}")
         name, size = _MODELS[model]
-        yield _lens(name, width, height, struct.unpack_from(f"<{size}d", data, at + 24))
+        yield _lens(number, name, width, height, struct.unpack_from(f"<{size}d", data, at + 24))
         at += 24 + 8 * size
 
 
 def _text_lenses(data: bytes) -> Iterator[Lens]:
     for line in _lines(data):
         if line.strip():
-            _, model, width, height, *values = line.split()
-            yield _lens(model, int(width), int(height), [float(value) for value in values])
+            number, model, width, height, *values = line.split()
+            yield _lens(int(number), model, int(width), int(height), [float(value) for value in values])
 
 
 def _binary_images(data: bytes) -> Iterator[Image]:
     count, at = struct.unpack_from("<Q", data)[0], 8
     for _ in range(count):
-        pose = struct.unpack_from("<7d", data, at + 4)
-        at += 4 + 56 + 4  # number, pose, camera
+        *pose, lens = struct.unpack_from("<7dI", data, at + 4)
+        at += 4 + 56 + 4  # number, pose, lens
         end = data.index(b"\0", at)
         name = data[at:end].decode("utf-8", "replace")
         (size,) = struct.unpack_from("<Q", data, end + 1)
@@ -154,7 +156,7 @@ def _binary_images(data: bytes) -> Iterator[Image]:
             raise ValueError("it ends too early")
         table = np.frombuffer(data, np.dtype([("place", "<2f8"), ("point", "<i8")]), size, at)
         at += 24 * size
-        yield _image(name, pose, table["place"], table["point"])
+        yield _image(name, lens, pose, table["place"], table["point"])
 
 
 def _text_images(data: bytes) -> Iterator[Image]:
@@ -162,10 +164,10 @@ def _text_images(data: bytes) -> Iterator[Image]:
     for head, body in zip(lines[::2], lines[1::2], strict=False):
         words, values = head.split(maxsplit=9), np.array(body.split(), dtype=np.float64).reshape(-1, 3)
         pose = [float(word) for word in words[1:8]]
-        yield _image(words[9], pose, values[:, :2], values[:, 2].astype(np.int64))
+        yield _image(words[9], int(words[8]), pose, values[:, :2], values[:, 2].astype(np.int64))
 
 
-def _image(name: str, pose: Sequence[float], places: np.ndarray, points: np.ndarray) -> Image:
+def _image(name: str, lens: int, pose: Sequence[float], places: np.ndarray, points: np.ndarray) -> Image:
     """From a pose as the files have it: a quaternion (w, x, y, z) and a translation."""
     w, x, y, z = np.array(pose[:4]) / np.linalg.norm(pose[:4])
     rotation = np.array(
@@ -175,7 +177,7 @@ def _image(name: str, pose: Sequence[float], places: np.ndarray, points: np.ndar
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
-    return Image(name, rotation, np.array(pose[4:7]), np.asarray(places), np.asarray(points))
+    return Image(name, lens, rotation, np.array(pose[4:7]), np.asarray(places), np.asarray(points))
 
 
 def _binary_points(data: bytes) -> Iterator[Point]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
@@ -30,6 +31,8 @@ log = logging.getLogger("lumigraph")
 
 _SENSOR_ERROR = 0.01
 """Standard deviation of a sensor's depth, as a part of it."""
+_SAME_SHAPE = 0.02
+"""By how much the ratio of the sides of two pictures may differ that show the same."""
 _LOOKED_AT = 4
 _SUSPICIOUS = 10.0
 """Ratio of the depths to the distance of the scene's middle from which a wrong unit is likelier than an odd scene."""
@@ -178,10 +181,26 @@ def _sensor_anchor(views: Views, index: int, unit: float) -> _Anchor | None:
 
 def _keypoint_anchor(points: KeyPoints, views: Views, index: int, scale: float, factor: int) -> _Anchor:
     width, height = views.cameras.size[index].tolist()
-    columns, rows = (points.places / factor).astype(np.int64).T
+    factors = _reduction(points, (width, height), factor, views.names[index])
+    columns, rows = (points.places / factors).astype(np.int64).T
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     weights = keypoint_weights(points.errors)
     return rows[inside], columns[inside], scale * points.depths[inside], weights[inside]
+
+
+def _reduction(points: KeyPoints, size: tuple[int, int], downscale: int, name: str) -> Float[np.ndarray, "2"]:
+    """How many pixels of the picture that COLMAP saw a pixel of a photo of this size is wide and high."""
+    seen, ours = np.array(points.size), np.array(size)
+    # Reduced by whole factors, a photo loses what is left at its borders.
+    if ((seen >= downscale * ours) & (seen < downscale * (ours + 1))).all():
+        return np.full(2, float(downscale))
+    factors = seen / ours
+    if abs(factors[0] / factors[1] - 1) > _SAME_SHAPE + (1 / ours).max():
+        raise LumigraphError(
+            f"COLMAP saw {name} with {seen[0]}x{seen[1]} pixels, which is another shape than {ours[0]}x{ours[1]}",
+            todo="Give the model that was made of these photos, upright and not cropped",
+        )
+    return factors
 
 
 def _depth_of(views: Views, index: int, options: DepthSource, fit: ScaleShift | None, unit: float) -> _Map:

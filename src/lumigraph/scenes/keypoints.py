@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lumigraph.errors import LumigraphError
-from lumigraph.scenes.colmap import read_images, read_points
+from lumigraph.scenes.colmap import read_images, read_lenses, read_points
 
 _FEWEST = 2
 _SAME_PLACES = 0.1
@@ -23,8 +23,10 @@ _SAME_PLACES = 0.1
 @dataclass(frozen=True)
 class KeyPoints:
     """Of one photo: places [n, 2] in pixels, depths [n] along the camera's axis and mean reprojection errors [n] in
-    pixels; `centre` [3] is the camera. Lengths are in units of the model."""
+    pixels; `centre` [3] is the camera. Lengths are in units of the model, pixels those of the picture that COLMAP saw,
+    of `size` (width, height)."""
 
+    size: tuple[int, int]
     places: Float[np.ndarray, "n 2"]
     depths: Float[np.ndarray, " n"]
     errors: Float[np.ndarray, " n"]
@@ -37,14 +39,22 @@ def read_keypoints(folder: Path) -> dict[str, KeyPoints]:
     Raises:
         LumigraphError: a file is missing or damaged.
     """
+    sizes = {lens.number: lens.size for lens in read_lenses(folder)}
     points = {point.number: (*point.place, point.error) for point in read_points(folder)}
     found = {}
     for image in read_images(folder):
+        if image.lens not in sizes:
+            raise LumigraphError(
+                f"{image.name} was taken with camera {image.lens}, which the model does not know",
+                where=folder,
+                todo="Write the model again with COLMAP",
+            )
         known = np.array([number in points for number in image.points], dtype=bool)
         rows = np.array([points[number] for number in image.points[known]]).reshape(-1, 4)
         depths = rows[:, :3] @ image.rotation[2] + image.translation[2]
         front = depths > 0
         found[image.name] = KeyPoints(
+            sizes[image.lens],
             image.places[known][front],
             depths[front],
             rows[front, 3],

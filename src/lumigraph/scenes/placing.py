@@ -26,6 +26,16 @@ _OUTWARD_DISTANCE = 2.0
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a scene goes: the similarity from file to scene units, and near, far and bounds in scene units."""
+
+    transform: Float[Tensor, "4 4"]
+    near: float
+    far: float
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
 class Region:
     """An object and the depths between which every camera sees it, in the units of the cameras."""
 
@@ -73,6 +83,13 @@ def capture_near(cameras: Cameras) -> float:
     if not inward:
         return CAPTURE_NEAR
     return max(CAPTURE_NEAR, _NEAREST * float((cameras.positions.double() - focus).norm(dim=1).min()))
+
+
+def capture_place(cameras: Cameras, transform: Float[Tensor, "4 4"] | None = None) -> Place:
+    """Photos that show whatever there is: an unbounded scene, brought to unit size (by `transform`, if given)."""
+    transform = unit_transform(cameras) if transform is None else transform
+    near = capture_near(cameras.transformed(transform))
+    return Place(transform, near, CAPTURE_FAR, Bounds(-torch.ones(3), torch.ones(3), unbounded=True))
 
 
 def unit_transform(cameras: Cameras) -> Float[Tensor, "4 4"]:

@@ -25,7 +25,13 @@ from lumigraph.fields.conical import conical_moments, cylindrical_moments
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.ndc import ForwardFrame, chosen_frame, require_inverse_depth
+from lumigraph.geometry.ndc import (
+    ForwardFrame,
+    chosen_frame,
+    require_ahead,
+    require_cameras_ahead,
+    require_inverse_depth,
+)
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
@@ -135,6 +141,8 @@ class MipNeRF(Renderer):
         frame = chosen_frame(config.ndc, info.forward, info.source)
         renderer = cls(config, info.bounds, info.background, frame)
         cameras: Cameras = info.cameras["train"]
+        if frame is not None:
+            require_cameras_ahead(frame, cameras)
         if renderer.surroundings is not None:
             renderer.surroundings.mark_unseen(cameras, info.bounds)
         if renderer.disparity:
@@ -270,6 +278,8 @@ class MipNeRF(Renderer):
     def render(self, rays: Rays) -> Rendering:
         """Depths are those of `ray_depths`, of intervals that stand for their middles in the sums."""
         flat = rays.flatten()
+        if self.frame is not None:
+            require_ahead(self.frame, flat)
         _, seen = self._trace(flat, None)
         rgb = over(seen.rgb, seen.opacity, background_rgb(self.background, self.device)).clamp(0, 1)
         raw = (seen.weights * 0.5 * (seen.edges[:, 1:] + seen.edges[:, :-1])).sum(1)

@@ -23,7 +23,13 @@ from lumigraph.fields.activations import DENSITY_ACTIVATIONS
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.ndc import ForwardFrame, chosen_frame, require_ahead, require_inverse_depth
+from lumigraph.geometry.ndc import (
+    ForwardFrame,
+    chosen_frame,
+    require_ahead,
+    require_cameras_ahead,
+    require_inverse_depth,
+)
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
 from lumigraph.rendering.background import Background
@@ -64,26 +70,26 @@ class NeRF(Renderer):
         background: Background,
         frame: ForwardFrame | None = None,
         steps_per_epoch: int = 1,
+        unbounded: bool = False,
     ) -> None:
         """`frame`: in whose normalised device coordinates rays are sampled. `steps_per_epoch`: steps that see as many
-        rays as there are pixels to train on."""
+        rays as there are pixels to train on. `unbounded`: whether the scene is."""
         super().__init__()
         self.config = config
         self.background = background
         self.frame = frame
         self.steps_per_epoch = steps_per_epoch
-        self.coarse = _network(config, config.depth, config.width)
+        self.disparity = unbounded and frame is None if config.disparity is None else config.disparity
+        # The published order of initialisation: coarse, then fine. Alone, the coarse one has the size of the fine one.
+        coarse = (config.coarse_depth, config.coarse_width) if config.importance else (None, None)
+        self.coarse = _network(config, coarse[0] or config.depth, coarse[1] or config.width)
         if config.importance:
-            # The published order of initialisation: coarse, then fine.
-            self.coarse = _network(
-                config, config.coarse_depth or config.depth, config.coarse_width or config.width
-            )
             self.fine = _network(config, config.depth, config.width)
         self.sampling = CoarseFine(
             config.samples,
             config.importance,
             DENSITY_ACTIVATIONS[config.density],
-            config.disparity,
+            self.disparity,
             # softplus is nowhere zero.
             beyond=BEYOND if config.density == "relu" else None,
         )
@@ -94,12 +100,14 @@ class NeRF(Renderer):
         """Raises LumigraphError where the config and the scene's rays do not fit together."""
         cameras: Cameras = info.cameras["train"]
         frame = chosen_frame(config.ndc, info.forward, info.source)
-        if config.disparity:
-            require_inverse_depth(cameras.near, frame, info.source, "Leave --disparity out")
-        if frame is not None:
-            require_ahead(frame, _corner_rays(cameras))
         pixels = int(cameras.size.prod(1).sum())
-        return cls(config, info.background, frame, max(1, math.ceil(pixels / config.rays)))
+        steps_per_epoch = max(1, math.ceil(pixels / config.rays))
+        renderer = cls(config, info.background, frame, steps_per_epoch, info.bounds.unbounded)
+        if renderer.disparity:
+            require_inverse_depth(cameras.near, frame, info.source, "Pass --disparity False")
+        if frame is not None:
+            require_cameras_ahead(frame, cameras)
+        return renderer
 
     # ------------------------------------------------------------------ the field
 
@@ -266,15 +274,6 @@ class NeRF(Renderer):
             assert isinstance(network, NeRFMLP)
             network.reset()
         return True
-
-
-def _corner_rays(cameras: Cameras) -> Rays:
-    """The rays [N, 4] through the corner pixels of each camera."""
-    last = cameras.size - 1
-    none = torch.zeros_like(last[:, 0])
-    x = torch.stack([none, last[:, 0], none, last[:, 0]], 1)
-    y = torch.stack([none, none, last[:, 1], last[:, 1]], 1)
-    return cameras.rays(torch.arange(len(cameras), device=x.device)[:, None], x, y)
 
 
 def _network(config: NeRFConfig, depth: int, width: int) -> NeRFMLP:

@@ -5,7 +5,8 @@ Each file has `camera_angle_x` and frames with `file_path` (often without extens
 Where one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
 (D-NeRF's reader). lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
 masks and depth maps that its frames may name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and
-`aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
+`aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents. Opaque photos without `aabb` show an unbounded scene,
+as with `transforms.json`, unless their cameras stand where NeRF-synthetic's do.
 """
 
 import logging
@@ -23,6 +24,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image, decode_values
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras, concatenate
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
@@ -48,7 +50,7 @@ from lumigraph.scenes.formats.maps import (
     within,
 )
 from lumigraph.scenes.formats.pictures import reduce_depth
-from lumigraph.scenes.placing import object_region, read_box
+from lumigraph.scenes.placing import Place, capture_place, object_region, read_box
 from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, divide
 from lumigraph.scenes.stored_arrays import MemoryBudget
@@ -70,7 +72,7 @@ def is_blender(folder: Path) -> bool:
 def read(
     folder: Path, downscale: int, splits: SplitOptions, background: Background | None, reading: DepthReading
 ) -> Scene:
-    """Reads a Blender scene. World units are the file's: the world transform is the identity.
+    """Reads a Blender scene. Scene units are the file's, except where photos show more than an object (`placed`).
 
     Raises:
         LumigraphError: anything in the files that cannot be used; says which file, frame and field.
@@ -85,22 +87,25 @@ def read(
     warn_of_missing(missing, len(missing) + len(everything), folder)
     check_enough(len(frames[files[0].path]), len(files[0].missing), files[0].path)
     check_downscale(everything, downscale)
-    near, far, bounds = extents(files[0].common, everything)
+    alpha = uses_alpha(everything, thorough=background is not None)
+    place = placed(files[0].common, everything, alpha)
+    scale, _, _ = split_similarity(place.transform)
     parts, first = [], 0
     for file in files:
         if frames[file.path]:
-            parts.append(make_cameras(frames[file.path], *_planes(file.common, near, far), first_id=first))
+            # Near and far are given in scene units, but a file's own are in its units: all are transformed alike.
+            planes = _planes(file.common, place.near / scale, place.far / scale)
+            parts.append(make_cameras(frames[file.path], *planes, first_id=first))
             first += len(frames[file.path])
-    cameras = _joined(parts, folder)
+    cameras = _joined(parts, folder).transformed(place.transform)
     chosen = _chosen(files, frames, splits, folder)
-    alpha = uses_alpha(everything, thorough=background is not None)
     commons = [file.common for file in files for _ in frames[file.path]]
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept, lenses = [everything[place] for place in places], cameras[torch.tensor(places)]
-        maps = named_maps(kept, [commons[i] for i in places], lenses, folder, downscale, reading)
+        maps = named_maps(kept, [commons[i] for i in places], lenses, folder, downscale, reading, scale)
         if "load_depth" not in maps:
-            maps |= _depth_maps_beside(kept, lenses, downscale, reading)
+            maps |= _depth_maps_beside(kept, lenses, downscale, reading, scale)
         maps |= attribute_masks_beside(kept, lenses, downscale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
@@ -109,9 +114,9 @@ def read(
         format="blender",
         downscale=downscale,
         cameras={split: part.cameras for split, part in views.items()},
-        bounds=bounds,
+        bounds=place.bounds,
         background=(background or "white") if alpha else "opaque",
-        world_transform=torch.eye(4, dtype=torch.float64),
+        world_transform=place.transform,
         splits=splits,
         depths=reading,
         attributes=attribute_names(files[0].common, cameras),
@@ -170,19 +175,24 @@ def _chosen(
     return divide(names, splits, listed, str(folder), positions)
 
 
-def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:
-    """near, far and bounds in file units: as the file says, as NeRF-synthetic has them, or as the cameras tell."""
+def placed(common: Fields, frames: Sequence[Frame], alpha: bool) -> Place:
+    """Where the scene is: as the file says, as NeRF-synthetic has it, or as the cameras tell. Opaque photos from other
+    places than NeRF-synthetic's show a room, or whatever is behind an object: these are unbounded, of unit size."""
     box = read_box(common)
+    same = torch.eye(4, dtype=torch.float64)
     distances = np.linalg.norm([frame.pose[:, 3] for frame in frames], axis=1)
     if _CAMERA_DISTANCES[0] <= distances.min() and distances.max() <= _CAMERA_DISTANCES[1]:
         corner = torch.full((3,), HALF_EXTENT)
-        return NEAR, FAR, box or Bounds(-corner, corner)
-    region = object_region(make_cameras(frames, 1e-3, 1e6))
-    return region.near, region.far, box or region.bounds
+        return Place(same, NEAR, FAR, box or Bounds(-corner, corner))
+    cameras = make_cameras(frames, 1e-3, 1e6)
+    if box is None and not alpha:
+        return capture_place(cameras)
+    region = object_region(cameras)
+    return Place(same, region.near, region.far, box or region.bounds)
 
 
 def _depth_maps_beside(
-    frames: Sequence[Frame], cameras: Cameras, downscale: int, reading: DepthReading
+    frames: Sequence[Frame], cameras: Cameras, downscale: int, reading: DepthReading, scale: float
 ) -> dict[str, Any]:
     """The loader of depth maps for `Views`, when there are any beside NAME.png: NAME_depth_0001.png (NeRF-synthetic's
     distances), or NAME_depth.npy or NAME_depth_0001.exr (z-depth unless `reading` says otherwise)."""
@@ -196,7 +206,9 @@ def _depth_maps_beside(
         frame.path.with_name(found[key]) if (key := frame.path.with_suffix("")) in found else None
         for frame in frames
     ]
-    return {"load_depth": _depth_loader(frames, cameras, paths, downscale, reading)} if any(paths) else {}
+    return (
+        {"load_depth": _depth_loader(frames, cameras, paths, downscale, reading, scale)} if any(paths) else {}
+    )
 
 
 def _depth_loader(
@@ -205,6 +217,7 @@ def _depth_loader(
     paths: Sequence[Path | None],
     downscale: int,
     reading: DepthReading,
+    scale: float,
 ) -> Callable[[int], Float[np.ndarray, "h w"] | None]:
     for path in paths:
         if path is not None and path.suffix == ".png" and (reading.depth_unit or reading.depth_kind):
@@ -213,7 +226,8 @@ def _depth_loader(
                 where=path,
                 todo="Leave them out",
             )
-    load_array = depth_loader(paths, cameras, [DepthMeaning.told(reading, 1.0)] * len(frames), downscale)
+    meanings = [DepthMeaning.told(reading, 1.0)] * len(frames)
+    load_array = depth_loader(paths, cameras, meanings, downscale, scale)
 
     def load_depth(index: int) -> Float[np.ndarray, "h w"] | None:
         path = paths[index]
@@ -233,6 +247,8 @@ def _depth_loader(
         depth = distance / ray_lengths(cameras, index)
         if image.shape[2] == 4:
             depth = np.where(image[..., 3] == 255, depth, np.nan)
-        return reduce_depth(within(depth.astype(np.float32), reading.depth_range), downscale)
+        return reduce_depth(
+            np.float32(scale) * within(depth.astype(np.float32), reading.depth_range), downscale
+        )
 
     return load_depth

@@ -21,8 +21,8 @@ from torch import Tensor
 from lumigraph.errors import LumigraphError
 from lumigraph.files import image_size, new_folder, read_json, write_json
 from lumigraph.geometry.cameras import Cameras, concatenate
-from lumigraph.geometry.conventions import homogeneous, opencv_to_opengl
-from lumigraph.scenes.formats.blender import extents
+from lumigraph.geometry.conventions import homogeneous, opencv_to_opengl, split_similarity
+from lumigraph.scenes.formats.blender import placed
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,
@@ -57,7 +57,7 @@ def is_multiscale(folder: Path) -> bool:
 
 
 def read(folder: Path, downscale: int, splits: SplitOptions, background: Background | None) -> Scene:
-    """Reads a multi-scale scene. World units are the file's: the world transform is the identity.
+    """Reads a multi-scale scene. Scene units are the file's, except where photos show more than an object.
 
     Raises:
         LumigraphError: anything in the file that cannot be used; says which picture and field. Or views are to be
@@ -82,11 +82,13 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     warn_of_missing(missing, len(missing) + len(everything), path)
     check_enough(len(frames["train"]), len(missing), path)
     check_downscale(everything, downscale)
-    near, far, bounds = extents(common, everything)
     alpha = uses_alpha(everything, thorough=background is not None)
+    place = placed(common, everything, alpha)
+    scale, _, _ = split_similarity(place.transform)
     views, memory, first = {}, MemoryBudget(), 0
     for split, listed in frames.items():
-        cameras = _numbered(make_cameras(listed, near, far), first)
+        cameras = _numbered(make_cameras(listed, place.near / scale, place.far / scale), first)
+        cameras = cameras.transformed(place.transform)
         first = int(cameras.ids.max()) + 1
         areas = torch.tensor([frame.fields.number("lossmult", positive=True) for frame in listed])
         views[split] = make_views(listed, cameras, alpha, downscale, {}, memory, areas)
@@ -96,9 +98,9 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
         format="multiscale",
         downscale=downscale,
         cameras={split: part.cameras for split, part in views.items()},
-        bounds=bounds,
+        bounds=place.bounds,
         background=(background or "white") if alpha else "opaque",
-        world_transform=torch.eye(4, dtype=torch.float64),
+        world_transform=place.transform,
         splits=splits,
     )
     return Scene(info, views, missing)

@@ -6,7 +6,6 @@ object: its bounds are the file's (`aabb`, or instant-ngp's `aabb_scale`, `scale
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,7 +36,8 @@ from lumigraph.scenes.formats.maps import attribute_masks_beside, named_maps
 from lumigraph.scenes.placing import (
     CAPTURE_FAR,
     CAPTURE_NEAR,
-    capture_near,
+    Place,
+    capture_place,
     object_region,
     read_box,
     unit_transform,
@@ -47,16 +47,6 @@ from lumigraph.scenes.splits import SplitOptions, divide
 from lumigraph.scenes.stored_arrays import MemoryBudget
 
 NAME = "transforms.json"
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the scene goes: the similarity from file to scene units, and near, far and bounds in scene units."""
-
-    transform: Float[Tensor, "4 4"]
-    near: float
-    far: float
-    bounds: Bounds
 
 
 def is_transforms(folder: Path) -> bool:
@@ -119,7 +109,7 @@ def _planes(common: Fields, near: float, far: float) -> tuple[float, float]:
     return float(common.optional("near", near)), float(common.optional("far", far))
 
 
-def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> _Place:
+def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> Place:
     box = read_box(file.common)
     core = box or _ngp_cube(file.common)
     if core is not None:
@@ -130,15 +120,14 @@ def _place(file: FrameFile, cameras: Cameras, alpha: bool) -> _Place:
         transform = unit_transform(cameras)
         corner = torch.ones(3)
     if box is None and not alpha:
-        near = capture_near(cameras.transformed(transform))
-        return _Place(transform, near, CAPTURE_FAR, Bounds(-torch.ones(3), torch.ones(3), unbounded=True))
+        return capture_place(cameras, transform)
     region = object_region(cameras.transformed(transform))
     if core is None:
-        return _Place(transform, region.near, region.far, region.bounds)
+        return Place(transform, region.near, region.far, region.bounds)
     away = cameras.transformed(transform).positions.norm(dim=1)
     reach = float(corner.norm())
     near, far = max(float(away.min()) - reach, 0.05 * float(away.min()), 1e-3), float(away.max()) + reach
-    return _Place(transform, near, far, Bounds(-corner, corner))
+    return Place(transform, near, far, Bounds(-corner, corner))
 
 
 def _ngp_cube(common: Fields) -> Bounds | None:
