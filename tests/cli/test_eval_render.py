@@ -192,6 +192,21 @@ def test_every_path_can_be_rendered(run: Path, tmp_path: Path, capsys) -> None:
     assert torch.equal(flat, llff_spiral(info.cameras["train"], 8).camera_to_world)
 
 
+def test_a_picture_and_the_frames_of_a_movie(run: Path, tmp_path: Path, capsys) -> None:
+    picture, movie, folder = tmp_path / "view.png", tmp_path / "orbit.gif", tmp_path / "frames"
+    assert cli.main(["render", str(run), "--path", "view", "--view", "1", "--out", str(picture)]) == 0
+    assert f"{picture}: 16x16\n" in capsys.readouterr().out
+    assert Image.open(picture).size == (16, 16)
+    assert cli.main(["render", str(run), "--frames", "3", "--out", str(movie), "--save-frames", str(folder)]) == 0
+    assert f"{folder}: 3 frames" in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == [f"frame_{index:04d}.png" for index in range(3)]
+    first = tmp_path / "orbit.png"
+    assert cli.main(["render", str(run), "--out", str(first)]) == 0
+    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(folder / "frame_0000.png")))
+    assert cli.main(["render", str(run), "--out", str(tmp_path / "many.png"), "--frames", "2"]) == 2
+    assert "a picture cannot hold 2 frames" in capsys.readouterr().err
+
+
 def test_a_movie_of_depth_says_what_its_greys_mean(cones: Path, tmp_path: Path, capsys) -> None:
     movie = tmp_path / "movie.gif"
     assert cli.main(["render", str(cones), "--out", str(movie), "--frames", "1", "--depth"]) == 0

@@ -4,6 +4,8 @@ import argparse
 import functools
 import math
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -571,3 +573,36 @@ def test_checkpoints_of_old_releases_are_read(tmp_path: Path) -> None:
     state = nerf_pl_state(PL[0]) | nerf_pl_state(PL[1])
     torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
     assert read_published(path, "nerf_pl").fine
+
+
+def test_what_lightning_stored_beside_the_weights_is_passed_by(tmp_path: Path, monkeypatch) -> None:
+    """Checkpoints of a whole training sort figures of callbacks by their classes; a reader without Lightning of that
+    time has neither these nor its dictionary of options."""
+    places = {
+        "ModelCheckpoint": "pytorch_lightning.callbacks.model_checkpoint",
+        "AttributeDict": "pytorch_lightning.utilities.parsing",
+    }
+    made = {}
+    packages = {".".join(place.split(".")[:end]) for place in places.values() for end in (1, 2)}
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    for name, place in places.items():
+        base: tuple[type, ...] = (dict,) if name == "AttributeDict" else ()
+        made[name] = type(name, base, {"__module__": place})
+        module = types.ModuleType(place)
+        vars(module)[name] = made[name]
+        monkeypatch.setitem(sys.modules, place, module)
+    torch.manual_seed(0)
+    callback = {"best_model_score": torch.tensor(30.0), "wait": np.float64(3.0), "path": "epoch=15.ckpt"}
+    data = {
+        "state_dict": nerf_pl_state(PL[0]) | nerf_pl_state(PL[1]),
+        "callbacks": {made["ModelCheckpoint"]: callback},
+        "hyper_parameters": made["AttributeDict"](lr=5e-4, decay_step=[2, 4, 8]),
+        "global_step": 9,
+    }
+    torch.save(data, tmp_path / "whole.ckpt")
+    for place in (*places.values(), *packages):
+        monkeypatch.delitem(sys.modules, place)
+    found = read_published(tmp_path / "whole.ckpt", "nerf_pl")
+    assert found.fine
+    assert found.step == 9

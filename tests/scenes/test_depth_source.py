@@ -77,6 +77,20 @@ def test_training_at_several_scales_has_the_depth_of_the_photos(
     assert agreements == [100.0] * 3
 
 
+def test_a_run_goes_on_with_the_depth_that_it_was_begun_with(tmp_path: Path, scene: Scene, capsys) -> None:
+    folder, run = tmp_path / "scene", tmp_path / "run"
+    write_blender(scene, folder)
+    small = ["--levels", "2", "--log2-entries", "10", "--cells", "16", "--steps", "32", "--samples", "512"]
+    train = ["train", "ngp", str(folder), "--run", str(run), "--device", "cpu", "--depth-loss", "swb", *small]
+    assert main([*train, "--max-steps", "1"]) == 0
+    again = [*train, "--max-steps", "2", "--resume"]
+    assert main([*again, "--depth-sigma", "0.1"]) == 2
+    assert "begun with depth from elsewhere" in capsys.readouterr().err
+    assert main([*again, "--depth-range", "1", "9"]) == 2
+    assert "depth maps read as" in capsys.readouterr().err
+    assert main(again) == 0
+
+
 @pytest.mark.parametrize("inverse", [False, True])
 def test_distances_along_rays_become_depth(tmp_path: Path, scene: Scene, inverse: bool) -> None:
     views = scene.split("train")

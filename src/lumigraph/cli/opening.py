@@ -38,9 +38,11 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
 
 
 def _described(folder: Path) -> str:
+    from lumigraph.scenes.load import is_scene
+
     if not folder.is_dir():
         return "this is a file"
-    if _is_scene(folder):
+    if is_scene(folder):
         return "this is a scene folder"
     if (folder / "index.json").is_file():
         return "this is a folder of pseudo views"
@@ -48,13 +50,10 @@ def _described(folder: Path) -> str:
 
 
 def _advice(folder: Path) -> str:
-    if _is_scene(folder):
+    from lumigraph.scenes.load import is_scene
+
+    if folder.is_dir() and is_scene(folder):
         return "Train on it first: lumigraph train METHOD SCENE --run RUN"
     if (folder / "index.json").is_file():
         return "Distil a student from it first: lumigraph distill METHOD SHARDS --run RUN"
     return "Give the folder that --run or export --out has written"
-
-
-def _is_scene(folder: Path) -> bool:
-    named = (*folder.glob("transforms*.json"), folder / "poses_bounds.npy")
-    return any(path.is_file() for path in named)

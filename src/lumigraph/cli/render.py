@@ -1,4 +1,4 @@
-"""`lumigraph render RUN_OR_BUNDLE --path PATH --out MOVIE`: a movie along a path."""
+"""`lumigraph render RUN_OR_BUNDLE --path PATH --out MOVIE`: a movie along a path, or a picture."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from lumigraph.geometry.cameras import Cameras
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Render a movie with a run or a bundle, teacher and student alike.
+    """Render a movie, or a picture, with a run or a bundle, teacher and student alike.
 
     Along most paths a moving scene stands at one moment, its first or --time; along --path time and orbit-time it
     passes once through the time of its capture.
@@ -40,7 +40,8 @@ class Arguments:
     nerf_pl's turn about an inward capture; ellipse: multinerf's; train, heldout: through the training or the held-out
     cameras; NAME: the path of that name that was recorded with a capture in Nerfies' format."""
     out: Path
-    """Movie to write: NAME.mp4 or NAME.gif."""
+    """Movie to write, NAME.mp4 or NAME.gif, or picture, NAME.png: of --path view, or of the first frame of another
+    path."""
     view: int | None = None
     """The held-out view whose camera stands still, for --path time and view, counted from 0 (None: the first)."""
     time: str | None = None
@@ -52,7 +53,8 @@ class Arguments:
     movie; may be given for several. By default those of the photos along --path train and heldout; else a teacher that
     knows the time draws what they were then, and all others 0."""
     frames: int | None = None
-    """Number of frames; by default 120, or one for each camera of --path train, heldout and recorded ones."""
+    """Number of frames; by default 120, or one for each camera of --path train, heldout and recorded ones, and one in a
+    picture."""
     fps: float = 30.0
     """Frames per second."""
     size: str | None = None
@@ -64,6 +66,8 @@ class Arguments:
     so on."""
     photos: bool = False
     """Show the photo at the left of each frame, for --path train and heldout at the photos' own size."""
+    save_frames: Path | None = None
+    """Folder for each frame as a PNG of its own."""
     depth: bool = False
     """Show the depth at the right of the colours, in greys: the nearest is white, the farthest dark grey, and black is
     where nothing is. The first frame sets the range, which is printed."""
@@ -112,7 +116,8 @@ def main(argv: list[str]) -> None:
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
     source = None if arguments.path in PATHS else capture_folder(arguments.renderer, info)
-    cameras = path_cameras(info, arguments.path, arguments.frames, arguments.view, source)
+    count = _frame_count(arguments)
+    cameras = path_cameras(info, arguments.path, count, arguments.view, source)
     cameras = with_states(cameras, arguments.path, renderer, info, time, attributes)
     if size is not None:
         cameras = sized(cameras, *size)
@@ -139,6 +144,23 @@ def movie_of_each_scale(path: Path, scales: int) -> list[Path]:
     return [path.with_name(f"{path.stem}_d{level}{path.suffix}") for level in range(scales)]
 
 
+def _frame_count(arguments: Arguments) -> int | None:
+    """How many frames are wanted, None for what the path has of itself: a picture holds one.
+
+    Raises:
+        LumigraphError: several are to go into a picture.
+    """
+    if arguments.out.suffix.lower() != ".png":
+        return arguments.frames
+    if arguments.frames not in (None, 1):
+        raise LumigraphError(
+            f"a picture cannot hold {arguments.frames} frames",
+            where=arguments.out,
+            todo="Choose a movie, NAME.mp4 or NAME.gif, and --save-frames for a picture of each frame",
+        )
+    return 1
+
+
 def _check_photos(arguments: Arguments) -> None:
     """Raises LumigraphError where frames would not be those of photos."""
     changed = (arguments.frames, arguments.size, arguments.downscale, arguments.scales) != (None, None, 1, 1)
@@ -154,8 +176,11 @@ def in_folders(arguments: Arguments, part: str) -> Arguments:
     saved = arguments.depth_output
     if saved.save_depth is not None:
         saved = replace(saved, save_depth=saved.save_depth / part)
-    codes = arguments.hyper_code
-    return replace(arguments, depth_output=saved, hyper_code=None if codes is None else codes / part)
+    folders = {
+        name: None if (folder := getattr(arguments, name)) is None else folder / part
+        for name in ("hyper_code", "save_frames")
+    }
+    return replace(arguments, depth_output=saved, **folders)
 
 
 def _halved(cameras: "Cameras", scales: int) -> list["Cameras"]:
@@ -201,16 +226,30 @@ def _make_movie(
             looks.append(HyperPictures(arguments.hyper_code, names, renderer, cameras))
         edited = edited_frames(renderer, edits, len(cameras))
         pictures = frames(renderer, cameras, scale, looks, edited, photo)
+        if arguments.save_frames is not None:
+            pictures = _saved(pictures, arguments.save_frames, names)
         count = write_movie(path, pictures, arguments.fps, advance)
     width, height = cameras.size[0].tolist()
     states = describe_states(cameras, renderer, info)
-    sys.stdout.write(f"{path}: {count} frames of {width}x{height}{f', {states}' if states else ''}\n")
+    frames_of = f"{count} frames of " if count > 1 else ""
+    sys.stdout.write(f"{path}: {frames_of}{width}x{height}{f', {states}' if states else ''}\n")
+    if arguments.save_frames is not None:
+        sys.stdout.write(f"{arguments.save_frames}: {count} frames\n")
     if scale is not None:
         sys.stdout.write(_depth_legend(scale, info))
     if saved.save_depth is not None:
         sys.stdout.write(f"{saved.save_depth}: depth of {count} frames\n")
     if arguments.hyper_code is not None:
         sys.stdout.write(f"{arguments.hyper_code}: hyper code of {count} frames\n")
+
+
+def _saved(pictures: "Iterator[Frame]", folder: Path, names: "Sequence[str]") -> "Iterator[Frame]":
+    """The same frames, each of which is in `folder` as NAME.png once it was taken."""
+    from lumigraph.evaluation.pictures import save_png
+
+    for name, picture in zip(names, pictures, strict=True):
+        save_png(folder / f"{name}.png", picture)
+        yield picture
 
 
 def edited_frames(

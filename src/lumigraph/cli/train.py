@@ -83,7 +83,8 @@ def main(argv: list[str]) -> None:
             todo="Leave it out",
         )
     warn_of_change(scene.info, load_renderer_class(method).conditions, method)
-    run = begin(method, config, scene.info, options)
+    told = {"depth_source": arguments.depth_from.to_json()} if depth.needs_depth else {}
+    run = begin(method, config, scene.info, options, told)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
     result = fit(

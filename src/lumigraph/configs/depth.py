@@ -152,6 +152,10 @@ class DepthSource:
     aligned maps at least their spread, and that of key points 1 percent at their mean reprojection error and more in
     proportion (None: a sensor's depth counts as exact)."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What a run remembers of it; of folders the names, for they may move."""
+        return {key: value.name if isinstance(value, Path) else value for key, value in vars(self).items()}
+
     def __post_init__(self) -> None:
         """Raises ValueError for options that do not go together."""
         if self.depth_sigma is not None and not self.depth_sigma >= 0:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -147,6 +148,24 @@ _STARTS = (b"PK\x03\x04", b"\x80\x02")
 """How files of torch.save begin: a zip archive, or before torch 1.6 a pickle."""
 
 
+class _Name:
+    """Stands where a checkpoint names a class that it has no weights of."""
+
+
+_LIGHTNING = "pytorch_lightning"
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    (dict, f"{_LIGHTNING}.utilities.parsing.AttributeDict"),
+    (_Name, f"{_LIGHTNING}.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Name, f"{_LIGHTNING}.callbacks.early_stopping.EarlyStopping"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{place}.multiarray.scalar") for place in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
+]
+"""What Lightning stored beside weights, and what stands for it here: options of a training, the callbacks by whose
+classes it sorted their figures, and figures as numbers of numpy. None of it runs anything."""
+
+
 def _unpickled(path: Path) -> dict[str, Any]:
     with io_errors(path):
         with path.open("rb") as file:
@@ -158,8 +177,7 @@ def _unpickled(path: Path) -> dict[str, Any]:
                 todo="Give the file that the training wrote, a .ckpt or a .tar",
             )
         try:
-            # A plain container of values, in which Lightning stored the options of a training.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals(_PLAIN):
                 data = torch.load(path, map_location="cpu", weights_only=True)
         except OSError:
             raise

@@ -16,7 +16,7 @@ from lumigraph.files import new_file
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.renderer import Renderer, Rendering
 
-FORMATS = (".mp4", ".gif")
+FORMATS = (".mp4", ".gif", ".png")
 _ENCODER = ["-crf", "17", "-preset", "medium", "-movflags", "+faststart", "-f", "mp4"]
 """Constant rate factor 17 cannot be told from the original by eye. The temporary name does not tell the format."""
 DEPTH_RANGE = (0.01, 0.99)
@@ -26,10 +26,10 @@ Frame = UInt8[np.ndarray, "H W 3"]
 
 
 def check_format(path: Path) -> None:
-    """Raises LumigraphError when the name of a movie does not end in one of FORMATS."""
+    """Raises LumigraphError when the name of a movie, or of a picture, does not end in one of FORMATS."""
     if path.suffix.lower() not in FORMATS:
         raise LumigraphError(
-            f"a movie's name ends in {' or '.join(FORMATS)}, not {path.suffix or 'nothing'}",
+            f"the name of a movie ends in .mp4 or .gif, of a picture in .png, not in {path.suffix or 'nothing'}",
             where=path,
             todo="Choose for example orbit.mp4",
         )
@@ -133,7 +133,8 @@ def _depth_picture(seen: Rendering, limits: tuple[float, float]) -> UInt8[Tensor
 def write_movie(
     path: Path, pictures: Iterator[Frame], fps: float | int, advance: Callable[[], None] = lambda: None
 ) -> int:
-    """Writes frames of one size as an mp4 (H.264, yuv420p, even sizes) or a gif that repeats; returns their number.
+    """Writes frames of one size as an mp4 (H.264, yuv420p, even sizes) or a gif that repeats, or the only frame as a
+    png; returns their number.
 
     The file appears when it is complete. `advance` is called after each frame.
 
@@ -152,8 +153,7 @@ def write_movie(
             advance()
 
     with new_file(path) as temporary:
-        write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
-        count = write(temporary, counted(), fps)
+        count = _WRITERS[path.suffix.lower()](temporary, counted(), fps)
         if not count:
             raise LumigraphError("there are no frames to write", where=path)
     return count
@@ -208,3 +208,19 @@ def _write_gif(path: Path, pictures: Iterator[Frame], fps: float | int) -> int:
             disposal=1,
         )
     return len(images)
+
+
+def _write_png(path: Path, pictures: Iterator[Frame], fps: float | int) -> int:
+    images = list(pictures)
+    if len(images) > 1:
+        raise LumigraphError(
+            f"a picture cannot hold {len(images)} frames",
+            where=path,
+            todo="Choose a movie, NAME.mp4 or NAME.gif",
+        )
+    for image in images:
+        Image.fromarray(image).save(path, format="PNG")
+    return len(images)
+
+
+_WRITERS = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}

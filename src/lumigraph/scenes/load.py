@@ -172,10 +172,12 @@ def _read_all(source: str | os.PathLike[str], asked: _Asked) -> Scene:
 def is_scene(folder: Path) -> bool:
     """Whether a folder has the file that one of the readers starts from."""
     readers = (
+        llff.is_llff,
         blender.is_blender,
         transforms.is_transforms,
         nerfies.is_nerfies,
         multiscale.is_multiscale,
+        rgbd.is_rgbd,
     )
     return any(starts(folder) for starts in readers)
 

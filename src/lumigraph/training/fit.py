@@ -80,7 +80,8 @@ def begin(
     new.
 
     Raises:
-        LumigraphError: the run that is there has another method, other method options, or another scene.
+        LumigraphError: the run that is there has another method, other method options, another scene, or another
+            depth (`depth_source` of `provenance`).
     """
     path = Path(options.run)
     if process_rank() > 0:
@@ -94,6 +95,7 @@ def begin(
         )
     _same_config(run, config)
     _same_scene(run, info)
+    _same_depth(run, provenance or {})
     run.change_options(options)
     return run
 
@@ -121,6 +123,8 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
         problem = f"--downscale {before.downscale}, now {now.downscale}"
     elif before.scales != now.scales:
         problem = f"--scales {before.scales}, now {now.scales}"
+    elif before.depths != now.depths:
+        problem = f"depth maps read as {asdict(before.depths)}"
     elif not _same_cameras(before.cameras["train"], now.cameras["train"]):
         problem = "other training views"
     else:
@@ -130,6 +134,16 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
         where=run.path,
         todo="Resume on the same scene, or start afresh with --overwrite",
     )
+
+
+def _same_depth(run: Run, provenance: dict[str, Any]) -> None:
+    before, now = run.provenance.get("depth_source"), provenance.get("depth_source")
+    if before != now:
+        raise LumigraphError(
+            f"the run was begun with depth from elsewhere: {before}, now {now}",
+            where=run.path,
+            todo="Resume with the same options of depth, or start afresh with --overwrite",
+        )
 
 
 def _same_cameras(before: Cameras, now: Cameras) -> bool:
