@@ -197,7 +197,10 @@ def test_a_picture_and_the_frames_of_a_movie(run: Path, tmp_path: Path, capsys) 
     assert cli.main(["render", str(run), "--path", "view", "--view", "1", "--out", str(picture)]) == 0
     assert f"{picture}: 16x16\n" in capsys.readouterr().out
     assert Image.open(picture).size == (16, 16)
-    assert cli.main(["render", str(run), "--frames", "3", "--out", str(movie), "--save-frames", str(folder)]) == 0
+    assert (
+        cli.main(["render", str(run), "--frames", "3", "--out", str(movie), "--save-frames", str(folder)])
+        == 0
+    )
     assert f"{folder}: 3 frames" in capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == [f"frame_{index:04d}.png" for index in range(3)]
     first = tmp_path / "orbit.png"

@@ -63,7 +63,8 @@ def written(
 ) -> dict:
     chosen = DepthFiles(save_depth=folder, **options)
     names = [f"view_{index}" for index in range(len(renderings))]
-    with saving_depth(chosen, names, renderer or Renderer(), info) as look:
+    cameras = info.cameras["train"][torch.zeros(len(renderings), dtype=torch.int64)]
+    with saving_depth(chosen, names, cameras, renderer or Renderer(), info) as look:
         assert look is not None
         for index, rendering in enumerate(renderings):
             look(index, rendering)
@@ -81,6 +82,9 @@ def test_every_format_holds_the_same_depth(statistic, info: SceneInfo, tmp_path:
     wanted[0] = np.nan
     assert (about["statistic"], about["unit"]) == (statistic, "units of the capture")
     view = about["views"][0]
+    told, cameras = about["cameras"], info.cameras["train"].transformed(info.to_capture)
+    np.testing.assert_allclose(told["camera_to_world"], cameras.camera_to_world[:1].numpy())
+    assert told["near"] == pytest.approx(cameras.near[:1].tolist())
     assert (view["name"], view["width"], view["height"], view["too_far_for_png16"]) == ("view_0", 7, 5, 0)
     assert sorted(view["files"].values()) == [f"view_0_depth.{end}" for end in ("bytes", "npy", "pfm", "png")]
     pfm = read_pfm(tmp_path / "view_0_depth.pfm")

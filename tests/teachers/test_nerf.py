@@ -358,7 +358,10 @@ def test_scenes_that_do_not_fit() -> None:
     assert NeRF.from_scene(replace(TINY, ndc="off"), forward).frame is None
     # Where nothing bounds the scene, and no frame does, samples are even in inverse depth.
     far_off = replace(forward, bounds=replace(info.bounds, unbounded=True))
-    assert [NeRF.from_scene(replace(TINY, ndc=ndc), far_off).disparity for ndc in ("off", "on")] == [True, False]
+    assert [NeRF.from_scene(replace(TINY, ndc=ndc), far_off).disparity for ndc in ("off", "on")] == [
+        True,
+        False,
+    ]
     assert not NeRF.from_scene(replace(TINY, ndc="off", disparity=False), far_off).disparity
     assert not NeRF.from_scene(replace(TINY, ndc="off"), forward).disparity
     with pytest.raises(LumigraphError, match="inverse depth.*--ndc off"):

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
-    saving = saving_depth(arguments.depth_output, view_stems(views.names), renderer, info)
+    saving = saving_depth(arguments.depth_output, view_stems(views.names), cameras, renderer, info)
     with saving as look, counting("views", len(views)) as advance:
 
         def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:

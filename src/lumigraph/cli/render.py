@@ -218,7 +218,7 @@ def _make_movie(
     names = [f"frame_{index:04d}" for index in range(len(cameras))]
     with (
         interrupted_means("nothing is kept of the movie"),
-        saving_depth(saved, names, renderer, info) as look,
+        saving_depth(saved, names, cameras, renderer, info) as look,
         counting("frames", len(cameras)) as advance,
     ):
         looks = [] if look is None else [look]

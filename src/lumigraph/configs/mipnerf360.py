@@ -14,7 +14,8 @@ class MipNeRF360Config:
     cameras (mip-NeRF 360, 2022, and Mip-NeRF with proposals).
 
     The defaults, a hash grid with small networks, train in minutes on two cores; the presets "paper" and "paper-360"
-    have the published sizes, "swb-lego" and "swb-room" those of depth-supervised Mip-NeRF.
+    have the published sizes, "swb-lego" and "swb-room" those of depth-supervised Mip-NeRF; "cpu-room" is the latter on
+    a hash grid.
     """
 
     training_steps: int = 10_000
@@ -233,6 +234,7 @@ _SWB = _changed(
 
 PRESETS = {
     "cpu": MipNeRF360Config(),
+    "cpu-room": MipNeRF360Config(codes=4, depth=DepthLoss(depth_loss="swb", depth_beta=2.0)),
     "paper": _PAPER,
     "paper-360": _changed(
         _PAPER,
@@ -252,9 +254,12 @@ PRESETS = {
         distortion_weight=0.0,
         depth=_SWB_DEPTH,
     ),
+    # Published with samples even in depth between the planes of each room's file; phone captures and RGB-D folders have
+    # no far plane that would leave any for the room.
     "swb-room": _changed(
         _SWB,
         training_steps=150_000,
+        spacing=None,
         distortion_weight=1e-4,
         codes=4,
         view_octaves=0,

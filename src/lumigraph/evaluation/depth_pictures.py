@@ -20,6 +20,7 @@ from lumigraph.configs.depth_files import DepthFile, DepthFiles, DepthStatistic
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.pictures import save_png
 from lumigraph.files import new_file, write_bytes_atomic, write_json
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.rendering.movies import DEPTH_RANGE, Look, is_there
 from lumigraph.rendering.renderer import Renderer, Rendering
@@ -121,6 +122,12 @@ def png_unit(depth: Depth) -> float:
     return float(f"1e{max(exponent, -3) if largest >= 1 else exponent}")
 
 
+_CAMERAS = (
+    "one for each view: camera_to_world [3, 4] with OpenCV axes (x right, y down, z forward), near and far, in units "
+    "of the capture; focal lengths and principal point in pixels, which begin at the corner of the picture"
+)
+
+
 @dataclass
 class _View:
     """One view as it is written: its depth, NaN where unknown, and its normals [H, W, 3], if any."""
@@ -135,6 +142,7 @@ class DepthWriter:
     Args:
         options: with a folder. What is there under the same names is replaced.
         names: of the views; files are named NAME_depth.pfm and so on.
+        cameras: of the views, in scene units.
         renderer: whose views these are.
         info: the scene that it was trained on.
 
@@ -143,10 +151,16 @@ class DepthWriter:
     """
 
     def __init__(
-        self, options: DepthFiles, names: Sequence[str], renderer: Renderer, info: SceneInfo
+        self,
+        options: DepthFiles,
+        names: Sequence[str],
+        cameras: Cameras,
+        renderer: Renderer,
+        info: SceneInfo,
     ) -> None:
         assert options.save_depth is not None
         self._folder, self._options, self._names = options.save_depth, options, list(names)
+        self._cameras = cameras.transformed(info.to_capture)
         scale, rotation, _ = split_similarity(info.to_capture)
         self._rotation = np.asarray(rotation, np.float64)
         # The published sum is kept in the coordinates that were sampled in.
@@ -211,6 +225,7 @@ class DepthWriter:
             "unknown": _NOT_SEEN,
             "files": files,
             "views": self._views,
+            "cameras": {"about": _CAMERAS, **self._cameras.to_json()},
         }
         write_json(self._folder / SIDECAR, data)
         if lost := sum(view.get("too_far_for_png16", 0) for view in self._views):
@@ -251,14 +266,14 @@ class DepthWriter:
 
 @contextlib.contextmanager
 def saving_depth(
-    options: DepthFiles, names: Sequence[str], renderer: Renderer, info: SceneInfo
+    options: DepthFiles, names: Sequence[str], cameras: Cameras, renderer: Renderer, info: SceneInfo
 ) -> Iterator[Look | None]:
     """Yields what is to see each rendering of the views of these names, so that the files of `options` are written;
     None where none are asked for. The folder is complete where the body ends without an error."""
     if options.save_depth is None:
         yield None
         return
-    writer = DepthWriter(options, names, renderer, info)
+    writer = DepthWriter(options, names, cameras, renderer, info)
     yield writer.add
     writer.finish()
 

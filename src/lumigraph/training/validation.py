@@ -21,6 +21,7 @@ from lumigraph.files import new_file
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays, concatenate
 from lumigraph.rendering.background import Background, as_rgba, display_target
+from lumigraph.rendering.movies import DepthScale
 from lumigraph.rendering.renderer import Renderer, concatenate_renderings
 from lumigraph.training.sources import RaySource
 
@@ -141,9 +142,10 @@ class Probe:
 
 def write_preview(
     path: Path, renderer: Renderer, views: ValidationViews, background: Background, most_rays: float
-) -> None:
-    """Writes the first view as a PNG, truth on the left, rendering on the right, reduced to at most
-    `most_rays` pixels each, and grey where the mask says that it does not count."""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Writes the first view as a PNG and returns it: truth on the left, rendering beside it, then the depth of a
+    renderer that has one. Each is reduced to at most `most_rays` pixels, and grey where the mask says that it does not
+    count."""
     camera = views.cameras[0:1]
     width, height = (int(value) for value in camera.size[0])
     mask = mask_of(views, 0)
@@ -155,12 +157,14 @@ def write_preview(
         truth = truth.resize((width, height), Image.Resampling.BOX)
         mask = None if mask is None else _reduced(mask, width, height)
     with looking(renderer):
-        rendered = _as_picture(_greyed(renderer.view(camera).rgb.cpu(), mask))
-    picture = Image.new("RGB", (2 * width, height))
-    picture.paste(truth, (0, 0))
-    picture.paste(rendered, (width, 0))
+        seen = renderer.view(camera)
+    panels = [np.asarray(truth), np.asarray(_as_picture(_greyed(seen.rgb.cpu(), mask)))]
+    if seen.depth is not None:
+        panels.append(DepthScale().draw(seen).numpy())
+    picture = np.concatenate(panels, axis=1)
     with new_file(path) as temporary:
-        picture.save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG")
+    return picture
 
 
 def _as_picture(rgb: Float[Tensor, "H W 3"]) -> Image.Image:

@@ -307,9 +307,11 @@ class Watch(Callback):
             return
         speed = self._probe_speed or self._probe.measure(self.task.renderer).rays_per_second
         path = self.run.media / f"step-{self.task.step:08d}.png"
-        write_preview(
+        picture = write_preview(
             path, self.task.renderer, self.validation, self.task.renderer.background, speed * seconds
         )
+        if self._writer is not None:
+            self._writer.add_image("truth, rendering, depth", picture, self.task.step, dataformats="HWC")
 
     def _checkpoint_now(self) -> None:
         if self._constant == 0:  # what may have collapsed is not worth keeping
