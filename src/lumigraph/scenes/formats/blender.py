@@ -92,7 +92,8 @@ def read(
             parts.append(make_cameras(frames[file.path], *_planes(file.common, near, far), first_id=first))
             first += len(frames[file.path])
     cameras = _joined(parts, folder)
-    chosen = _chosen(files, frames, splits, folder)
+    times = None if cameras.times is None else cameras.times.tolist()
+    chosen = _chosen(files, frames, splits, folder, times)
     alpha = uses_alpha(everything, thorough=background is not None)
     commons = [file.common for file in files for _ in frames[file.path]]
     views, memory = {}, MemoryBudget()
@@ -157,7 +158,11 @@ def _joined(parts: Sequence[Cameras], folder: Path) -> Cameras:
 
 
 def _chosen(
-    files: Sequence[FrameFile], frames: dict[Path, list[Frame]], splits: SplitOptions, folder: Path
+    files: Sequence[FrameFile],
+    frames: dict[Path, list[Frame]],
+    splits: SplitOptions,
+    folder: Path,
+    times: Sequence[float] | None,
 ) -> dict[str, list[int]]:
     """Places of each split's frames in the list of all frames."""
     listed, names = {}, []
@@ -167,7 +172,7 @@ def _chosen(
         listed[file.path.stem.removeprefix("transforms_")] = own
         names += own
     positions = [frame.pose[:, 3].tolist() for file in files for frame in frames[file.path]]
-    return divide(names, splits, listed, str(folder), positions)
+    return divide(names, splits, listed, str(folder), positions, times)
 
 
 def extents(common: Fields, frames: Sequence[Frame]) -> tuple[float, float, Bounds]:
