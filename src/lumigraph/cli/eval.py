@@ -10,6 +10,8 @@ from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.scenes.scene import Scene, SceneInfo
 
@@ -71,7 +73,7 @@ def main(argv: list[str]) -> None:
     cameras = cameras_for(info, scene, split, renderer.conditions)
     views = scene.split(split)
     if arguments.scene is None:
-        _check_unchanged(info, scene, split)
+        _check_unchanged(info, scene, split, renderer.conditions)
         if split == "train":
             cameras = renderer.refined(cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
@@ -133,18 +135,33 @@ def scene_source(renderer: Path, info: "SceneInfo") -> str:
     return info.source
 
 
-def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:
-    """The views that count as held out now must be those that were held out in training."""
+def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str, conditions: tuple[str, ...]) -> None:
+    """The views that count as held out now must be those that were held out in training, and show the scene in the same
+    states: the same times and attributes, where the renderer's colours go by these (`conditions`)."""
     import torch
 
     then, now = info.cameras.get(split), scene.info.cameras[split]
     same = then is not None and len(then) == len(now)
     if then is None or not same or not torch.allclose(then.camera_to_world, now.camera_to_world, atol=1e-4):
-        raise LumigraphError(
-            f"the {split} views of the scene are not those of the time of training",
-            where=scene.info.source,
-            todo="Name the scene with --scene if they are held out all the same, or train again",
-        )
+        problem = "are not those of the time of training"
+    elif changed := [name for name in conditions if not _alike(getattr(then, name), getattr(now, name))]:
+        problem = f"have other {' and '.join(changed)} than at the time of training"
+    else:
+        return
+    raise LumigraphError(
+        f"the {split} views of the scene {problem}",
+        where=scene.info.source,
+        todo="Name the scene with --scene if they are held out all the same, or train again",
+    )
+
+
+def _alike(then: "Tensor | None", now: "Tensor | None") -> bool:
+    """Whether two have the same values, and the same unknown ones (NaN)."""
+    import torch
+
+    if then is None or now is None:
+        return then is now
+    return then.shape == now.shape and torch.allclose(then, now, rtol=0, atol=1e-4, equal_nan=True)
 
 
 def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:
