@@ -86,6 +86,7 @@ def main(argv: list[str]) -> None:
     run = begin(method, config, scene.info, options)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
+    renderer.read_for_training(scene.info)
     result = fit(
         renderer,
         PhotoSource(

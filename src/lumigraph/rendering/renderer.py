@@ -325,6 +325,10 @@ class Renderer(nn.Module):
 
     # ------------------------------------------------------------------ training
 
+    def read_for_training(self, info: Any) -> None:
+        """Called once before a training on photos: reads from the folder of their scene (`SceneInfo`) what nothing but
+        training needs. A run is opened and rendered without."""
+
     def pixel_sampling(self) -> PixelSampling:
         """Which pixels training on photos is to draw."""
         return PixelSampling()
