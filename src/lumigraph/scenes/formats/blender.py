@@ -3,7 +3,7 @@
 Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
 (camera to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame.
 Where one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
-(D-NeRF's reader). lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
+(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
 masks and depth maps that its frames may name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and
 `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
 """
@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Float
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, decode_values
+from lumigraph.files import decode_image, decode_values, read_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras, concatenate
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
+    MAX_FRAMES,
     Frame,
     FrameFile,
     attribute_names,
@@ -39,6 +40,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
+from lumigraph.scenes.formats.intrinsics import FOCAL_KEYS, Intrinsics, read_intrinsics
 from lumigraph.scenes.formats.maps import (
     DepthMeaning,
     attribute_masks_beside,
@@ -60,6 +62,8 @@ NEAR, FAR, HALF_EXTENT = 2.0, 6.0, 1.5
 _CAMERA_DISTANCES = (3.0, 5.0)
 # NeRF-synthetic's depth maps: 255 at the camera, 0 at this distance along the ray.
 _DEPTH_RANGE = 8.0
+RENDER, _RENDER_PATH = "transforms_render.json", "render"
+"""The file of a recorded path, and what the path is called."""
 
 
 def is_blender(folder: Path) -> bool:
@@ -118,6 +122,46 @@ def read(
         attributes=attribute_names(files[0].common, cameras),
     )
     return Scene(info, views, missing)
+
+
+def path_names(folder: Path) -> list[str]:
+    """The names of the recorded camera paths of a scene: `render`, where it has that file."""
+    return [_RENDER_PATH] * (folder / RENDER).is_file()
+
+
+def recorded_path(folder: Path, template: Cameras) -> Cameras:
+    """The cameras of `transforms_render.json`, with the size, near and far of `template` and, unless the file says
+    otherwise, its lens. Where the template has a time, these have their own, or pass evenly through the time of the
+    capture (D-NeRF's reader).
+
+    Raises:
+        LumigraphError: something in the file cannot be used.
+    """
+    path = folder / RENDER
+    common = Fields.of(read_json(path), str(path))
+    entries = common.items("frames", MAX_FRAMES)
+    if not entries:
+        raise LumigraphError("'frames' is an empty list", where=path, todo="Add poses, or remove the file")
+    fields = [Fields.of(entry, f"{path}, frame {number}") for number, entry in enumerate(entries)]
+    frames = [
+        Frame(frame, frame.where, path, frame.pose("transform_matrix"), _lens(frame, common, template), False)
+        for frame in fields
+    ]
+    cameras = make_cameras(frames, float(template.near), float(template.far))
+    times = None
+    if template.times is not None:
+        times = torch.linspace(0, 1, len(frames)) if cameras.times is None else cameras.times
+    return replace(cameras, times=times, attributes=None, ids=torch.full_like(cameras.ids, -1))
+
+
+def _lens(frame: Fields, common: Fields, template: Cameras) -> Intrinsics:
+    """The lens of a camera without an image: what the file says of it, or that of the template."""
+    width, height = template.size[0].tolist()
+    if any(key in fields for fields in (frame, common) for key in FOCAL_KEYS):
+        return read_intrinsics(frame, common, (width, height))
+    fx, fy, cx, cy = *template.focal[0].tolist(), *template.principal[0].tolist()
+    distortion = tuple(template.distortion[0].tolist())
+    return Intrinsics((width, height), (fx, fy), (cx, cy), distortion, template.fisheye)
 
 
 def _with_times(files: Sequence[FrameFile]) -> list[FrameFile]:
