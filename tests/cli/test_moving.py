@@ -337,7 +337,11 @@ def test_eval_by_time_and_of_masks(run: Path, bundle: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("knows", "change", "message"),
     [
-        (("times", "attributes"), {"time": 0.25}, "test views of the scene have other times than at the time"),
+        (
+            ("times", "attributes"),
+            {"time": 0.25},
+            "test views of the scene have other times than at the time",
+        ),
         (("times", "attributes"), {"attributes": [0.0, None]}, "have other attributes than at the time"),
         (("attributes",), {"time": 0.25, "attributes": [1.0, 1.0]}, "have other attributes than at the time"),
         ((), {"time": 0.25, "attributes": [1.0, 1.0]}, None),

@@ -10,10 +10,10 @@ import torch
 from lumigraph.cli.paths import capture_folder, check_path, describe_states, path_cameras, with_states
 from lumigraph.cli.states import Sweep, parse_attributes, parse_edits, parse_time
 from lumigraph.errors import LumigraphError
+from lumigraph.files import write_json
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import opencv_to_opengl
 from lumigraph.rendering.renderer import Renderer
-from lumigraph.files import write_json
 from lumigraph.scenes.formats.nerfies import path_names, recorded_path
 from lumigraph.scenes.load import load_scene
 from lumigraph.scenes.procedural import make_scene

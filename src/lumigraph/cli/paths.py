@@ -153,9 +153,10 @@ def with_states(
     """The cameras of a path with the time and the attributes that the renderer is to show.
 
     The time is `time`; without it, it passes from 0 to 1 along `PASSING` paths, is that of the photos along `CAPTURED`
-    ones and that which was recorded along recorded ones that have times, and stays 0 on all others. Attributes that are not named are those of the photos along `CAPTURED` paths; on
-    all others they are left to a renderer that knows the time (NaN), and 0 for one that does not. Of what a renderer
-    does not know, cameras keep what they have: it has no effect.
+    ones and that which was recorded along recorded ones that have times, and stays 0 on all others. Attributes that
+    are not named are those of the photos along `CAPTURED` paths; on all others they are left to a renderer that knows
+    the time (NaN), and 0 for one that does not. Of what a renderer does not know, cameras keep what they have: it has
+    no effect.
 
     Raises:
         LumigraphError: a time is asked of a renderer that shows none, or an attribute that it does not know.

@@ -170,7 +170,10 @@ def _between(order: Sequence[int], interval: int, where: str) -> dict[str, list[
         )
     train = range(0, len(order), interval)
     middles = [place + interval // 2 for place in train[:-1]]
-    return {"train": sorted(order[place] for place in train), "val": sorted(order[place] for place in middles)}
+    return {
+        "train": sorted(order[place] for place in train),
+        "val": sorted(order[place] for place in middles),
+    }
 
 
 def _held_out(

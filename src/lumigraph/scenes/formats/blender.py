@@ -1,11 +1,12 @@
 """Blender's format: `transforms_{train,val,test}.json` beside RGBA images (NeRF-synthetic, D-NeRF).
 
-Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
-(camera to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame.
-Where one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
-(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
-masks and depth maps that its frames may name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and
-`aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents.
+Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix` (camera
+to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame. Where
+one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
+(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the
+intrinsics keys of `transforms.json`, for the file or for each frame, the masks and depth maps that its frames may
+name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for
+scenes of other extents.
 """
 
 import logging
