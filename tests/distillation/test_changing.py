@@ -182,7 +182,9 @@ def test_a_still_student_of_a_moving_teacher_is_warned_of(tmp_path: Path, changi
 def test_ray_files_of_unit_directions_want_a_student_that_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    np.save(tmp_path / "data_1.npy", np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32))
+    rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
+    rows[:, 6:9] = rows[:, 6:7]
+    np.save(tmp_path / "data_1.npy", rows)
     told = ["--scene", "builtin:moving:16", "--layout", "dylin-hypernerf"]
     distil = ["distill", "dylin", tmp_path, *told, "--run", tmp_path / "student", "--max-steps", "2", *COMMON]
     assert "--unit-directions" in refusal(capsys, *distil)

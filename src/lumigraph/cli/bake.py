@@ -66,14 +66,14 @@ def main(argv: list[str]) -> None:
     _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.distillation.bake import bake, prepare
-    from lumigraph.distillation.legacy import check_legacy_folder, export_legacy
+    from lumigraph.distillation.legacy_export import check_export, export_legacy
     from lumigraph.distillation.origins import open_teacher
     from lumigraph.distillation.shards import Shards
 
+    plan = _plan(arguments, open_teacher(arguments.run))
     if arguments.legacy is not None:
         # Now, not after hours of baking.
-        check_legacy_folder(arguments.legacy, arguments.overwrite)
-    plan = _plan(arguments, open_teacher(arguments.run))
+        check_export(plan, arguments.legacy, arguments.overwrite, arguments.legacy_layout, arguments.run)
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
         # Where both are given, --overwrite begins anew.
         instead = " in place of --overwrite" if arguments.overwrite else ""
@@ -113,6 +113,11 @@ def _check(arguments: Arguments) -> None:
             raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
     if arguments.seed < 0:
         raise LumigraphError(f"--seed must not be negative, and is {arguments.seed}")
+    if arguments.legacy is None and arguments.legacy_layout is not None:
+        raise LumigraphError(
+            "--legacy-layout says how ray files are written, and none are",
+            todo="Name their folder with --legacy, or leave it out",
+        )
     if arguments.legacy is not None and arguments.out.resolve().is_relative_to(arguments.legacy.resolve()):
         raise LumigraphError(
             "the ray files would take the place of the pseudo views",

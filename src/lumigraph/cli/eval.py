@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lumigraph.evaluation.evaluate import EvalResult, ViewResult
+    from lumigraph.evaluation.metrics import LPIPS
+    from lumigraph.rendering.renderer import Renderer
     from lumigraph.scenes.scene import Scene, SceneInfo
 
 
@@ -41,6 +43,11 @@ class Arguments:
     squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
     torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
     of the package lpips."""
+    rays: Path | None = None
+    """Folder of whole frames of rays to measure on, instead of a scene: published test files, NAME.npy each
+    [height, width, columns]."""
+    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
+    """What the columns of --rays are, where there are more than nine and no manifest says it."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
     """What views are drawn with where a code was learnt for each camera (None: as --code-choice of `train` said);
     fit-half fits a code to the left half of each view and measures the right half."""
@@ -52,6 +59,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parses the command line, measures, and writes what was asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph eval")
+    _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
     from lumigraph.evaluation.depth_pictures import saving_depth
@@ -68,6 +76,9 @@ def main(argv: list[str]) -> None:
     if arguments.codes is not None and arguments.codes != "fit-half":
         renderer.choose_codes(arguments.codes)
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
+    if arguments.rays is not None:
+        _measure_frames(arguments, arguments.rays, renderer, info, lpips, reason)
+        return
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
     split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
     cameras = cameras_for(info, scene, split, renderer.conditions)
@@ -106,9 +117,56 @@ def main(argv: list[str]) -> None:
     section = split if arguments.scene is None else f"{split} of {scene.info.source}"
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
     picture = _keep_in_run(arguments.renderer, section, split, data, gallery)
-    _report(result, scene.info.name, split, picture)
+    _report(result, f"{scene.info.name}, {len(result.per_view)} {split} views", picture)
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
+
+
+def _check(arguments: Arguments) -> None:
+    """Raises LumigraphError for options that have no effect together."""
+    if arguments.rays is None and arguments.layout is not None:
+        raise LumigraphError("--layout is for --rays", todo="Leave it out, or name a folder with --rays")
+    of_scenes = (arguments.scene, arguments.split, arguments.codes, arguments.depth_output.save_depth)
+    if arguments.rays is not None and any(option is not None for option in of_scenes):
+        raise LumigraphError(
+            "--rays measures on frames of rays, which have no views, codes or depth",
+            todo="Leave --scene, --split, --codes and --save-depth out",
+        )
+
+
+def _measure_frames(
+    arguments: Arguments,
+    folder: Path,
+    renderer: "Renderer",
+    info: "SceneInfo",
+    lpips: "LPIPS | None",
+    reason: str | None,
+) -> None:
+    """Measures on whole frames of rays, and writes what was asked for."""
+    from lumigraph.distillation.legacy import RayFrames
+    from lumigraph.distillation.origins import require_unit_directions
+    from lumigraph.evaluation.evaluate import evaluate_frames
+    from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.files import write_json
+    from lumigraph.training.progress import counting
+
+    frames = RayFrames(folder, info, arguments.layout)
+    if frames.reader.table.unit_directions:
+        # What has no such option, as teachers, goes by the line alone.
+        require_unit_directions(getattr(getattr(renderer, "config", None), "unit_directions", True), folder)
+    gallery = Gallery(frames.names, arguments.save_images)
+    with counting("frames", len(frames)) as advance:
+
+        def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
+            gallery.add(index, view.psnr, truth, image, view.time)
+            advance()
+
+        result = evaluate_frames(renderer, frames, lpips=lpips, lpips_reason=reason, watch=watch)
+    data = {"rays": str(folder), **result.to_json()}
+    if arguments.json is not None:
+        write_json(arguments.json, data)
+    picture = _keep_in_run(arguments.renderer, f"rays of {folder}", "rays", data, gallery)
+    _report(result, f"{folder.name}, {len(result.per_view)} frames of rays", picture)
 
 
 def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) -> "Scene":
@@ -224,8 +282,8 @@ def _ms_ssim(result: "EvalResult") -> str:
     return f"{result.ms_ssim:.4f}{few}"
 
 
-def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
-    lines = [f"{name}, {len(result.per_view)} {split} views"]
+def _report(result: "EvalResult", title: str, picture: Path | None) -> None:
+    lines = [title]
     lines.append(f"  PSNR   {result.psnr:.2f} dB")
     lines.append(f"  SSIM   {'-' if result.ssim is None else f'{result.ssim:.4f}'}")
     lines.append(f"  MS-SSIM {_ms_ssim(result)}")

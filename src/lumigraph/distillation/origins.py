@@ -12,9 +12,10 @@ from torch import Tensor
 from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
-from lumigraph.distillation.legacy import Layout, LegacySource, legacy_files
+from lumigraph.distillation.legacy import LegacySource, legacy_files
 from lumigraph.distillation.live import LiveSource
 from lumigraph.distillation.poses import Poses, sample_poses
+from lumigraph.distillation.ray_table import Layout
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
@@ -188,7 +189,14 @@ def check_tells(origin: Origin, method: str, needs: tuple[str, ...], where: Path
 
 def check_directions(origin: Origin, config: Any, where: Path) -> None:
     """Raises LumigraphError where directions of length 1 would be learnt from and others be asked for."""
-    if origin.unit_directions and not getattr(config, "unit_directions", False):
+    if origin.unit_directions:
+        require_unit_directions(getattr(config, "unit_directions", False), where)
+
+
+def require_unit_directions(made: bool, where: Path) -> None:
+    """Raises LumigraphError where rays have directions of length 1 and a student does not make all of them such
+    (`made`)."""
+    if not made:
         raise LumigraphError(
             "the directions of these rays all have length 1, those of cameras have not",
             where=where,
