@@ -364,6 +364,23 @@ def test_eval_notices_views_of_other_states(
         assert cli.main(["eval", str(run), "--scene", str(moved)]) == 0
 
 
+def test_eval_leaves_out_views_of_unknown_attributes(scene: Path, tmp_path: Path, capsys, caplog) -> None:
+    moved, out = tmp_path / "scene", tmp_path / "result.json"
+    shutil.copytree(scene, moved)
+    frames = read_json(moved / "transforms_test.json")
+    for number in range(3):
+        frames["frames"][number]["attributes"][1] = None
+        write_json(moved / "transforms_test.json", frames)
+        run = make_run(tmp_path / f"run{number}", moved)
+        if number == 2:
+            assert cli.main(["eval", str(run)]) == 2
+            assert "the attributes of these views are not known" in capsys.readouterr().err
+            return
+        assert cli.main(["eval", str(run), "--json", str(out)]) == 0
+        assert [view["time"] for view in read_json(out)["per_view"]] == [0.0, 0.5, 1.0][number + 1 :]
+        assert f"of {number + 1} of 3 views the attributes are not known" in caplog.text
+
+
 def scene_of(run: Path) -> str:
     return Run.open(run).info.source
 

@@ -1,5 +1,6 @@
 """`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM, MS-SSIM and LPIPS on held-out views."""
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.evaluation.metrics import LPIPS
+    from lumigraph.geometry.cameras import Cameras
     from lumigraph.rendering.renderer import Renderer
-    from lumigraph.scenes.scene import Scene, SceneInfo
+    from lumigraph.scenes.scene import Scene, SceneInfo, Views
+
+log = logging.getLogger("lumigraph")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,7 @@ def main(argv: list[str]) -> None:
         _check_unchanged(info, scene, split, renderer.conditions)
         if split == "train":
             cameras = renderer.refined(cameras)
+    views, cameras = _of_known_state(renderer, views, cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     saving = saving_depth(arguments.depth_output, view_stems(views.names), renderer, info)
@@ -220,6 +225,24 @@ def _alike(then: "Tensor | None", now: "Tensor | None") -> bool:
     if then is None or now is None:
         return then is now
     return then.shape == now.shape and torch.allclose(then, now, rtol=0, atol=1e-4, equal_nan=True)
+
+
+def _of_known_state(renderer: "Renderer", views: "Views", cameras: "Cameras") -> "tuple[Views, Cameras]":
+    """The views that can be judged, and their cameras. Raises LumigraphError where there are none."""
+    known = renderer.knows_state(cameras)
+    if bool(known.all()):
+        return views, cameras
+    if not bool(known.any()):
+        raise LumigraphError(
+            "the attributes of these views are not known, and the renderer's colours go by them",
+            todo="Say their values in the scene, or measure other views: --split train",
+        )
+    log.warning(
+        "of %d of %d views the attributes are not known: these are left out",
+        len(known) - int(known.sum()),
+        len(known),
+    )
+    return views.subset(known.nonzero().flatten().tolist()), cameras[known]
 
 
 def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:

@@ -52,6 +52,7 @@ class CoNeRF(WarpedTeacher):
         attributes = cameras.attributes.shape[1]
         self.conditions = ("attributes",) if self.codes is None else ("times", "attributes")
         self.values = None
+        self.tells_attributes = self.codes is not None
         if self.codes is not None:
             self.values = SkipMLP(
                 config.code_width,
