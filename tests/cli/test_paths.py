@@ -12,7 +12,7 @@ from lumigraph.cli.states import Sweep, parse_attributes, parse_edits, parse_tim
 from lumigraph.errors import LumigraphError
 from lumigraph.files import write_json
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.conventions import opencv_to_opengl
+from lumigraph.geometry.conventions import opencv_to_opengl, similarity
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.formats.nerfies import path_names, recorded_path
 from lumigraph.scenes.load import load_scene
@@ -194,8 +194,12 @@ def test_the_path_of_d_nerf_is_a_recorded_one(tmp_path: Path) -> None:
     for wrong, message in (({"frames": []}, "empty list"), ({"frames": [{}]}, "frame 0")):
         with pytest.raises(LumigraphError, match=message):
             path(wrong)
-    still = replace(info, cameras={"train": replace(info.cameras["train"], times=None)})
     write_json(tmp_path / "transforms_render.json", {"frames": frames})
+    placed = replace(info, world_transform=similarity(0.5, translation=torch.tensor([1.0, 2, 3])))
+    cameras = path_cameras(placed, "render", None, folder=tmp_path)
+    torch.testing.assert_close(cameras.positions, 0.5 * orbit.positions + torch.tensor([1.0, 2, 3]))
+    torch.testing.assert_close(cameras.near[:1], template.near)
+    still = replace(info, cameras={"train": replace(info.cameras["train"], times=None)})
     assert path_cameras(still, "render", None, folder=tmp_path).times is None
 
 

@@ -23,7 +23,8 @@ from jaxtyping import Float
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image, decode_values, read_json
 from lumigraph.geometry.bounds import Bounds
-from lumigraph.geometry.cameras import Cameras, concatenate
+from lumigraph.geometry.cameras import Cameras, concatenate, finest_of_each
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
@@ -130,15 +131,15 @@ def path_names(folder: Path) -> list[str]:
     return [_RENDER_PATH] * (folder / RENDER).is_file()
 
 
-def recorded_path(folder: Path, template: Cameras) -> Cameras:
-    """The cameras of `transforms_render.json`, with the size, near and far of `template` and, unless the file says
-    otherwise, its lens. Where the template has a time, these have their own, or pass evenly through the time of the
-    capture (D-NeRF's reader).
+def recorded_path(folder: Path, info: SceneInfo) -> Cameras:
+    """The cameras of `transforms_render.json`, in scene units, with the size, near and far of the first training camera
+    and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass evenly through
+    the time of the capture (D-NeRF's reader).
 
     Raises:
         LumigraphError: something in the file cannot be used.
     """
-    path = folder / RENDER
+    path, template = folder / RENDER, finest_of_each(info.cameras["train"])[0]
     common = Fields.of(read_json(path), str(path))
     entries = common.items("frames", MAX_FRAMES)
     if not entries:
@@ -148,7 +149,9 @@ def recorded_path(folder: Path, template: Cameras) -> Cameras:
         Frame(frame, frame.where, path, frame.pose("transform_matrix"), _lens(frame, common, template), False)
         for frame in fields
     ]
-    cameras = make_cameras(frames, float(template.near), float(template.far))
+    scale, _, _ = split_similarity(info.world_transform)
+    cameras = make_cameras(frames, float(template.near) / scale, float(template.far) / scale)
+    cameras = cameras.transformed(info.world_transform)
     times = None
     if template.times is not None:
         times = torch.linspace(0, 1, len(frames)) if cameras.times is None else cameras.times
