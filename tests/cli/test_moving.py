@@ -1,5 +1,6 @@
 """A student that knows time and attributes, from its run over `render` and `eval` to a bundle, as scripts call them."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -331,6 +332,53 @@ def test_eval_by_time_and_of_masks(run: Path, bundle: Path, tmp_path: Path, caps
     assert (read_json(out)["views"], read_json(out)["split"]) == (4, "train")
     assert cli.main(["eval", str(run), "--split", "val"]) == 2
     assert "no val views" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("knows", "change", "message"),
+    [
+        (
+            ("times", "attributes"),
+            {"time": 0.25},
+            "test views of the scene have other times than at the time",
+        ),
+        (("times", "attributes"), {"attributes": [0.0, None]}, "have other attributes than at the time"),
+        (("attributes",), {"time": 0.25, "attributes": [1.0, 1.0]}, "have other attributes than at the time"),
+        ((), {"time": 0.25, "attributes": [1.0, 1.0]}, None),
+    ],
+)
+def test_eval_notices_views_of_other_states(
+    knows: tuple[str, ...], change: dict, message: str | None, scene: Path, tmp_path: Path, capsys
+) -> None:
+    """Only what the renderer's colours go by."""
+    moved = tmp_path / "scene"
+    shutil.copytree(scene, moved)
+    run = make_run(tmp_path / "run", moved, ChangingConfig(knows=knows))
+    assert cli.main(["eval", str(run)]) == 0
+    frames = read_json(moved / "transforms_test.json")
+    frames["frames"][1].update(change)
+    write_json(moved / "transforms_test.json", frames)
+    assert cli.main(["eval", str(run)]) == (0 if message is None else 2)
+    if message is not None:
+        assert message in capsys.readouterr().err
+        assert cli.main(["eval", str(run), "--scene", str(moved)]) == 0
+
+
+def test_eval_leaves_out_views_of_unknown_attributes(scene: Path, tmp_path: Path, capsys, caplog) -> None:
+    moved, out = tmp_path / "scene", tmp_path / "result.json"
+    shutil.copytree(scene, moved)
+    frames = read_json(moved / "transforms_test.json")
+    for number in range(3):
+        frames["frames"][number]["attributes"][1] = None
+        write_json(moved / "transforms_test.json", frames)
+        run = make_run(tmp_path / f"run{number}", moved)
+        if number == 2:
+            assert cli.main(["eval", str(run)]) == 2
+            assert "the attributes of these views are not known" in capsys.readouterr().err
+            return
+        assert cli.main(["eval", str(run), "--json", str(out)]) == 0
+        assert [view["time"] for view in read_json(out)["per_view"]] == [0.0, 0.5, 1.0][number + 1 :]
+        assert f"of {number + 1} of 3 views the attributes are not known" in caplog.text
 
 
 def scene_of(run: Path) -> str:

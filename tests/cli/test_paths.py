@@ -1,5 +1,6 @@
 """Paths of `render`: where the cameras stand, and what time and attributes they see."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from lumigraph.cli.paths import capture_folder, check_path, describe_states, path_cameras, with_states
 from lumigraph.cli.states import Sweep, parse_attributes, parse_edits, parse_time
 from lumigraph.errors import LumigraphError
+from lumigraph.files import write_json
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import opencv_to_opengl, similarity
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.formats.nerfies import path_names, recorded_path
 from lumigraph.scenes.load import load_scene
@@ -161,6 +164,43 @@ def test_a_recorded_path_is_taken_as_it_is(shared_data: Path) -> None:
     assert (times_of(moving)[0], times_of(moving)[-1]) == (0.0, 1.0)
     with pytest.raises(LumigraphError, match=f"The paths are .*heldout, .*{name}"):
         path_cameras(info, f"{name}x", None, folder=folder)
+
+
+def test_the_path_of_d_nerf_is_a_recorded_one(tmp_path: Path) -> None:
+    info = replace(scene("moving"), format="blender", source=str(tmp_path), downscale=2)
+    template, orbit = info.cameras["train"][0], path_cameras(info, "orbit", 3)
+    with pytest.raises(LumigraphError, match="no path 'render'"):
+        path_cameras(info, "render", None, folder=tmp_path)
+    poses = opencv_to_opengl(orbit.camera_to_world.double()).tolist()
+    frames = [{"transform_matrix": [*pose, [0, 0, 0, 1]]} for pose in poses]
+
+    def path(data: dict, count: int | None = None) -> Cameras:
+        write_json(tmp_path / "transforms_render.json", data)
+        cameras = path_cameras(info, "render", count, folder=capture_folder(tmp_path / "run", info))
+        return with_states(cameras, "render", knowing("times"), info, None, {})
+
+    cameras = path({"frames": frames})
+    torch.testing.assert_close(cameras.camera_to_world, orbit.camera_to_world)
+    for name in ("focal", "principal", "size", "near", "far"):
+        assert torch.equal(getattr(cameras, name)[1:2], getattr(template, name))
+    assert times_of(cameras) == [0.0, 0.5, 1.0]
+    assert times_of(path({"frames": frames}, 5)) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    timed = [{**frame, "time": time} for frame, time in zip(frames, (1.0, 0.25, 0.5), strict=True)]
+    cameras = path({"camera_angle_x": math.pi / 2, "frames": timed})
+    assert times_of(cameras) == [1.0, 0.25, 0.5]
+    assert cameras.focal[0].tolist() == pytest.approx([4.0, 4.0])
+    held = with_states(cameras, "render", knowing("times"), info, Sweep(0.5, 0.5), {})
+    assert times_of(held) == [0.5] * 3
+    for wrong, message in (({"frames": []}, "empty list"), ({"frames": [{}]}, "frame 0")):
+        with pytest.raises(LumigraphError, match=message):
+            path(wrong)
+    write_json(tmp_path / "transforms_render.json", {"frames": frames})
+    placed = replace(info, world_transform=similarity(0.5, translation=torch.tensor([1.0, 2, 3])))
+    cameras = path_cameras(placed, "render", None, folder=tmp_path)
+    torch.testing.assert_close(cameras.positions, 0.5 * orbit.positions + torch.tensor([1.0, 2, 3]))
+    torch.testing.assert_close(cameras.near[:1], template.near)
+    still = replace(info, cameras={"train": replace(info.cameras["train"], times=None)})
+    assert path_cameras(still, "render", None, folder=tmp_path).times is None
 
 
 @pytest.mark.parametrize("time", ["-0.01", "1.01", "nan", "0..2", "noon", "0..1..0", ""])

@@ -13,12 +13,13 @@ import torch
 from lumigraph.cli.main import main
 from lumigraph.configs.codylin import CoDyLiNConfig
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.conerf import CoNeRFConfig
 from lumigraph.configs.dylin import DyLiNConfig
 from lumigraph.distillation.bake import bake_shards, masks_told, prepare
-from lumigraph.distillation.finetuning import finetune
+from lumigraph.distillation.finetuning import finetune, training_and_validation
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.live import LiveSource
-from lumigraph.distillation.origins import taught_scene
+from lumigraph.distillation.origins import LiveOptions, from_shards, from_teacher, taught_scene
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Plan, Shards, finish
@@ -30,7 +31,7 @@ from lumigraph.training.fit import EarlyStopping
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 
-from .conftest import TEACHER, Ball, Masked
+from .conftest import TEACHER, Ball, Masked, views
 
 TINY: dict[str, Any] = {
     "width": 12, "depth": 4, "points": 3, "octaves": 2, "rays": 32, "motion_octaves": 2, "offset_width": 8,
@@ -130,6 +131,89 @@ def test_a_teacher_hands_on_what_it_knows(changing: Scene) -> None:
     assert taught_scene(changing.info, Ball()).cameras["train"].times is None
 
 
+def conerf_of(folder: Path, scene: Scene) -> Run:
+    """A teacher that tells the attributes of a moment."""
+    config = CoNeRFConfig(
+        rays=16, samples=4, importance=2, depth=2, width=8, skip=1, view_width=8, position_octaves=2,
+        direction_octaves=1, code_width=4, warp_depth=2, warp_width=8, sheet_depth=2, sheet_width=8, mask_depth=2,
+        mask_width=8, mask_branch_width=8, attribute_depth=2, attribute_width=8,
+    )  # fmt: skip
+    return run_of(folder, "conerf", config, scene)
+
+
+def test_students_that_know_no_attributes_see_those_of_the_moment(
+    tmp_path: Path, changing: Scene, capsys, caplog
+) -> None:
+    """Not random ones, which the time does not tell."""
+    teacher = conerf_of(tmp_path / "conerf", changing)
+    live = LiveOptions(cameras=3, ring=64)
+    seen, told = (
+        from_teacher(teacher.path, 32, 0, live, "cpu", "float32", attributes=sees) for sees in (True, False)
+    )
+    assert (seen.tells, told.tells) == (("times", "attributes"), ("times",))
+    assert told.info.attributes == ()
+    assert seen.provenance != told.provenance
+    for origin in (seen, told):
+        batch = origin.source.batch(0, 32)
+        assert (batch.rays.attributes is not None) is (origin is seen)
+        assert (batch.attribute_masks is not None) is (origin is seen)
+        drawn = teacher.load_renderer("cpu").render(batch.rays).rgb
+        torch.testing.assert_close(batch.rgba[:, :3], drawn, atol=1e-5, rtol=0)
+    distil = ["distill", "dylin", teacher.path, "--cameras", "3", "--ring", "64", "--max-steps", "2", *COMMON]
+    assert main([str(word) for word in (*distil, "--run", tmp_path / "live")]) == 0
+    assert Run.open(tmp_path / "live").info.attributes == ()
+    assert "drawn at random" not in caplog.text
+    for kind, name in (("sampled", "a"), ("told", "b")):
+        bake = ["bake", str(teacher.path), "--out", str(tmp_path / name), "--views", "2", "--width", "4"]
+        assert main([*bake, "--attributes", kind, "--device", "cpu"]) == 0
+        shards = Shards.open(tmp_path / name)
+        assert (shards.cameras.attributes is None) is (kind == "told")
+        assert shards.plan.masks == (0 if kind == "told" else 2)
+        run = ["--run", tmp_path / f"of-{name}", "--max-steps", "2", *COMMON]
+        caplog.clear()
+        assert main([str(word) for word in ("distill", "dylin", tmp_path / name, *run)]) == 0
+        assert ("drawn at random" in caplog.text) is (kind == "sampled")
+    run = ["--run", tmp_path / "controlled", "--max-steps", "2", *COMMON]
+    assert "do not go by attributes" in refusal(capsys, "distill", "codylin", tmp_path / "b", *run)
+
+
+def test_a_teacher_that_needs_attributes_is_asked_with_the_middle_ones(
+    tmp_path: Path, changing: Scene
+) -> None:
+    teacher = run_of(tmp_path / "codylin", "codylin", CoDyLiNConfig(**TINY, zero_heads=False), changing)
+    origin = from_teacher(teacher.path, 32, 0, LiveOptions(cameras=3), "cpu", "float32", attributes=False)
+    batch = origin.source.batch(0, 32)
+    assert batch.rays.attributes is None
+    middle = replace(batch.rays, attributes=torch.zeros(32, 2))
+    drawn = teacher.load_renderer("cpu").render(middle).rgb
+    torch.testing.assert_close(batch.rgba[:, :3], drawn, atol=1e-5, rtol=0)
+    bake = ["bake", str(teacher.path), "--out", str(tmp_path / "s"), "--views", "2", "--width", "4"]
+    assert main([*bake, "--attributes", "told", "--device", "cpu"]) == 0
+    assert not Shards.open(tmp_path / "s").cameras.attributes.any()
+    stored = from_shards(tmp_path / "s", 0)
+    assert stored.tells == ("times",)
+    assert stored.source.batch(0, 8).rays.attributes is None
+
+
+def test_views_of_unknown_attributes_do_not_decide_when_to_stop(changing: Scene) -> None:
+    def unknown(split: str, places: list[int]) -> Scene:
+        values = changing.info.cameras[split].attributes.clone()
+        values[places, 1] = torch.nan
+        part = views(replace(changing.info.cameras[split], attributes=values))
+        return replace(changing, views={**changing.views, split: part})
+
+    needs = ("attributes",)
+    assert len(training_and_validation(unknown("val", [0]))[1]) == 2
+    judging = training_and_validation(unknown("val", [0]), needs)[1]
+    assert judging.cameras.attributes.tolist() == changing.info.cameras["val"].attributes[1:].tolist()
+    with pytest.raises(LumigraphError, match="the attributes of no validation view are known"):
+        training_and_validation(unknown("val", [0, 1]), needs)
+    without = unknown("train", [5])
+    without = replace(without, views={"train": without.views["train"]})
+    assert training_and_validation(without)[1].names == ["5.png"]
+    assert training_and_validation(without, needs)[1].names == ["6.png"]
+
+
 @pytest.mark.parametrize("method", ["dylin", "codylin"])
 def test_from_teacher_to_student_and_on(tmp_path: Path, changing: Scene, method: str) -> None:
     """Baked, distilled in two parts that equal one, and distilled live."""
@@ -182,7 +266,9 @@ def test_a_still_student_of_a_moving_teacher_is_warned_of(tmp_path: Path, changi
 def test_ray_files_of_unit_directions_want_a_student_that_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    np.save(tmp_path / "data_1.npy", np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32))
+    rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
+    rows[:, 6:9] = rows[:, 6:7]
+    np.save(tmp_path / "data_1.npy", rows)
     told = ["--scene", "builtin:moving:16", "--layout", "dylin-hypernerf"]
     distil = ["distill", "dylin", tmp_path, *told, "--run", tmp_path / "student", "--max-steps", "2", *COMMON]
     assert "--unit-directions" in refusal(capsys, *distil)

@@ -11,13 +11,19 @@ import torch
 from lumigraph.cli.main import main
 from lumigraph.distillation.bake import bake_shards, prepare
 from lumigraph.distillation.hard_rays import HardPool
-from lumigraph.distillation.legacy import LegacySource, export_legacy
+from lumigraph.distillation.legacy import LegacySource, RayFrames
+from lumigraph.distillation.legacy_export import export_legacy, export_photos
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.distillation.shards import Plan, Shards, finish
 from lumigraph.errors import LumigraphError
+from lumigraph.evaluation.evaluate import evaluate_frames
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import transform_rays
 from lumigraph.geometry.rotations import so3_exp
-from lumigraph.scenes.scene import Scene
+from lumigraph.scenes.load import load_scene
+from lumigraph.scenes.procedural import make_scene, write_blender
+from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 
@@ -46,6 +52,13 @@ def write_rows(path: Path, rows: np.ndarray) -> None:
     np.save(path, rows.astype(np.float32))
 
 
+def timed_rows(count: int = 64) -> np.ndarray:
+    """Rows of 12 columns with times from 0 to 1."""
+    rows = np.random.default_rng(0).uniform(size=(count, 12)).astype(np.float32)
+    rows[:, 6:9] = np.linspace(0, 1, count)[:, None]
+    return rows
+
+
 def test_round_trip(tmp_path: Path, moved: Scene) -> None:
     shards = shards_of(tmp_path / "s", moved, views=22)
     assert export_legacy(shards, tmp_path / "rays") == 2
@@ -63,7 +76,7 @@ def test_round_trip(tmp_path: Path, moved: Scene) -> None:
 
 def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
     rng = np.random.default_rng(0)
-    rays = rng.normal(size=(50, 9)).astype(np.float32)
+    rays = rng.uniform(size=(50, 9)).astype(np.float32)
     depth = rng.uniform(2, 6, size=(50, 1)).astype(np.float32)
     surface = rays[:, :3] + depth * rays[:, 3:6]
     for layout, extra in (("r2l-depth", depth), ("r2l-surface", surface)):
@@ -74,7 +87,7 @@ def test_depth_layouts(tmp_path: Path, moved: Scene) -> None:
 
 
 def test_twelve_columns_are_not_guessed(tmp_path: Path, scene: Scene) -> None:
-    rows = np.random.default_rng(0).uniform(size=(64, 12)).astype(np.float32)
+    rows = timed_rows()
     write_rows(tmp_path / "train_0.npy", rows)
     with pytest.raises(LumigraphError, match="r2l-surface or dylin or dylin-hypernerf"):
         LegacySource(tmp_path, scene.info, 0)
@@ -165,6 +178,191 @@ def scene_without(scene: Scene) -> Scene:
     return replace(scene, info=replace(scene.info, cameras={"train": part}, attributes=()))
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (0, np.nan, "origin and direction are finite numbers, and these are nan"),
+        (slice(3, 6), 0.0, "a direction has a length"),
+        (slice(6, 9), 1.5, "times are numbers from 0 to 1, and these are 1.5"),
+        (slice(6, 9), np.nan, "times are numbers from 0 to 1, and these are nan"),
+        (7, 0.25, "the columns of the time are the same"),
+        (10, 255.0, "colours are numbers from 0 to 1, and these are .* 255 "),
+        (11, np.nan, "colours are numbers from 0 to 1"),
+    ],
+)
+def test_values_that_columns_cannot_hold_are_named(
+    tmp_path: Path, scene: Scene, column, value: float, message: str
+) -> None:
+    rows = timed_rows(5000)
+    rows[40, column] = value
+    write_rows(tmp_path / "train_0.npy", rows)
+    with pytest.raises(LumigraphError, match=rf"row 40 .* layout dylin: {message}.*train_0\.npy"):
+        LegacySource(tmp_path, scene.info, 0, "dylin")
+    # Rows that are not looked at before are when they are drawn.
+    rows[[40, 4500]] = rows[[4500, 40]]
+    write_rows(tmp_path / "train_0.npy", rows)
+    source = LegacySource(tmp_path, scene.info, 0, "dylin")
+    assert source.rows(np.arange(4500)).shape == (4500, 12)
+    with pytest.raises(LumigraphError, match=r"row 4500 .*train_0\.npy"):
+        source.rows(np.array([7, 4500]))
+
+
+def test_a_manifest_names_columns_that_make_sense(tmp_path: Path, scene: Scene) -> None:
+    info = moving(scene, ("head", "arm")).info
+    good = ["", "", "t", "attribute head", "attribute arm", "r", "g", "b", "mask head", "mask arm"]
+    good[:2] = ["ox", "oy", "oz", "dx", "dy", "dz"]
+    rows = np.random.default_rng(0).uniform(size=(64, len(good)))
+    rows[:, 7] = np.nan  # nobody has said
+    rows[:, 12] = np.nan
+    write_rows(tmp_path / "data_1.npy", rows)
+
+    def read(*columns: str) -> LegacySource:
+        manifest = {"layout": "codylin", "columns": list(columns)}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        return LegacySource(tmp_path, info, 0)
+
+    batch = read(*good).batch(0, 10)
+    assert batch.rays.attributes.isnan().tolist() == [[True, False]] * 10
+    assert batch.attribute_masks.isnan().tolist() == [[True, False]] * 10
+    for place, name, message in (
+        (6, "tme", "there is no column 'tme'"),
+        (8, "attribute head", "'attribute head' is named twice"),
+        (13, "mask leg", "there are masks of head, leg, and attributes head, arm"),
+        (12, "mask arm", "'mask arm' is named twice"),
+    ):
+        with pytest.raises(LumigraphError, match=message):
+            read(*good[:place], name, *good[place + 1 :])
+    with pytest.raises(LumigraphError, match="14 columns, and 13 in the manifest"):
+        read(*good[:6], *good[7:])
+    with pytest.raises(LumigraphError, match="layout codylin has columns of attributes"):
+        read(*good[:7], *good[9:12])
+
+
+def test_whole_frames_are_to_judge_by(tmp_path: Path, moved: Scene) -> None:
+    """The published test files: the rays of a camera, in the order of its pixels."""
+    camera = replace(moved.info.cameras["test"], times=torch.tensor([0.25]))
+    rays = camera.view_rays(0)
+    origins, directions = transform_rays(moved.info.to_capture, rays.origins, rays.directions)
+    rgb = Ball().render(rays).rgb
+    frame = torch.cat([origins, directions, rays.times[..., None].expand(-1, -1, 3), rgb], -1)
+    for number in (2, 10):
+        np.save(tmp_path / f"{number}.npy", frame.double().numpy())
+    frames = RayFrames(tmp_path, moved.info, "dylin")
+    assert frames.names == ["2.npy", "10.npy"]
+    read = list(frames)[1]
+    assert read.rays.shape == (20, 20)
+    torch.testing.assert_close(read.rays.origins, rays.origins, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read.rays.directions, rays.directions, atol=1e-5, rtol=1e-5)
+    assert set(read.rays.times.flatten().tolist()) == {0.25}
+    result = evaluate_frames(Ball(), frames)
+    assert len(result.per_view) == 2
+    assert result.psnr > 60
+    assert result.per_view[0].time == 0.25
+    np.save(tmp_path / "data_1.npy", frame.numpy())
+    with pytest.raises(LumigraphError, match=r"\(20, 20, 12\).*lumigraph eval RUN --rays FOLDER"):
+        LegacySource(tmp_path, moved.info, 0, "dylin")
+    write_rows(tmp_path / "data_1.npy", timed_rows())
+    with pytest.raises(LumigraphError, match=r"\(64, 12\).*lumigraph distill"):
+        RayFrames(tmp_path, moved.info, "dylin")
+    with pytest.raises(LumigraphError, match="no frames of rays here"):
+        RayFrames(tmp_path / "nowhere", moved.info)
+
+
+def test_eval_of_whole_frames(tmp_path: Path, teacher: Run, capsys) -> None:
+    (tmp_path / "frames").mkdir()
+    camera = teacher.info.cameras["test"]
+    rays, shown = camera.view_rays(0), teacher.load_renderer("cpu").view(camera)
+    frame = torch.cat([rays.origins, rays.directions, shown.rgb], -1)
+    np.save(tmp_path / "frames" / "0.npy", frame.numpy())
+    run, folder, out = str(teacher.path), str(tmp_path / "frames"), str(tmp_path / "result.json")
+    assert main(["eval", run, "--rays", folder, "--json", out]) == 0
+    data = json.loads(Path(out).read_text())
+    assert (data["views"], data["rays"], data["per_view"][0]["name"]) == (1, folder, "0.npy")
+    assert data["psnr"] > 60
+    assert "frames, 1 frames of rays" in capsys.readouterr().out
+    assert list(teacher.results) == [f"rays of {folder}"]
+    for options, message in (
+        (["--rays", folder, "--split", "test"], "--rays measures on frames of rays"),
+        (["--layout", "r2l"], "--layout is for --rays"),
+    ):
+        assert main(["eval", run, *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_photos_become_ray_files(tmp_path: Path, moved: Scene) -> None:
+    """As pseudo views do, with the time of each photo, on white; pixels outside masks are left out."""
+    timed = moving(moved)
+    scene = replace(timed, views={"train": with_cameras(moved.views["train"], timed.info.cameras["train"])})
+    assert export_photos(scene, ("train",), tmp_path / "rays") == 12 * 400 // 4096
+    assert sorted(path.name for path in (tmp_path / "rays").iterdir()) == ["manifest.json", "train_1.npy"]
+    table = np.load(tmp_path / "rays" / "train_1.npy")
+    assert table.shape == (4096, 12)
+    assert np.array_equal(table[:, 6], table[:, 8])
+    source = LegacySource(tmp_path / "rays", scene.info, seed=0)
+    batch = source.batch(5, 300)
+    assert float((batch.rgba[:, :3] - Ball().render(batch.rays).rgb).abs().mean()) < 0.004
+    assert set(batch.rays.times.tolist()) <= set(scene.info.cameras["train"].times.tolist())
+    with pytest.raises(LumigraphError, match="--overwrite"):
+        export_photos(scene, ("train",), tmp_path / "rays")
+    assert export_photos(scene, ("train",), tmp_path / "rays", overwrite=True, layout="dylin-hypernerf") == 1
+    lengths = np.linalg.norm(np.load(tmp_path / "rays" / "train_1.npy")[:, 3:6], axis=1)
+    assert np.allclose(lengths, 1, atol=1e-5)
+    with pytest.raises(LumigraphError, match="no attributes, which layout codylin holds"):
+        export_photos(scene, ("train",), tmp_path / "x", layout="codylin")
+    with pytest.raises(LumigraphError, match="the scene has no test views"):
+        export_photos(scene, ("train", "test"), tmp_path / "x")
+    masked = with_cameras(moved.views["train"], timed.info.cameras["train"], used=0.25)
+    with pytest.raises(LumigraphError, match="fewer than 4096 rays"):  # 1200 are left
+        export_photos(replace(scene, views={"train": masked}), ("train",), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def with_cameras(views: Views, cameras: Cameras, used: float = 1.0) -> Views:
+    """The same photos; `used`: the upper part of each that its mask leaves."""
+    mask = np.arange(20)[:, None].repeat(20, 1) < 20 * used
+    images = [views.image(index).numpy() for index in range(len(views))]
+    return Views.from_arrays(cameras, views.names, images, masks=[mask] * len(views))
+
+
+def test_the_verb_that_writes_photos(tmp_path: Path, capsys) -> None:
+    """Of a scene with attributes: what it knows of them, and what each moves."""
+    out = tmp_path / "rays"
+    folder = tmp_path / "robot"
+    write_blender(make_scene("attributes", 3, 0, 2, size=32), folder)
+    rays = ["rays", str(folder), "--out", str(out)]
+    assert main([*rays, "--splits", "train", "test"]) == 0
+    assert "ray files of" in capsys.readouterr().out
+    scene = load_scene(folder)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["columns"][6:] == [
+        "attribute head", "attribute arm", "r", "g", "b", "mask head", "mask arm",
+    ]  # fmt: skip
+    batch = LegacySource(out, scene.info, 0).batch(0, 500)
+    captured = torch.cat([scene.info.cameras[split].attributes for split in ("train", "test")])
+    assert {tuple(row) for row in batch.rays.attributes.tolist()} <= {tuple(row) for row in captured.tolist()}
+    assert float(batch.attribute_masks.max()) == 1.0
+    for options, message in (
+        (["--overwrite", "--layout", "dylin"], "the views have no times, which layout dylin holds"),
+        (["--splits", "train", "train"], "--splits names each split once"),
+        ([], "exists already"),
+    ):
+        assert main([*rays, *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_layout_is_checked_before_baking(tmp_path: Path, teacher: Run, capsys) -> None:
+    bake = ["bake", str(teacher.path), "--out", str(tmp_path / "out"), "--views", "40"]
+    legacy = ["--legacy", str(tmp_path / "rays")]
+    for options, message in (
+        ([*legacy, "--legacy-layout", "dylin"], "the views have no times, which layout dylin holds"),
+        ([*legacy, "--width", "4"], "fewer than 4096 rays"),
+        (["--legacy-layout", "r2l"], "--legacy-layout says how ray files are written, and none are"),
+    ):
+        assert main([*bake, *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
 def test_ten_columns_need_their_name(tmp_path: Path, scene: Scene) -> None:
     write_rows(tmp_path / "data_1.npy", np.ones((8, 10)))
     with pytest.raises(LumigraphError, match="r2l-depth"):
@@ -227,8 +425,8 @@ def test_folder_with_anything_else_is_never_replaced(
     bake = ["bake", str(teacher.path), "--out", str(tmp_path / "out"), "--views", "2", "--width", "4"]
     assert main([*bake, "--legacy", str(tmp_path / "rays"), "--overwrite"]) == 2
     message = capsys.readouterr().err
-    assert f"has not written: {name.partition('/')[0]}" in message
-    assert "Choose another folder for --legacy" in message
+    assert f"no ray file of ours: {name.partition('/')[0]}" in message
+    assert "Choose another folder for ray files" in message
     assert foreign.read_text() == "years of work"
     assert not (tmp_path / "out").exists()  # told before baking, not after
 

@@ -55,11 +55,15 @@ def test_the_best_folder_of_images_is_reduced_further(moving):
         load_scene(folder, downscale=3)
 
 
-def test_the_interpolation_split_has_middles(moving):
+def test_the_interpolation_split_has_middles(moving, change):
+    """In time, in which the frames were taken in another order than they are named and listed in."""
     folder, _ = moving
+    change(folder / "dataset.json", lambda data: data["ids"].reverse())
     scene = load_scene(folder, splits=SplitOptions(split="interpolation"))
-    names = {split: [int(name[:6]) for name in views.names] for split, views in scene.views.items()}
-    assert names == {"train": [0, 4, 8], "val": [2, 6]}
+    times = {split: sorted(views.cameras.times.tolist()) for split, views in scene.views.items()}
+    assert times == {"train": pytest.approx([0, 0.4, 0.8]), "val": pytest.approx([0.2, 0.6])}
+    names = {split: {int(name[:6]) for name in views.names} for split, views in scene.views.items()}
+    assert names == {"train": {0, 2, 6}, "val": {4, 9}}
     again = load_scene_like(SceneInfo.from_json(scene.info.to_json()), folder)
     assert again.views["val"].names == scene.views["val"].names
 

@@ -246,6 +246,19 @@ class TestDivide:
         assert result["test"] == [9]  # as near as 10
         assert result["train"] == [i for i in range(20) if i != 9]
 
+    def test_interpolation_goes_by_time(self):
+        options = SplitOptions(split="interpolation")
+        assert divide(self.names, options, None, "here") == {
+            "train": [0, 4, 8, 12, 16],
+            "val": [2, 6, 10, 14],
+        }
+        # Filed from the last to the first; two of a rig share their time and stay in the order of their names.
+        times = [(19 - i) // 2 / 9 for i in range(20)]
+        assert divide(self.names, options, None, "here", times=times) == {
+            "train": [2, 6, 10, 14, 18],
+            "val": [4, 8, 12, 16],
+        }
+
     def test_names(self):
         names = ["train/3.png", "train/13.png", "val/3.jpg", "val/x.png"]
         for wanted, place in (("x", 3), ("13", 1), ("13.png", 1), ("train/3.png", 0), ("3.jpg", 2)):

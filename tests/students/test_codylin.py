@@ -17,6 +17,7 @@ from lumigraph.scenes.scene import Views
 from lumigraph.students.codylin import CoDyLiN
 from lumigraph.students.dylin import DyLiN
 from lumigraph.training.sources import PhotoSource
+from lumigraph.training.validation import mask_of, of_known_state
 
 SMALL = {
     "width": 16, "depth": 6, "points": 4, "octaves": 3, "rays": 32, "motion_octaves": 2, "offset_width": 12,
@@ -134,6 +135,30 @@ def test_rays_without_a_known_attribute_are_not_learnt_from() -> None:
     assert torch.equal(model.render(drawn.rays).rgb, model.render(middle).rgb)
     with pytest.raises(LumigraphError, match="attributes"):
         model.render(rays(attributes=0))
+
+
+def test_views_of_unknown_attributes_say_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    scene = make_scene("attributes", 3, 0, 0, size=8)
+    cameras = scene.info.cameras["train"]
+    assert cameras.attributes is not None
+    values = cameras.attributes.clone()
+    values[1, 0] = math.nan
+    part = replace(cameras, attributes=values)
+    pictures = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    views = Views.from_arrays(
+        part, ["a", "b", "c"], pictures, masks=[np.full((8, 8), i == 0) for i in range(3)]
+    )
+    model = student(timed=False)
+    assert model.knows_state(part).tolist() == [True, False, True]
+    kept = of_known_state(model, views)
+    assert kept is not None
+    assert "of 1 of 3 validation views the attributes are not known" in caplog.text
+    assert len(kept) == 2
+    assert torch.equal(kept.cameras.attributes, values[[0, 2]])
+    assert [int(kept.image(index)[0, 0, 0]) for index in range(2)] == [0, 2]
+    assert [bool(mask_of(kept, index).all()) for index in range(2)] == [True, False]
+    assert of_known_state(model, views.subset([1])) is None
+    assert of_known_state(student(attributes=0), views) is views
 
 
 def test_scene_decides_what_it_knows() -> None:

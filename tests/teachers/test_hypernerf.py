@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -64,10 +65,10 @@ def a_batch(count: int = 40) -> Batch:
     return Batch(some_rays(count, moments), rgba)
 
 
-def lively(config: HyperNeRFConfig, background: Background = "white", **parts: Tensor) -> HyperNeRF:
+def lively(config: HyperNeRFConfig, background: Background = "white") -> HyperNeRF:
     """Weights as of a trained network: what is seen differs from place to place, and from time to time."""
     torch.manual_seed(3)
-    renderer = HyperNeRF(config, background, some_cameras(), BOX, **parts)
+    renderer = HyperNeRF(config, background, some_cameras(), BOX)
     with torch.no_grad():
         for name, parameter in renderer.named_parameters():
             wide = 1.4 / parameter.shape[-1] ** 0.5 if parameter.ndim == 2 else 0.3
@@ -259,7 +260,8 @@ def test_every_regulariser_reaches_what_it_is_about() -> None:
         background_weight=1.0,
         background_points=16,
     )
-    renderer = lively(config, points=torch.randn(20, 3))
+    renderer = lively(config)
+    renderer.still_points = torch.randn(20, 3)
     terms = renderer.losses(a_batch(), 3, 0).terms
     assert set(terms) == {"rgb", "coarse", "elastic", "warp", "ambient", "background"}
     assert renderer.warp is not None
@@ -272,6 +274,22 @@ def test_every_regulariser_reaches_what_it_is_about() -> None:
         name.split(".")[0] for name, p in renderer.named_parameters() if p.grad is not None and p.grad.any()
     }
     assert reached == {"warp", "codes"}
+
+
+def test_points_that_stand_still_are_read_for_training_alone(tmp_path: Path) -> None:
+    """A run is opened, and rendered, with what would be refused in training."""
+    info = replace(make_scene("moving", 2, 0, 0, 8).info, source=str(tmp_path))
+    (tmp_path / "points.npy").write_bytes(b"damaged")
+    renderer = HyperNeRF.from_scene(replace(TINY, background_weight=1.0), info)
+    with pytest.raises(LumigraphError, match=r"points\.npy"):
+        renderer.read_for_training(info)
+    np.save(tmp_path / "points.npy", np.float32([[1, 2, 3], [4, 5, 6]]))
+    renderer.read_for_training(info)
+    assert renderer.still_points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert "still_points" not in renderer.state_dict()
+    without = HyperNeRF.from_scene(TINY, info)
+    without.read_for_training(info)
+    assert not len(without.still_points)
 
 
 def test_losses_do_not_depend_on_how_many_rays_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,9 @@ class Arguments:
     times: Literal["fitted", "uniform", "frames"] = "fitted"
     """Of scenes that move, when the views are taken: between neighbouring moments of the capture, evenly from its first
     to its last, or at the moments of the training photos."""
+    attributes: Literal["sampled", "told"] = "sampled"
+    """Of teachers that know attributes, how these are drawn: sampled: at random, for students that know them too; told:
+    as the teacher tells them of the moment, or 0 where it does not, for students that do not, such as dylin."""
     random_focal: bool = True
     """Zoom in by a random factor of 1 to 2 (poses r2l)."""
     focal_scale: float = 1.0
@@ -66,14 +69,14 @@ def main(argv: list[str]) -> None:
     _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.distillation.bake import bake, prepare
-    from lumigraph.distillation.legacy import check_legacy_folder, export_legacy
+    from lumigraph.distillation.legacy_export import check_export, export_legacy
     from lumigraph.distillation.origins import open_teacher
     from lumigraph.distillation.shards import Shards
 
+    plan = _plan(arguments, open_teacher(arguments.run))
     if arguments.legacy is not None:
         # Now, not after hours of baking.
-        check_legacy_folder(arguments.legacy, arguments.overwrite)
-    plan = _plan(arguments, open_teacher(arguments.run))
+        check_export(plan, arguments.legacy, arguments.overwrite, arguments.legacy_layout, arguments.run)
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
         # Where both are given, --overwrite begins anew.
         instead = " in place of --overwrite" if arguments.overwrite else ""
@@ -113,6 +116,11 @@ def _check(arguments: Arguments) -> None:
             raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
     if arguments.seed < 0:
         raise LumigraphError(f"--seed must not be negative, and is {arguments.seed}")
+    if arguments.legacy is None and arguments.legacy_layout is not None:
+        raise LumigraphError(
+            "--legacy-layout says how ray files are written, and none are",
+            todo="Name their folder with --legacy, or leave it out",
+        )
     if arguments.legacy is not None and arguments.out.resolve().is_relative_to(arguments.legacy.resolve()):
         raise LumigraphError(
             "the ray files would take the place of the pseudo views",
@@ -123,12 +131,12 @@ def _check(arguments: Arguments) -> None:
 
 def _plan(arguments: Arguments, run):
     from lumigraph.distillation.bake import masks_told
-    from lumigraph.distillation.origins import taught_scene, teacher_provenance
+    from lumigraph.distillation.origins import asked_of, taught_scene, teacher_provenance
     from lumigraph.distillation.poses import sample_poses
     from lumigraph.distillation.shards import Plan
 
     teacher = run.load_renderer("cpu")
-    info = taught_scene(run.info, teacher)
+    info = taught_scene(run.info, teacher, attributes=arguments.attributes == "sampled")
     cameras = sample_poses(
         arguments.poses,
         arguments.views,
@@ -149,7 +157,9 @@ def _plan(arguments: Arguments, run):
         "random_focal": arguments.random_focal,
         "focal_scale": arguments.focal_scale,
         **({} if cameras.times is None else {"times": arguments.times}),
+        **({} if arguments.attributes == "sampled" else {"attributes": arguments.attributes}),
         "seed": arguments.seed,
     }
     masks = masks_told(teacher, cameras)
+    cameras = asked_of(teacher, run.info, cameras)
     return Plan(cameras, info, arguments.views_per_shard, arguments.bits, arguments.depth, provenance, masks)

@@ -1,5 +1,6 @@
 """`lumigraph distill METHOD RUN_OR_SHARDS --run RUN2`: a student from a teacher, live or through pseudo views."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,6 +9,8 @@ from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
 from lumigraph.cli.train import report, warn_of_change
 from lumigraph.configs.common import TrainOptions
 from lumigraph.errors import LumigraphError
+
+log = logging.getLogger("lumigraph")
 
 if TYPE_CHECKING:
     from lumigraph.distillation.origins import Origin
@@ -62,11 +65,18 @@ def main(argv: list[str]) -> None:
 
     options: TrainOptions = arguments.options
     set_threads(options.devices)
-    origin = _origin(arguments, config)
     renderer = load_renderer_class(method)
+    attributes = "attributes" in (*renderer.conditions, *renderer.needs)
+    origin = _origin(arguments, config, attributes)
     check_tells(origin, method, renderer.needs, arguments.source)
     check_directions(origin, config, arguments.source)
-    warn_of_change(origin.info, renderer.conditions, method)
+    warn_of_change(origin.info, (*renderer.conditions, "attributes"), method)
+    if "attributes" in origin.tells and not attributes:
+        log.warning(
+            "the colours here go by attributes that were drawn at random, of which %s knows nothing: what these move "
+            "will be blurred (bake with --attributes told)",
+            method,
+        )
     run = begin(method, config, origin.info, options, {"distilled_from": origin.provenance})
     _same_origin(run, origin)
     torch.manual_seed(options.seed)
@@ -92,11 +102,11 @@ def _check(arguments: Arguments) -> None:
         raise LumigraphError("--pseudo-ratio mixes in photos", todo="Name their scene with --scene")
 
 
-def _origin(arguments: Arguments, config: Any) -> "Origin":
+def _origin(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
     from lumigraph.distillation.origins import mixed_with_photos
     from lumigraph.scenes.load import load_scene_like
 
-    origin = _pseudo(arguments, config)
+    origin = _pseudo(arguments, config, attributes)
     if arguments.pseudo_ratio < 1:
         # Read as the teacher's photos were: what it held out stays held out.
         photos = load_scene_like(origin.info, str(arguments.scene), arguments.downscale)
@@ -104,8 +114,8 @@ def _origin(arguments: Arguments, config: Any) -> "Origin":
     return origin
 
 
-def _pseudo(arguments: Arguments, config: Any) -> "Origin":
-    """The teacher's part, by what the folder holds."""
+def _pseudo(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
+    """The teacher's part, by what the folder holds. `attributes`: whether the student knows of these."""
     from lumigraph.distillation import origins
     from lumigraph.distillation.legacy import legacy_files
     from lumigraph.scenes.load import load_scene
@@ -122,7 +132,13 @@ def _pseudo(arguments: Arguments, config: Any) -> "Origin":
             arguments.floor,
         )
         return origins.from_teacher(
-            source, config.rays, options.seed, live, options.device, options.precision
+            source,
+            config.rays,
+            options.seed,
+            live,
+            options.device,
+            options.precision,
+            attributes=attributes,
         )
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
         return origins.from_shards(source, options.seed, arguments.hold_ratio, arguments.empty_share)

@@ -1,5 +1,6 @@
 """`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM, MS-SSIM and LPIPS on held-out views."""
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,15 @@ from lumigraph.configs.depth_files import DepthFiles
 from lumigraph.errors import LumigraphError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lumigraph.evaluation.evaluate import EvalResult, ViewResult
-    from lumigraph.scenes.scene import Scene, SceneInfo
+    from lumigraph.evaluation.metrics import LPIPS
+    from lumigraph.geometry.cameras import Cameras
+    from lumigraph.rendering.renderer import Renderer
+    from lumigraph.scenes.scene import Scene, SceneInfo, Views
+
+log = logging.getLogger("lumigraph")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,11 @@ class Arguments:
     squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
     torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
     of the package lpips."""
+    rays: Path | None = None
+    """Folder of whole frames of rays to measure on, instead of a scene: published test files, NAME.npy each
+    [height, width, columns]."""
+    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
+    """What the columns of --rays are, where there are more than nine and no manifest says it."""
     codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
     """What views are drawn with where a code was learnt for each camera (None: as --code-choice of `train` said);
     fit-half fits a code to the left half of each view and measures the right half."""
@@ -50,6 +63,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Parses the command line, measures, and writes what was asked for."""
     arguments = parse(argv, Arguments, prog="lumigraph eval")
+    _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
     from lumigraph.evaluation.depth_pictures import saving_depth
@@ -66,14 +80,18 @@ def main(argv: list[str]) -> None:
     if arguments.codes is not None and arguments.codes != "fit-half":
         renderer.choose_codes(arguments.codes)
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
+    if arguments.rays is not None:
+        _measure_frames(arguments, arguments.rays, renderer, info, lpips, reason)
+        return
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
     split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
     cameras = cameras_for(info, scene, split, renderer.conditions)
     views = scene.split(split)
     if arguments.scene is None:
-        _check_unchanged(info, scene, split)
+        _check_unchanged(info, scene, split, renderer.conditions)
         if split == "train":
             cameras = renderer.refined(cameras)
+    views, cameras = _of_known_state(renderer, views, cameras)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     saving = saving_depth(arguments.depth_output, view_stems(views.names), cameras, renderer, info)
@@ -104,9 +122,56 @@ def main(argv: list[str]) -> None:
     section = split if arguments.scene is None else f"{split} of {scene.info.source}"
     section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
     picture = _keep_in_run(arguments.renderer, section, split, data, gallery)
-    _report(result, scene.info.name, split, picture)
+    _report(result, f"{scene.info.name}, {len(result.per_view)} {split} views", picture)
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
+
+
+def _check(arguments: Arguments) -> None:
+    """Raises LumigraphError for options that have no effect together."""
+    if arguments.rays is None and arguments.layout is not None:
+        raise LumigraphError("--layout is for --rays", todo="Leave it out, or name a folder with --rays")
+    of_scenes = (arguments.scene, arguments.split, arguments.codes, arguments.depth_output.save_depth)
+    if arguments.rays is not None and any(option is not None for option in of_scenes):
+        raise LumigraphError(
+            "--rays measures on frames of rays, which have no views, codes or depth",
+            todo="Leave --scene, --split, --codes and --save-depth out",
+        )
+
+
+def _measure_frames(
+    arguments: Arguments,
+    folder: Path,
+    renderer: "Renderer",
+    info: "SceneInfo",
+    lpips: "LPIPS | None",
+    reason: str | None,
+) -> None:
+    """Measures on whole frames of rays, and writes what was asked for."""
+    from lumigraph.distillation.legacy import RayFrames
+    from lumigraph.distillation.origins import require_unit_directions
+    from lumigraph.evaluation.evaluate import evaluate_frames
+    from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.files import write_json
+    from lumigraph.training.progress import counting
+
+    frames = RayFrames(folder, info, arguments.layout)
+    if frames.reader.table.unit_directions:
+        # What has no such option, as teachers, goes by the line alone.
+        require_unit_directions(getattr(getattr(renderer, "config", None), "unit_directions", True), folder)
+    gallery = Gallery(frames.names, arguments.save_images)
+    with counting("frames", len(frames)) as advance:
+
+        def watch(index: int, view: "ViewResult", truth: Any, image: Any) -> None:
+            gallery.add(index, view.psnr, truth, image, view.time)
+            advance()
+
+        result = evaluate_frames(renderer, frames, lpips=lpips, lpips_reason=reason, watch=watch)
+    data = {"rays": str(folder), **result.to_json()}
+    if arguments.json is not None:
+        write_json(arguments.json, data)
+    picture = _keep_in_run(arguments.renderer, f"rays of {folder}", "rays", data, gallery)
+    _report(result, f"{folder.name}, {len(result.per_view)} frames of rays", picture)
 
 
 def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) -> "Scene":
@@ -133,18 +198,51 @@ def scene_source(renderer: Path, info: "SceneInfo") -> str:
     return info.source
 
 
-def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str) -> None:
-    """The views that count as held out now must be those that were held out in training."""
+def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str, conditions: tuple[str, ...]) -> None:
+    """The views that count as held out now must be those that were held out in training, and show the scene in the same
+    states: the same times and attributes, where the renderer's colours go by these (`conditions`)."""
     import torch
 
     then, now = info.cameras.get(split), scene.info.cameras[split]
     same = then is not None and len(then) == len(now)
     if then is None or not same or not torch.allclose(then.camera_to_world, now.camera_to_world, atol=1e-4):
+        problem = "are not those of the time of training"
+    elif changed := [name for name in conditions if not _alike(getattr(then, name), getattr(now, name))]:
+        problem = f"have other {' and '.join(changed)} than at the time of training"
+    else:
+        return
+    raise LumigraphError(
+        f"the {split} views of the scene {problem}",
+        where=scene.info.source,
+        todo="Name the scene with --scene if they are held out all the same, or train again",
+    )
+
+
+def _alike(then: "Tensor | None", now: "Tensor | None") -> bool:
+    """Whether two have the same values, and the same unknown ones (NaN)."""
+    import torch
+
+    if then is None or now is None:
+        return then is now
+    return then.shape == now.shape and torch.allclose(then, now, rtol=0, atol=1e-4, equal_nan=True)
+
+
+def _of_known_state(renderer: "Renderer", views: "Views", cameras: "Cameras") -> "tuple[Views, Cameras]":
+    """The views that can be judged, and their cameras. Raises LumigraphError where there are none."""
+    known = renderer.knows_state(cameras)
+    if bool(known.all()):
+        return views, cameras
+    if not bool(known.any()):
         raise LumigraphError(
-            f"the {split} views of the scene are not those of the time of training",
-            where=scene.info.source,
-            todo="Name the scene with --scene if they are held out all the same, or train again",
+            "the attributes of these views are not known, and the renderer's colours go by them",
+            todo="Say their values in the scene, or measure other views: --split train",
         )
+    log.warning(
+        "of %d of %d views the attributes are not known: these are left out",
+        len(known) - int(known.sum()),
+        len(known),
+    )
+    return views.subset(known.nonzero().flatten().tolist()), cameras[known]
 
 
 def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:
@@ -207,8 +305,8 @@ def _ms_ssim(result: "EvalResult") -> str:
     return f"{result.ms_ssim:.4f}{few}"
 
 
-def _report(result: "EvalResult", name: str, split: str, picture: Path | None) -> None:
-    lines = [f"{name}, {len(result.per_view)} {split} views"]
+def _report(result: "EvalResult", title: str, picture: Path | None) -> None:
+    lines = [title]
     lines.append(f"  PSNR   {result.psnr:.2f} dB")
     lines.append(f"  SSIM   {'-' if result.ssim is None else f'{result.ssim:.4f}'}")
     lines.append(f"  MS-SSIM {_ms_ssim(result)}")

@@ -16,6 +16,7 @@ VERBS = {
     "demo": "The whole path on a built-in scene, ending in a report page",
     "inspect": "What was read from a scene: cameras, bounds, splits, a picture of them",
     "multiscale": "Every view of a scene at several sizes: Mip-NeRF's data",
+    "rays": "The photos of a scene as published ray files",
     "depth": "Monocular depth of photos, by a network, to train with",
     "train": "A teacher from photos",
     "bake": "Pseudo views from a teacher",

@@ -17,14 +17,16 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry import trajectories
 from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.rendering.renderer import Renderer
-from lumigraph.scenes.formats.nerfies import path_names, recorded_path
+from lumigraph.scenes.formats import blender, nerfies
 from lumigraph.scenes.scene import SceneInfo
 
 PATHS = (
     "orbit", "orbit-time", "time", "view", "spiral", "spiral-flat", "spiral-nerf_pl", "spherical", "ellipse",
     "train", "heldout",
 )  # fmt: skip
-"""Those that any scene has; a capture in Nerfies' format may come with recorded ones."""
+"""Those that any scene has; one in a format of `RECORDING` may come with recorded ones."""
+RECORDING = {"nerfies": nerfies.path_names, "blender": blender.path_names}
+"""By the format of a scene, what finds the names of the paths in its folder."""
 CAPTURED = ("train", "heldout")
 """Paths through captured cameras: each sees its own time and attributes."""
 STANDING = ("time", "view")
@@ -78,9 +80,8 @@ def _through(cameras: Cameras, count: int | None) -> Cameras:
 
 
 def capture_folder(renderer: Path, info: SceneInfo) -> Path | None:
-    """The folder of a capture in Nerfies' format, which may hold recorded paths; None for others, and where it is no
-    longer there."""
-    if info.format != "nerfies":
+    """The folder of a scene whose format may hold recorded paths; None for others, and where it is no longer there."""
+    if info.format not in RECORDING:
         return None
     with contextlib.suppress(LumigraphError):
         return Path(scene_source(renderer, info))
@@ -88,14 +89,16 @@ def capture_folder(renderer: Path, info: SceneInfo) -> Path | None:
 
 
 def _recorded(info: SceneInfo, name: str, folder: Path | None) -> Cameras:
-    recorded = [] if folder is None else path_names(folder)
+    recorded = [] if folder is None else RECORDING[info.format](folder)
     if folder is not None and name in recorded:
-        return recorded_path(folder, name, info.downscale)
+        if info.format == "nerfies":
+            return nerfies.recorded_path(folder, name, info.downscale)
+        return blender.recorded_path(folder, info)
     known = (*PATHS, *recorded)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
-    gone = info.format == "nerfies" and folder is None
-    where = "; the capture, with its recorded ones, is no longer there" if gone else ""
+    gone = info.format in RECORDING and folder is None
+    where = "; the scene's folder, which may hold recorded ones, is no longer there" if gone else ""
     raise LumigraphError(f"there is no path {name!r}", todo=f"{hint}The paths are {', '.join(known)}{where}")
 
 
@@ -150,9 +153,10 @@ def with_states(
     """The cameras of a path with the time and the attributes that the renderer is to show.
 
     The time is `time`; without it, it passes from 0 to 1 along `PASSING` paths, is that of the photos along `CAPTURED`
-    ones, and stays 0 on all others. Attributes that are not named are those of the photos along `CAPTURED` paths; on
-    all others they are left to a renderer that knows the time (NaN), and 0 for one that does not. Of what a renderer
-    does not know, cameras keep what they have: it has no effect.
+    ones and that which was recorded along recorded ones that have times, and stays 0 on all others. Attributes that
+    are not named are those of the photos along `CAPTURED` paths; on all others they are left to a renderer that knows
+    the time (NaN), and 0 for one that does not. Of what a renderer does not know, cameras keep what they have: it has
+    no effect.
 
     Raises:
         LumigraphError: a time is asked of a renderer that shows none, or an attribute that it does not know.
@@ -178,7 +182,8 @@ def with_states(
 
 
 def _times(cameras: Cameras, path: str, time: Sweep | None) -> Tensor | None:
-    if time is None and path in CAPTURED:
+    own = path in CAPTURED or (path not in PATHS and cameras.times is not None)
+    if time is None and own:
         return cameras.times
     time = time or (Sweep(0.0, 1.0) if path in PASSING else Sweep(0.0, 0.0))
     return torch.tensor(time.values(len(cameras)), device=cameras.device)

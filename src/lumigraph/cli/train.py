@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     run = begin(method, config, scene.info, options, told)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
+    renderer.read_for_training(scene.info)
     result = fit(
         renderer,
         PhotoSource(
@@ -124,8 +125,11 @@ def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
 
 
 def warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:
-    """Says so where the scene moves, or is changed by attributes, and the method does not know of it."""
+    """Says so where the scene moves, or is changed by attributes, and the method does not know of it. Attributes of
+    photos that have times are those of a moment, so that a method which knows times has nothing to miss."""
     cameras = info.cameras["train"]
+    if "times" in conditions and cameras.times is not None:
+        conditions = (*conditions, "attributes")
     for name, of_cameras in (("times", cameras.times), ("attributes", cameras.attributes)):
         if name in conditions or of_cameras is None:
             continue

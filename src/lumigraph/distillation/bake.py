@@ -141,8 +141,8 @@ def _stored(seen: Rendering, plan: Plan) -> list[np.ndarray]:
 
 
 def masks_told(renderer: Renderer, cameras: Cameras) -> int:
-    """Of how many attributes the renderer tells masks: all, or none."""
-    if "attributes" not in renderer.conditions:
+    """Of how many attributes the renderer tells masks: all, or none. None where cameras say no attributes."""
+    if "attributes" not in renderer.conditions or cameras.attributes is None:
         return 0
     first = torch.zeros(1, dtype=torch.int64, device=cameras.device)
     ray = cameras.rays(first, first, first).to(renderer.device)

@@ -57,10 +57,11 @@ def finetune(
     Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
     student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
     """
-    check_same_scene(student.info, scene.info, load_renderer_class(student.method).needs)
+    needs = load_renderer_class(student.method).needs
+    check_same_scene(student.info, scene.info, needs)
     own = options.run.resolve() == student.path.resolve()
     place = student.path / STAGE if own else options.run
-    training, validation, held = training_and_validation(scene)
+    training, validation, held = training_and_validation(scene, needs)
     begun = newest_checkpoint(student.checkpoints, print)
     step, rate = _where_it_stood(student, begun)
     config = replace(student.config, schedule="constant", warmup_steps=0, lr=rate if lr is None else lr)
@@ -145,13 +146,26 @@ def _record(student: Run, renderer: Renderer, done: Finetuned, own: bool) -> Non
     student.update_results(STAGE, summary)
 
 
-def training_and_validation(scene: Scene) -> tuple[Views, Views, bool]:
+def training_and_validation(scene: Scene, needs: tuple[str, ...] = ()) -> tuple[Views, Views, bool]:
     """The photos to learn from, those that decide when to stop, and whether these were held out of the training
-    photos: where the scene has no validation views, or no test views, for then `eval` judges by the former."""
+    photos: where the scene has no validation views, or no test views, for then `eval` judges by the former.
+    Only views of which all that a student `needs` is known can judge.
+
+    Raises:
+        LumigraphError: there are none.
+    """
     train = scene.split("train")
     if {"val", "test"} <= scene.views.keys():
-        return train, scene.views["val"], False
-    held = [index for index in range(len(train)) if index % HOLD_EVERY == HOLD_EVERY // 2]
+        val = scene.views["val"]
+        judging = _known(val, needs)
+        if not judging:
+            raise LumigraphError(
+                "the attributes of no validation view are known, and these decide when to stop",
+                where=scene.info.source,
+                todo="Say the values of some of them, or leave the file of the validation views out",
+            )
+        return train, val if len(judging) == len(val) else val.subset(judging), False
+    held = _known(train, needs)[HOLD_EVERY // 2 :: HOLD_EVERY]
     if not held:
         raise LumigraphError(
             "no views may decide when to stop, and there are too few training photos to hold some out",
@@ -160,6 +174,14 @@ def training_and_validation(scene: Scene) -> tuple[Views, Views, bool]:
         )
     kept = [index for index in range(len(train)) if index not in set(held)]
     return train.subset(kept), train.subset(held), True
+
+
+def _known(views: Views, needs: tuple[str, ...]) -> list[int]:
+    """The views of which all values of what is needed are known."""
+    values = views.cameras.attributes
+    if "attributes" not in needs or values is None:
+        return list(range(len(views)))
+    return torch.nonzero(torch.isfinite(values).all(1)).flatten().tolist()
 
 
 def mean_psnr(renderer: Renderer, views: ValidationViews) -> float:

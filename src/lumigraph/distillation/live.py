@@ -43,9 +43,11 @@ class LiveSource(RaySource):
         ring: int = 1 << 18,
         floor: float = 0.5,
         every: int = 4,
+        asked: Cameras | None = None,
     ):
         """`cameras`: the pool, all of one size; `rays`: of a step; `ring`: labels kept; `every`: steps from one call
-        of the teacher to the next; `floor`: the part of new rays that is spread evenly."""
+        of the teacher to the next; `floor`: the part of new rays that is spread evenly; `asked`: the pool as the
+        teacher is asked for it, where it needs to be told more than the student sees."""
         self.teacher = teacher.eval()
         self.cameras = cameras
         self.seed, self.floor, self.every = seed, floor, every
@@ -53,7 +55,7 @@ class LiveSource(RaySource):
         self._ring = max(ring, self._block)
         # The first steps should not look at one block only.
         self._first = min(self._ring, max(4 * self._block, self._ring // 4))
-        self._asked = teacher.seen_through(cameras)
+        self._asked = teacher.seen_through(cameras if asked is None else asked)
         self._width, self._height = cameras.size[0].tolist()
         self._columns, self._rows = -(-self._width // TILE), -(-self._height // TILE)
         widths = np.minimum(TILE, self._width - TILE * np.arange(self._columns))

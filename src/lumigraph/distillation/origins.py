@@ -12,9 +12,10 @@ from torch import Tensor
 from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
-from lumigraph.distillation.legacy import Layout, LegacySource, legacy_files
+from lumigraph.distillation.legacy import LegacySource, legacy_files
 from lumigraph.distillation.live import LiveSource
 from lumigraph.distillation.poses import Poses, sample_poses
+from lumigraph.distillation.ray_table import Layout
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
@@ -88,7 +89,10 @@ def from_shards(folder: Path, seed: int, hold_ratio: float = 0.0, empty_share: f
         **shards.plan.provenance,
     }
     source = ShardSource(shards, seed, hold_ratio, last=held, empty_share=empty_share)
-    return Origin(source, shards.plan.info, validation, provenance, tells=told_by(shards.cameras))
+    # Attributes that all views were asked with alike are none of the scene's.
+    tells = told_by(shards.plan.info.cameras["train"])
+    source.cameras = without_unknown(source.cameras, tells)
+    return Origin(source, shards.plan.info, validation, provenance, tells=tells)
 
 
 def from_legacy(folder: Path, scene: Scene, seed: int, layout: Layout | None) -> Origin:
@@ -115,21 +119,40 @@ class LiveOptions:
 
 
 def from_teacher(
-    folder: Path, rays: int, seed: int, live: LiveOptions, device: str, precision: str
+    folder: Path,
+    rays: int,
+    seed: int,
+    live: LiveOptions,
+    device: str,
+    precision: str,
+    *,
+    attributes: bool = True,
 ) -> Origin:
-    """Rays that the teacher in `folder` labels while the student learns. `rays`: of a step."""
+    """Rays that the teacher in `folder` labels while the student learns. `rays`: of a step; `attributes`: whether the
+    student knows of these."""
     run = open_teacher(folder)
     teacher = run.load_renderer(device, precision)
-    info = taught_scene(run.info, teacher)
+    info = taught_scene(run.info, teacher, attributes=attributes)
     captured, forward = info.cameras["train"], info.forward is not None
     cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward, times=live.times)
     cameras = cameras.to(teacher.device)
-    source = LiveSource(teacher, cameras, rays, seed, reuse=live.reuse, ring=live.ring, floor=live.floor)
+    source = LiveSource(
+        teacher,
+        cameras,
+        rays,
+        seed,
+        reuse=live.reuse,
+        ring=live.ring,
+        floor=live.floor,
+        asked=asked_of(teacher, run.info, cameras),
+    )
     teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     # Another seed than the pool's: these are views that the student never learns from.
     watched = sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward, times=live.times)
-    views = rendered_views(teacher, _small(watched))
+    views = rendered_views(teacher, _small(asked_of(teacher, run.info, watched)))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
+    if "attributes" in teacher.conditions and not attributes:
+        provenance["attributes"] = "told"
     return Origin(source, info, views, provenance, tells=told_by(captured))
 
 
@@ -147,16 +170,30 @@ def open_teacher(path: Path) -> Run:
     return run
 
 
-def taught_scene(info: SceneInfo, teacher: Renderer) -> SceneInfo:
+def asked_of(teacher: Renderer, info: SceneInfo, cameras: Cameras) -> Cameras:
+    """Cameras as a teacher trained on `info` can be asked for them: where it needs attributes that neither they nor the
+    time tell, with 0 for each, as `render` draws what nobody has said."""
+    values = info.cameras["train"].attributes
+    if values is None or cameras.attributes is not None or teacher.tells_attributes:
+        return cameras
+    if "attributes" not in teacher.conditions:
+        return cameras
+    middle = torch.zeros(len(cameras), values.shape[1], device=cameras.device)
+    return replace(cameras, attributes=middle)
+
+
+def taught_scene(info: SceneInfo, teacher: Renderer, *, attributes: bool = True) -> SceneInfo:
     """The scene as the teacher has learnt it: its cameras stand where it found them to be, and times and attributes of
-    which it knows nothing are gone: its colours do not go by them. Of views that were made to have several scales,
-    students get the finest: they do not see cones."""
+    which it knows nothing are gone: its colours do not go by them. Without `attributes` these are gone as well: for
+    students that know nothing of them, which see the scene as it was at each moment. Of views that were made to have
+    several scales, students get the finest: they do not see cones."""
     captured = info.cameras["train"]
     refined = teacher.refined(captured)
     if refined is not captured:
         info = replace(info, cameras={**info.cameras, "train": refined.to("cpu")}, refined=True)
-    cameras = {split: without_unknown(part, teacher.conditions) for split, part in info.cameras.items()}
-    names = info.attributes if "attributes" in teacher.conditions else ()
+    known = tuple(name for name in teacher.conditions if attributes or name != "attributes")
+    cameras = {split: without_unknown(part, known) for split, part in info.cameras.items()}
+    names = info.attributes if "attributes" in known else ()
     info = replace(info, cameras=cameras, attributes=names)
     if info.scales == 1:
         return info
@@ -188,7 +225,14 @@ def check_tells(origin: Origin, method: str, needs: tuple[str, ...], where: Path
 
 def check_directions(origin: Origin, config: Any, where: Path) -> None:
     """Raises LumigraphError where directions of length 1 would be learnt from and others be asked for."""
-    if origin.unit_directions and not getattr(config, "unit_directions", False):
+    if origin.unit_directions:
+        require_unit_directions(getattr(config, "unit_directions", False), where)
+
+
+def require_unit_directions(made: bool, where: Path) -> None:
+    """Raises LumigraphError where rays have directions of length 1 and a student does not make all of them such
+    (`made`)."""
+    if not made:
         raise LumigraphError(
             "the directions of these rays all have length 1, those of cameras have not",
             where=where,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +27,7 @@ from lumigraph.evaluation.metrics import (
     ssim,
 )
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.movies import Look
 from lumigraph.rendering.renderer import Renderer, Rendering
@@ -262,12 +263,10 @@ def evaluate(
         if look is not None:
             look(index, seen)
         image, truth = image[:, kept], truth[:, kept]
-        if not bool(torch.isfinite(image).all()):
-            raise LumigraphError(
-                "the rendering of this view is not finite", where=views.names[index], todo="Train again"
-            )
         error = None if depth is None else _depth_error(depth, views.depth(index), depth_units)
-        compared = _compare(views, index, image, truth, lpips, seconds, kept)
+        mask = views.mask(index)
+        mask = None if mask is None else mask[:, kept]
+        compared = _compare(views.names[index], image, truth, mask, lpips, seconds)
         masks = _mask_errors(seen, views.attribute_masks(index), attributes)
         results.append(
             replace(compared, scale=scales[index], depth=error, time=times[index], attribute_masks=masks)
@@ -275,11 +274,59 @@ def evaluate(
         if watch is not None:
             watch(index, results[-1], truth, image)
     least = cameras.size.amin(0) // torch.tensor([2 if fit_half else 1, 1], device=cameras.device)
-    small = int(least.min()) < LPIPS_SMALLEST
-    reason = (
-        f"pictures are smaller than {LPIPS_SMALLEST} pixels" if lpips is not None and small else lpips_reason
-    )
-    return EvalResult(results, reason)
+    return EvalResult(results, _reason(lpips, lpips_reason, int(least.min())))
+
+
+@dataclass(frozen=True)
+class RayFrame:
+    """A picture that is given by its rays [H, W] and their colours [H, W, 3], in [0, 1] on the display background."""
+
+    name: str
+    rays: Rays
+    rgb: Float[Tensor, "H W 3"]
+
+
+def evaluate_frames(
+    renderer: Renderer,
+    frames: Iterable[RayFrame],
+    *,
+    lpips: LPIPS | None = None,
+    lpips_reason: str | None = None,
+    watch: Watch | None = None,
+) -> EvalResult:
+    """Renders the rays of every frame and compares them with their colours; see `evaluate`.
+
+    Raises:
+        LumigraphError: there are no frames, the rays lack what decides the renderer's colours, or a rendering is not
+            finite.
+    """
+    renderer.eval()
+    results, smallest = [], LPIPS_SMALLEST
+    for index, frame in enumerate(frames):
+        renderer.require_conditions(frame.rays)
+        height, width = frame.rays.shape
+        rays = frame.rays.to(renderer.device).flatten()
+        if not results:
+            renderer.render(rays[:WARM_UP_RAYS])
+        start = time.perf_counter()
+        parts = [renderer.render(part).rgb for part in rays.split(renderer.chunk)]
+        image = torch.cat(parts).float().clamp(0, 1).cpu().reshape(height, width, 3)
+        seconds = time.perf_counter() - start
+        compared = _compare(frame.name, image, frame.rgb, None, lpips, seconds)
+        times = frame.rays.times
+        results.append(compared if times is None else replace(compared, time=float(times.flatten()[0])))
+        smallest = min(smallest, height, width)
+        if watch is not None:
+            watch(index, results[-1], frame.rgb, image)
+    if not results:
+        raise LumigraphError("there are no frames to evaluate on", todo="Give a folder that has some")
+    return EvalResult(results, _reason(lpips, lpips_reason, smallest))
+
+
+def _reason(lpips: LPIPS | None, reason: str | None, smallest: int) -> str | None:
+    """Why there is no LPIPS, where there is none; `smallest`: the smallest side of a picture."""
+    small = lpips is not None and smallest < LPIPS_SMALLEST
+    return f"pictures are smaller than {LPIPS_SMALLEST} pixels" if small else reason
 
 
 def _fitted(
@@ -340,16 +387,16 @@ def _warm_up(renderer: Renderer, cameras: Cameras) -> None:
 
 
 def _compare(
-    views: Views,
-    index: int,
+    name: str,
     image: Tensor,
     truth: Tensor,
+    mask: Tensor | None,
     lpips: LPIPS | None,
     seconds: float,
-    columns: slice,
 ) -> ViewResult:
-    mask = views.mask(index)
-    mask = None if mask is None else mask[:, columns]
+    """The figures of a picture where the mask is true, everywhere without one."""
+    if not bool(torch.isfinite(image).all()):
+        raise LumigraphError("the rendering of this view is not finite", where=name, todo="Train again")
     side = min(image.shape[:2])
     similarity = ssim(image, truth, mask) if side >= SSIM_WINDOW else None
     of_scales = ms_ssim(image, truth, mask) if side >= SSIM_WINDOW else None
@@ -359,12 +406,12 @@ def _compare(
     if mask is not None and not bool(mask.any()):
         raise LumigraphError(
             "the mask of this view leaves no pixel",
-            where=views.names[index],
+            where=name,
             todo="Remove the view or mend its mask",
         )
     error = mean_squared_error(image, truth, mask)
     return ViewResult(
-        name=views.names[index],
+        name=name,
         psnr=psnr_of(error),
         ssim=_number(similarity),
         ms_ssim=_number(of_scales),

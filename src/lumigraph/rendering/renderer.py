@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
@@ -205,6 +205,8 @@ class Renderer(nn.Module):
     still scene."""
     wants_attribute_masks: bool = False
     """Whether batches of photos are to carry what each attribute moves (`Batch.attribute_masks`)."""
+    tells_attributes: bool = False
+    """Whether attributes that are not given (NaN, or none at all) follow from the time."""
     needs: tuple[str, ...] = ()
     """Which of `conditions` the views that it learns from must have."""
     knows_bfloat16: bool = False
@@ -270,6 +272,14 @@ class Renderer(nn.Module):
                     todo=f"Give {name}: {_RANGES[name]}",
                 )
 
+    def knows_state(self, cameras: Cameras) -> Bool[Tensor, " N"]:
+        """Which cameras tell, or let the renderer tell, all attributes that the scene is to be drawn with. A picture of
+        the others shows some state of the scene, and says nothing of how well it is known."""
+        values = cameras.attributes
+        if "attributes" not in self.conditions or self.tells_attributes or values is None:
+            return torch.ones(len(cameras), dtype=torch.bool)
+        return torch.isfinite(values).all(1).cpu()
+
     def seen_through(self, cameras: Cameras) -> Cameras:
         """Cameras whose rays show what `cameras` see: others than these where what was learnt has another convention of
         where a pixel lies, as published weights may. `view` asks for their rays."""
@@ -324,6 +334,10 @@ class Renderer(nn.Module):
         raise _no_hyper_code()
 
     # ------------------------------------------------------------------ training
+
+    def read_for_training(self, info: Any) -> None:
+        """Called once before a training on photos: reads from the folder of their scene (`SceneInfo`) what nothing but
+        training needs. A run is opened and rendered without."""
 
     def pixel_sampling(self) -> PixelSampling:
         """Which pixels training on photos is to draw."""

@@ -70,10 +70,8 @@ class WarpedTeacher(Renderer):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
-        points: Float[Tensor, "P 3"] | None = None,
     ) -> None:
-        """`cameras`: those trained on, whose times have the codes. `points`: points that stand still, in scene units,
-        for training with the background loss."""
+        """`cameras`: those trained on, whose times have the codes."""
         super().__init__()
         self.config: Any = config
         self.background = background
@@ -87,11 +85,10 @@ class WarpedTeacher(Renderer):
         self.codes = self._codes(cameras)
         self.appearance = self._appearance(cameras)
         self.warp = self._warp()
-        # All three follow from the scene, which a run keeps.
+        # It follows from the scene, which a run keeps.
         self.register_buffer("bounds", torch.stack([bounds.lower, bounds.upper]), persistent=False)
-        self.register_buffer(
-            "still_points", torch.zeros(0, 3) if points is None else points.float(), persistent=False
-        )
+        # In scene units; see `read_for_training`.
+        self.register_buffer("still_points", torch.zeros(0, 3), persistent=False)
         self.register_buffer("warp_alpha", torch.tensor(0.0))
         self.register_buffer("ambient_beta", torch.tensor(0.0))
 
@@ -255,6 +252,12 @@ class WarpedTeacher(Renderer):
 
     # ------------------------------------------------------------------ training
 
+    def read_for_training(self, info: SceneInfo) -> None:
+        """Reads the points of a capture that stand still, where the config has a use for them."""
+        points = background_points(info) if self.config.background_weight else None
+        if points is not None:
+            self.still_points = points.to(self.device)
+
     @property
     def rays_per_step(self) -> int:
         return self.config.rays
@@ -368,9 +371,3 @@ class WarpedTeacher(Renderer):
                 assert isinstance(part, TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)
                 part.reset()
         return True
-
-
-def still_points_for(config: WarpedConfig, info: SceneInfo) -> Float[Tensor, "P 3"] | None:
-    """The points of a capture that stand still, where the config has a use for them; None where the capture has none,
-    or is no longer where it was trained on."""
-    return background_points(info) if config.background_weight else None

@@ -20,9 +20,9 @@ class SplitOptions:
     split: Rule = "auto"
     """auto: as the scene's files say, else every k-th; files: as the files say; every: the 1st, k+1st, ... view by
     name is a test view; most_centred: the view nearest to the middle of all cameras is the one test view; names:
-    the test views are those of --test-names; fraction: evenly spread training views; interpolation: every
-    --interval-th view trains, and the middle ones between them are the val views; all: every view trains, none is held
-    out."""
+    the test views are those of --test-names; fraction: evenly spread training views; interpolation: in the order of
+    their times every --interval-th view trains, and the middle ones between them are the val views; all: every view
+    trains, none is held out."""
     every: int = 8
     """The k of every k-th."""
     fraction: float = 0.9
@@ -72,6 +72,7 @@ def divide(
     listed: Mapping[str, Sequence[str]] | None,
     where: str,
     positions: Sequence[Sequence[float]] | None = None,
+    times: Sequence[float] | None = None,
 ) -> dict[str, list[int]]:
     """The places in `names` of the views of each split; splits without views are left out.
 
@@ -81,6 +82,7 @@ def divide(
         listed: the names that the scene's files put into each split, or None where they say nothing.
         where: the file, for messages.
         positions: of the camera of each view, in any units; None where the format has none.
+        times: of each view, in any units; None where the scene is still.
 
     Raises:
         LumigraphError: the rule asks for lists or positions that do not exist, or leaves no view to train on.
@@ -92,7 +94,7 @@ def divide(
     if rule == "files":
         result = _listed(names, listed, where)
     elif rule == "interpolation":
-        result = _between(len(names), options.interval, where)
+        result = _between(_in_time_order(len(names), times), options.interval, where)
     else:
         held_out = _held_out(rule, names, options, positions, where)
         result = {"train": [i for i in range(len(names)) if i not in held_out], "test": sorted(held_out)}
@@ -152,17 +154,26 @@ def _listed(
     }
 
 
-def _between(count: int, interval: int, where: str) -> dict[str, list[int]]:
-    """Every `interval`-th view trains, the middle of each gap judges, the others are left out (HyperNeRF's
+def _in_time_order(count: int, times: Sequence[float] | None) -> list[int]:
+    """The places of all views in the order of their times; in that of their names where times are the same."""
+    return sorted(range(count), key=lambda place: 0.0 if times is None else times[place])
+
+
+def _between(order: Sequence[int], interval: int, where: str) -> dict[str, list[int]]:
+    """Every `interval`-th view of `order` trains, the middle of each gap judges, the others are left out (HyperNeRF's
     `InterpDataSource`)."""
-    if interval >= count:
+    if interval >= len(order):
         raise LumigraphError(
-            f"--interval {interval} leaves no gap between {count} views",
+            f"--interval {interval} leaves no gap between {len(order)} views",
             where=where,
             todo="Choose a smaller one",
         )
-    train = list(range(0, count, interval))
-    return {"train": train, "val": [place + interval // 2 for place in train[:-1]]}
+    train = range(0, len(order), interval)
+    middles = [place + interval // 2 for place in train[:-1]]
+    return {
+        "train": sorted(order[place] for place in train),
+        "val": sorted(order[place] for place in middles),
+    }
 
 
 def _held_out(

@@ -25,7 +25,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.rendering.volume.coarse_fine import Draws, Seen
-from lumigraph.rendering.warped import Conditions, WarpedTeacher, still_points_for
+from lumigraph.rendering.warped import Conditions, WarpedTeacher
 
 _FOCUS, _BALANCE = 1.5, 0.5
 """Gamma and alpha of the focal cross entropy (Lin et al. 2017)."""
@@ -45,14 +45,14 @@ class CoNeRF(WarpedTeacher):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
-        points: Float[Tensor, "P 3"] | None = None,
     ) -> None:
-        super().__init__(config, background, cameras, bounds, points)
+        super().__init__(config, background, cameras, bounds)
         self.config: CoNeRFConfig = config
         assert cameras.attributes is not None
         attributes = cameras.attributes.shape[1]
         self.conditions = ("attributes",) if self.codes is None else ("times", "attributes")
         self.values = None
+        self.tells_attributes = self.codes is not None
         if self.codes is not None:
             self.values = SkipMLP(
                 config.code_width,
@@ -83,8 +83,7 @@ class CoNeRF(WarpedTeacher):
         frames lack values."""
         cameras: Cameras = info.cameras["train"]
         _check(cameras, config, info.source)
-        points = still_points_for(config, info)
-        return cls(config, info.background, cameras, info.bounds, points)
+        return cls(config, info.background, cameras, info.bounds)
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         return None if cameras.times is None else super()._codes(cameras)

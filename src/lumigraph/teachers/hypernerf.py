@@ -8,7 +8,6 @@ moments differ in the ambient coordinates at which a slicing surface cuts the te
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.configs.hypernerf import HyperNeRFConfig
@@ -20,7 +19,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.conditions import check_captured_times
 from lumigraph.rendering.volume.coarse_fine import Draws
-from lumigraph.rendering.warped import Conditions, WarpedTeacher, still_points_for
+from lumigraph.rendering.warped import Conditions, WarpedTeacher
 
 
 class HyperNeRF(WarpedTeacher):
@@ -32,9 +31,8 @@ class HyperNeRF(WarpedTeacher):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
-        points: Float[Tensor, "P 3"] | None = None,
     ) -> None:
-        super().__init__(config, background, cameras, bounds, points)
+        super().__init__(config, background, cameras, bounds)
         self.config: HyperNeRFConfig = config
         self.sheet = self.plane = None
         dims = 0 if config.slicing == "none" else config.ambient_dims
@@ -60,8 +58,7 @@ class HyperNeRF(WarpedTeacher):
         """Raises LumigraphError where the scene has no times."""
         cameras: Cameras = info.cameras["train"]
         check_captured_times(info, "hypernerf", "ngp")
-        points = still_points_for(config, info)
-        return cls(config, info.background, cameras, info.bounds, points)
+        return cls(config, info.background, cameras, info.bounds)
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         config: HyperNeRFConfig = self.config

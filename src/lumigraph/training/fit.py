@@ -32,7 +32,7 @@ from lumigraph.training.progress import ProgressLine, clock_time
 from lumigraph.training.runs import Run, load_weights
 from lumigraph.training.sources import RaySource
 from lumigraph.training.task import Budget, RayTask
-from lumigraph.training.validation import ValidationViews
+from lumigraph.training.validation import ValidationViews, of_known_state
 from lumigraph.training.watch import BestWeights, Cadence, EarlyStopping, Steps, Watch
 
 __all__ = ["Cadence", "EarlyStopping", "TrainResult", "begin", "fit", "process_rank"]
@@ -174,7 +174,8 @@ def fit(
     `results["training"]`.
 
     Args:
-        validation: views to measure and draw; without them training is only watched on its own rays.
+        validation: views to measure and draw; without them training is only watched on its own rays. Of those whose
+            attributes are not known nothing can be told, and they are left out.
         held_out: whether training never sees the pixels of `validation`; where it does, nothing is called validation.
         initial_step: number of the first step (fine-tuning goes on counting); `max_steps` counts from it.
         early_stopping: needs `validation`; the best weights are put back at the end.
@@ -184,6 +185,7 @@ def fit(
         fails, or
             nothing intact to resume from.
     """
+    validation = of_known_state(renderer, validation)
     if early_stopping is not None and validation is None:
         raise LumigraphError(
             "early stopping needs validation views", where=run.path, todo="Use a scene with a val split"

@@ -2,6 +2,7 @@
 pictures."""
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from lumigraph.rendering.background import Background, as_rgba, display_target
 from lumigraph.rendering.movies import DepthScale
 from lumigraph.rendering.renderer import Renderer, concatenate_renderings
 from lumigraph.training.sources import RaySource
+
+log = logging.getLogger("lumigraph")
 
 PROBE_VIEWS = 8
 PROBE_RAYS = 4096
@@ -50,6 +53,43 @@ def mask_of(views: ValidationViews, index: int) -> Bool[Tensor, "H W"] | None:
     """True where a pixel of picture `index` counts; None where all do. Views without masks need no method `mask`."""
     mask = getattr(views, "mask", None)
     return None if mask is None else mask(index)
+
+
+@dataclass(frozen=True)
+class ViewsPart:
+    """Some of such pictures: those of the numbers `places`."""
+
+    views: ValidationViews
+    places: list[int]
+
+    @property
+    def cameras(self) -> Cameras:
+        return self.views.cameras[torch.tensor(self.places)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def image(self, index: int, /) -> UInt8[Tensor, "H W C"]:
+        return self.views.image(self.places[index])
+
+    def mask(self, index: int) -> Bool[Tensor, "H W"] | None:
+        return mask_of(self.views, self.places[index])
+
+
+def of_known_state(renderer: Renderer, views: ValidationViews | None) -> ValidationViews | None:
+    """The views whose attributes are known, where the renderer's colours go by these; None where there are none. A
+    warning says how many are left out: nothing is to be learnt from comparing them."""
+    if views is None:
+        return None
+    places = torch.nonzero(renderer.knows_state(views.cameras)).flatten().tolist()
+    if len(places) == len(views):
+        return views
+    log.warning(
+        "of %d of %d validation views the attributes are not known: training is not watched with them",
+        len(views) - len(places),
+        len(views),
+    )
+    return ViewsPart(views, places) if places else None
 
 
 @contextlib.contextmanager

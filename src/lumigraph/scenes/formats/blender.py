@@ -1,12 +1,13 @@
 """Blender's format: `transforms_{train,val,test}.json` beside RGBA images (NeRF-synthetic, D-NeRF).
 
-Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix`
-(camera to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame.
-Where one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
-(D-NeRF's reader). lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the
-masks and depth maps that its frames may name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and
-`aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents. Opaque photos without `aabb` show an unbounded scene,
-as with `transforms.json`, unless their cameras stand where NeRF-synthetic's do.
+Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix` (camera
+to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame. Where
+one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
+(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the
+intrinsics keys of `transforms.json`, for the file or for each frame, the masks and depth maps that its frames may
+name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for
+scenes of other extents. Opaque photos without `aabb` show an unbounded scene, as with `transforms.json`, unless their
+cameras stand where NeRF-synthetic's do.
 """
 
 import logging
@@ -21,13 +22,14 @@ import torch
 from jaxtyping import Float
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, decode_values
+from lumigraph.files import decode_image, decode_values, read_json
 from lumigraph.geometry.bounds import Bounds
-from lumigraph.geometry.cameras import Cameras, concatenate
+from lumigraph.geometry.cameras import Cameras, concatenate, finest_of_each
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
+    MAX_FRAMES,
     Frame,
     FrameFile,
     attribute_names,
@@ -41,6 +43,7 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
+from lumigraph.scenes.formats.intrinsics import FOCAL_KEYS, Intrinsics, read_intrinsics
 from lumigraph.scenes.formats.maps import (
     DepthMeaning,
     attribute_masks_beside,
@@ -62,6 +65,8 @@ NEAR, FAR, HALF_EXTENT = 2.0, 6.0, 1.5
 _CAMERA_DISTANCES = (3.0, 5.0)
 # NeRF-synthetic's depth maps: 255 at the camera, 0 at this distance along the ray.
 _DEPTH_RANGE = 8.0
+RENDER, _RENDER_PATH = "transforms_render.json", "render"
+"""The file of a recorded path, and what the path is called."""
 
 
 def is_blender(folder: Path) -> bool:
@@ -98,7 +103,8 @@ def read(
             parts.append(make_cameras(frames[file.path], *planes, first_id=first))
             first += len(frames[file.path])
     cameras = _joined(parts, folder).transformed(place.transform)
-    chosen = _chosen(files, frames, splits, folder)
+    times = None if cameras.times is None else cameras.times.tolist()
+    chosen = _chosen(files, frames, splits, folder, times)
     commons = [file.common for file in files for _ in frames[file.path]]
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
@@ -122,6 +128,48 @@ def read(
         attributes=attribute_names(files[0].common, cameras),
     )
     return Scene(info, views, missing)
+
+
+def path_names(folder: Path) -> list[str]:
+    """The names of the recorded camera paths of a scene: `render`, where it has that file."""
+    return [_RENDER_PATH] * (folder / RENDER).is_file()
+
+
+def recorded_path(folder: Path, info: SceneInfo) -> Cameras:
+    """The cameras of `transforms_render.json`, in scene units, with the size, near and far of the first training camera
+    and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass evenly through
+    the time of the capture (D-NeRF's reader).
+
+    Raises:
+        LumigraphError: something in the file cannot be used.
+    """
+    path, template = folder / RENDER, finest_of_each(info.cameras["train"])[0]
+    common = Fields.of(read_json(path), str(path))
+    entries = common.items("frames", MAX_FRAMES)
+    if not entries:
+        raise LumigraphError("'frames' is an empty list", where=path, todo="Add poses, or remove the file")
+    fields = [Fields.of(entry, f"{path}, frame {number}") for number, entry in enumerate(entries)]
+    frames = [
+        Frame(frame, frame.where, path, frame.pose("transform_matrix"), _lens(frame, common, template), False)
+        for frame in fields
+    ]
+    scale, _, _ = split_similarity(info.world_transform)
+    cameras = make_cameras(frames, float(template.near) / scale, float(template.far) / scale)
+    cameras = cameras.transformed(info.world_transform)
+    times = None
+    if template.times is not None:
+        times = torch.linspace(0, 1, len(frames)) if cameras.times is None else cameras.times
+    return replace(cameras, times=times, attributes=None, ids=torch.full_like(cameras.ids, -1))
+
+
+def _lens(frame: Fields, common: Fields, template: Cameras) -> Intrinsics:
+    """The lens of a camera without an image: what the file says of it, or that of the template."""
+    width, height = template.size[0].tolist()
+    if any(key in fields for fields in (frame, common) for key in FOCAL_KEYS):
+        return read_intrinsics(frame, common, (width, height))
+    fx, fy, cx, cy = *template.focal[0].tolist(), *template.principal[0].tolist()
+    distortion = tuple(template.distortion[0].tolist())
+    return Intrinsics((width, height), (fx, fy), (cx, cy), distortion, template.fisheye)
 
 
 def _with_times(files: Sequence[FrameFile]) -> list[FrameFile]:
@@ -162,7 +210,11 @@ def _joined(parts: Sequence[Cameras], folder: Path) -> Cameras:
 
 
 def _chosen(
-    files: Sequence[FrameFile], frames: dict[Path, list[Frame]], splits: SplitOptions, folder: Path
+    files: Sequence[FrameFile],
+    frames: dict[Path, list[Frame]],
+    splits: SplitOptions,
+    folder: Path,
+    times: Sequence[float] | None,
 ) -> dict[str, list[int]]:
     """Places of each split's frames in the list of all frames."""
     listed, names = {}, []
@@ -172,7 +224,7 @@ def _chosen(
         listed[file.path.stem.removeprefix("transforms_")] = own
         names += own
     positions = [frame.pose[:, 3].tolist() for file in files for frame in frames[file.path]]
-    return divide(names, splits, listed, str(folder), positions)
+    return divide(names, splits, listed, str(folder), positions, times)
 
 
 def placed(common: Fields, frames: Sequence[Frame], alpha: bool) -> Place:

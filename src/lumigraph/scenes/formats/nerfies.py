@@ -136,7 +136,14 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     names = [frame.name for frame in frames]
     by_id = dict(zip(kept, names, strict=True))
     known = {split: [by_id[name] for name in part if name in by_id] for split, part in listed.items()}
-    chosen = divide(names, splits, known or None, str(folder / DATASET), captured.positions.tolist())
+    chosen = divide(
+        names,
+        splits,
+        known or None,
+        str(folder / DATASET),
+        captured.positions.tolist(),
+        [times[name] for name in kept],
+    )
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         part, lenses = [frames[i] for i in places], cameras[torch.tensor(places)]

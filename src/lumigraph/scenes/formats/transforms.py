@@ -80,7 +80,8 @@ def read(
     capture_scale, _, _ = split_similarity(world_transform)
     positions = [frame.pose[:, 3].tolist() for frame in frames]
     names = [frame.name for frame in frames]
-    chosen = divide(names, splits, _listed(file, frames), str(file.path), positions)
+    times = None if cameras.times is None else cameras.times.tolist()
+    chosen = divide(names, splits, _listed(file, frames), str(file.path), positions, times)
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept = [frames[i] for i in places]
