@@ -58,7 +58,7 @@ def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_pa
     assert {"psnr", "ssim", "lpips", "views", "seconds_per_view", "per_view", "definitions"} <= set(data)
     assert [view["name"] for view in data["per_view"]] == ["test/r_000.png", "test/r_001.png"]
     assert (data["views"], data["split"], data["downscale"], data["lpips"]) == (2, "test", 2, None)
-    for word in ("LUMIGRAPH_LPIPS", "--lpips", "squeezenet1_1_features.pth", "heads_v0.1_squeeze.pth"):
+    for word in ("LUMIGRAPH_LPIPS", "--lpips", "eval --help"):
         assert word in data["lpips_reason"]
     assert read_json(run / "results.json")["test"] == data
     assert Image.open(run / "media" / "eval_test.png").width > 3 * 400
@@ -83,6 +83,16 @@ def test_eval_holds_out_what_training_held_out(scene_folder: Path, tmp_path: Pat
     assert cli.main(["eval", str(run), "--json", str(out)]) == 0
     names = [view["name"] for view in read_json(out)["per_view"]]
     assert names == ["train/r_000.png", "train/r_002.png", "test/r_001.png"]
+
+
+def test_a_quick_look_at_some_views(run: Path, capsys) -> None:
+    assert cli.main(["eval", str(run), "--views", "1"]) == 0
+    assert "moving, 1 of 2 test views\n" in capsys.readouterr().out
+    results = read_json(run / "results.json")
+    assert results["1 of 2 test"]["views"] == 1
+    assert "test" not in results
+    assert cli.main(["eval", str(run), "--views", "0"]) == 2
+    assert "measures nothing" in capsys.readouterr().err
 
 
 def test_eval_with_lpips(run: Path, shared_data: Path, tmp_path: Path, capsys) -> None:

@@ -64,7 +64,7 @@ def test_arguments_reach_the_verb(monkeypatch) -> None:
 
 def test_unknown_verb_names_the_closest(capsys) -> None:
     assert cli.main(["trian"]) == 2
-    assert "there is no verb 'trian'. close to it: train" in capsys.readouterr().err
+    assert "there is no verb 'trian'. Did you mean train?" in capsys.readouterr().err
 
 
 def test_no_arguments_is_usage(capsys) -> None:

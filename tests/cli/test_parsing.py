@@ -128,6 +128,8 @@ def test_method_presets_and_overrides(tiny) -> None:
     [
         ([], "which method? There are: tiny"),
         (["tinny", "lego"], "there is no teacher 'tinny'. Did you mean tiny?"),
+        (["lego", "tiny"], "the method comes first: lumigraph train tiny lego"),
+        (["xyz", "lego"], "there is no teacher 'xyz'; there are tiny"),
         (["tiny", "lego", "--run", "r", "--preset", "smal"], "no preset 'smal'. Did you mean small?"),
         (["tiny", "lego", "--run", "r", "--preset"], "--preset needs a name. Did you mean small or large?"),
         (["tiny", "lego", "--run", "r", "--level", "1"], "--levels"),
@@ -138,6 +140,21 @@ def test_method_usage_errors(tiny, argv: list[str], message: str, capsys) -> Non
         parse_method(argv, "teacher", Arguments, "lumigraph train")
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_students_and_options_of_other_methods_are_told(capsys) -> None:
+    for argv, message in (
+        (["r2l", "lego"], "r2l is a student: lumigraph distill r2l"),
+        (
+            ["nerf", "lego", "--run", "r", "--depth-loss", "swb"],
+            "nerf has no --depth-loss; it is an option of ngp,",
+        ),
+        (["nerf", "lego", "--run", "r", "--width", "0"], "lumigraph: width must be positive, not 0. See"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            parse_method(argv, "teacher", Arguments, "lumigraph train")
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_help_lists_methods_then_their_options(tiny, capsys) -> None:

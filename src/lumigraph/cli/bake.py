@@ -89,7 +89,9 @@ def main(argv: list[str]) -> None:
                 precision=arguments.precision,
                 devices=arguments.devices,
             )
-        speed = f", {done.views:,} now at {done.rays_per_second:,.0f} rays/s" if done.views else ""
+        speed = (
+            f", {done.views:,} of them made now, at {done.rays_per_second:,.0f} rays/s" if done.views else ""
+        )
     else:
         speed = ", finished already"
     sys.stdout.write(

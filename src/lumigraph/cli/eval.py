@@ -38,6 +38,8 @@ class Arguments:
     by default the one it was trained on. Read at the run's own downscale."""
     split: Literal["test", "val", "train"] | None = None
     """Which views (None: test, or val where the scene holds out no others)."""
+    views: int | None = None
+    """Measure only so many of the views, evenly spread, for a quick look (None: all)."""
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
@@ -66,14 +68,8 @@ def main(argv: list[str]) -> None:
     _check(arguments)
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
-    from lumigraph.evaluation.depth_pictures import saving_depth
-    from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.metrics import find_lpips
-    from lumigraph.evaluation.pictures import Gallery, view_stems
-    from lumigraph.files import write_json
-    from lumigraph.geometry.conventions import split_similarity
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.training.progress import counting
 
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
@@ -82,16 +78,30 @@ def main(argv: list[str]) -> None:
     lpips, reason = find_lpips(arguments.lpips, renderer.device)
     if arguments.rays is not None:
         _measure_frames(arguments, arguments.rays, renderer, info, lpips, reason)
-        return
+    else:
+        _measure_views(arguments, renderer, info, lpips, reason)
+
+
+def _measure_views(
+    arguments: Arguments, renderer: "Renderer", info: "SceneInfo", lpips: "LPIPS | None", reason: str | None
+) -> None:
+    """Measures on the views of a split, and writes what was asked for."""
+    from lumigraph.evaluation.depth_pictures import saving_depth
+    from lumigraph.evaluation.evaluate import cameras_for, evaluate
+    from lumigraph.evaluation.pictures import Gallery, view_stems
+    from lumigraph.files import write_json
+    from lumigraph.geometry.conventions import split_similarity
+    from lumigraph.training.progress import counting
+
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
     split = arguments.split or ("val" if "val" in scene.views and "test" not in scene.views else "test")
     cameras = cameras_for(info, scene, split, renderer.conditions)
-    views = scene.split(split)
     if arguments.scene is None:
         _check_unchanged(info, scene, split, renderer.conditions)
         if split == "train":
             cameras = renderer.refined(cameras)
-    views, cameras = _of_known_state(renderer, views, cameras)
+    views, cameras = _of_known_state(renderer, scene.split(split), cameras)
+    views, cameras, part = _some(views, cameras, arguments.views, split)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images)
     saving = saving_depth(arguments.depth_output, view_stems(views.names), cameras, renderer, info)
@@ -113,25 +123,44 @@ def main(argv: list[str]) -> None:
             look=look,
             attributes=info.attributes,
         )
-    data = result.to_json()
-    data = {"scene": scene.info.source, "split": split, "downscale": scene.info.downscale, **data}
-    if arguments.codes is not None:
+    data = {"scene": scene.info.source, "split": split, "downscale": scene.info.downscale, **result.to_json()}
+    codes = "" if arguments.codes is None else f", codes {arguments.codes}"
+    if codes:
         data["codes"] = arguments.codes
     if arguments.json is not None:
         write_json(arguments.json, data)
-    section = split if arguments.scene is None else f"{split} of {scene.info.source}"
-    section = section if arguments.codes is None else f"{section}, codes {arguments.codes}"
-    picture = _keep_in_run(arguments.renderer, section, split, data, gallery)
-    _report(result, f"{scene.info.name}, {len(result.per_view)} {split} views", picture)
+    section = (part if arguments.scene is None else f"{part} of {scene.info.source}") + codes
+    name = split if arguments.codes is None else f"{split}_codes_{arguments.codes}"
+    picture = _keep_in_run(arguments.renderer, section, name, data, gallery)
+    counted = f"{len(views)} {split}" if part == split else part
+    _report(result, f"{scene.info.name}, {counted} views{codes}", picture)
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
 
 
+def _some(views: "Views", cameras: "Cameras", count: int | None, split: str) -> "tuple[Views, Cameras, str]":
+    """So many of the views, evenly spread, their cameras, and what they are in words."""
+    import torch
+
+    if count is None or count >= len(views):
+        return views, cameras, split
+    kept = torch.linspace(0, len(views) - 1, count).round().long()
+    return views.subset(kept.tolist()), cameras[kept], f"{count} of {len(views)} {split}"
+
+
 def _check(arguments: Arguments) -> None:
-    """Raises LumigraphError for options that have no effect together."""
+    """Raises LumigraphError for options that have no effect together, or none at all."""
+    if arguments.views is not None and arguments.views < 1:
+        raise LumigraphError(f"--views {arguments.views} measures nothing", todo="Choose 1 or more")
     if arguments.rays is None and arguments.layout is not None:
         raise LumigraphError("--layout is for --rays", todo="Leave it out, or name a folder with --rays")
-    of_scenes = (arguments.scene, arguments.split, arguments.codes, arguments.depth_output.save_depth)
+    of_scenes = (
+        arguments.scene,
+        arguments.split,
+        arguments.views,
+        arguments.codes,
+        arguments.depth_output.save_depth,
+    )
     if arguments.rays is not None and any(option is not None for option in of_scenes):
         raise LumigraphError(
             "--rays measures on frames of rays, which have no views, codes or depth",
@@ -245,15 +274,15 @@ def _of_known_state(renderer: "Renderer", views: "Views", cameras: "Cameras") ->
     return views.subset(known.nonzero().flatten().tolist()), cameras[known]
 
 
-def _keep_in_run(folder: Path, section: str, split: str, data: dict[str, Any], gallery: Any) -> Path | None:
-    """Writes results.json and the comparison of a run; a bundle is never written to."""
+def _keep_in_run(folder: Path, section: str, name: str, data: dict[str, Any], gallery: Any) -> Path | None:
+    """Writes results.json and the comparison of a run, eval_NAME.png; a bundle is never written to."""
     if not (folder / "config.json").is_file():
         return None
     from lumigraph.training.runs import Run
 
     run = Run.open(folder)
     run.update_results(section, data)
-    return gallery.save_comparison(run.media / f"eval_{split}.png")
+    return gallery.save_comparison(run.media / f"eval_{name}.png")
 
 
 def _table(result: "EvalResult") -> list[str]:
@@ -301,7 +330,11 @@ def _ms_ssim(result: "EvalResult") -> str:
     scales = sorted({view.ms_ssim_scales for view in result.per_view})
     if result.ms_ssim is None:
         return "-"
-    few = "" if scales == [5] else f" (of {', '.join(map(str, scales))} scales, for want of pixels)"
+    few = (
+        ""
+        if scales == [5]
+        else f" ({', '.join(map(str, scales))} scales instead of 5: the pictures are small)"
+    )
     return f"{result.ms_ssim:.4f}{few}"
 
 

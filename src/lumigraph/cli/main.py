@@ -37,8 +37,14 @@ _MODULES = {"import": "import_checkpoint"}
 DEBUG = "LUMIGRAPH_DEBUG"
 
 
+_SPINS = "10000"
+"""How often a thread of OpenMP looks for work before it sleeps. By itself it goes on for milliseconds, which on two
+cores with another busy program made a matrix product ten times slower; so few looks cost an idle machine nothing."""
+
+
 def run() -> None:
     """Entry point of the `lumigraph` script."""
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded
     raise SystemExit(main(sys.argv[1:]))
 
 
@@ -79,7 +85,7 @@ def _dispatch(argv: list[str]) -> None:
     verb = argv[0]
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.5)
-        hint = f"close to it: {', '.join(close)}" if close else f"verbs: {', '.join(VERBS)}"
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(VERBS)}"
         raise LumigraphError(f"there is no verb {verb!r}", todo=hint)
     importlib.import_module(f"lumigraph.cli.{_MODULES.get(verb, verb)}").main(argv[1:])
 

@@ -21,7 +21,11 @@ import contextlib
 import dataclasses
 import difflib
 import inspect
+import io
+import itertools
+import re
 import sys
+from collections.abc import Iterable, Iterator
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -116,18 +120,36 @@ def _read(
 ) -> A:
     if {"-h", "--help"} & set(argv):
         _tell_in_whole_paragraphs(wanted)
-    return tyro.cli(
-        wanted, prog=prog, description=description, args=argv, config=_STYLE, default=default, registry=_TYPES
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                wanted,
+                prog=prog,
+                description=description,
+                args=argv,
+                config=_STYLE,
+                default=default,
+                registry=_TYPES,
+            )
+    except SystemExit:
+        # What a dataclass refuses, tyro tells with the names that its fields have inside.
+        words = " ".join(line.strip("│╭╰─╮╯ ") for line in said.getvalue().splitlines())
+        refused = re.search(r"Error parsing (?!--)[\w.-]+: (.+?)\s+For full helptext", words)
+        if refused:
+            usage_error(refused[1], prog)
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def _tell_in_whole_paragraphs(options: Any) -> None:
     """Gives each field its docstring as one line of help, which tyro breaks to fit; of itself tyro keeps the breaks
     that the source has."""
-    for inner in get_args(options):
-        _tell_in_whole_paragraphs(inner)
-    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
-        return
+    for part in _dataclasses_in(options):
+        _tell_fields_in_whole_paragraphs(part)
+
+
+def _tell_fields_in_whole_paragraphs(options: type) -> None:
     told = {
         of.arg_name: of.description
         for base in options.__mro__
@@ -157,13 +179,57 @@ def parse_method(
         _read(["--help"], arguments_type, f"{prog} METHOD", _describe_methods(kind, prog, arguments_type))
     name, rest = argv[0], argv[1:]
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        usage_error(f"there is no {kind} {name!r}", prog, close or list(names))
+        _no_such_method(name, rest, kind, prog)
     chosen, rest = _take_preset(rest, name, f"{prog} {name}")
     config_class = registry.load_config_class(name)
     with_both = _joined(arguments_type, config_class, name, chosen)
+    _check_options_of_others(rest, with_both, names, name, prog)
     both: Any = _read(rest, with_both, f"{prog} {name}", _describe(name, arguments_type))
     return name, both.config, both.arguments
+
+
+def _no_such_method(name: str, rest: list[str], kind: registry.Kind, prog: str) -> NoReturn:
+    """Says what was meant: another verb, another order, a name like it, or one of all."""
+    known = registry.methods()
+    if name in known:
+        other = {"teacher": "train", "student": "distill"}[known[name].kind]
+        usage_error(f"{name} is a {known[name].kind}: lumigraph {other} {name}", prog)
+    names = [each for each, entry in known.items() if entry.kind == kind]
+    if rest and rest[0] in names:
+        usage_error(f"the method comes first: {prog} {rest[0]} {name}", prog)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    usage_error(
+        f"there is no {kind} {name!r}" + ("" if close else f"; there are {', '.join(names)}"), prog, close
+    )
+
+
+def _check_options_of_others(
+    argv: list[str], own: type, names: Iterable[str], method: str, prog: str
+) -> None:
+    """Ends with a message where an option is one that only other methods have."""
+    given = {word.partition("=")[0] for word in itertools.takewhile(lambda word: word != "--", argv)}
+    foreign = sorted(word for word in given - _options(own) if word.startswith("--"))
+    for word in foreign:
+        having = [each for each in names if word in _options(registry.load_config_class(each))]
+        if having:
+            usage_error(f"{method} has no {word}; it is an option of {', '.join(having)}", prog)
+
+
+def _options(dataclass_type: Any) -> set[str]:
+    """The options that a dataclass gives, those of dataclasses in it among them."""
+    found, kinds = set(), get_type_hints(dataclass_type, include_extras=True)
+    for field in dataclasses.fields(dataclass_type):
+        option = field.name.replace("_", "-")
+        found |= {f"--{option}", f"--no-{option}"}.union(*map(_options, _dataclasses_in(kinds[field.name])))
+    return found
+
+
+def _dataclasses_in(kind: Any) -> Iterator[type]:
+    """A type, if it is a dataclass, and those that it is made of."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        yield kind
+    for inner in get_args(kind):
+        yield from _dataclasses_in(inner)
 
 
 def _describe_methods(kind: registry.Kind, prog: str, arguments_type: type) -> str:

@@ -143,6 +143,10 @@ def warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) 
             )
 
 
+_FEW_STEPS = 100
+"""Of which no method learns anything."""
+
+
 def report(run: "Run", result: "TrainResult", watched: str) -> None:
     """Prints where the run is, or after an interruption how to go on, with exit code 130. `watched`: what training was
     watched with, in words."""
@@ -151,6 +155,12 @@ def report(run: "Run", result: "TrainResult", watched: str) -> None:
 
     if result.interrupted:
         stop(f"stopped at step {result.step:,}; the same command with --resume goes on", EXIT_CODE)
+    if result.reason == "time" and result.step < _FEW_STEPS:
+        log.warning(
+            "only %d steps fitted into the time, from which nothing is learnt: give it more minutes, or choose smaller "
+            "photos (--downscale), another preset or a faster method",
+            result.step,
+        )
     psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on pixels of {watched}"
     sys.stdout.write(f"{run.path}: {result.step:,} steps in {clock_time(result.seconds)}{psnr}\n")
 

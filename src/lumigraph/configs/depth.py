@@ -161,8 +161,11 @@ class DepthSource:
         if self.depth_sigma is not None and not self.depth_sigma >= 0:
             raise ValueError(f"depth_sigma must not be negative, and is {self.depth_sigma}")
         if (self.depth_source in ("mono", "composite")) != (self.mono_depth is not None):
-            raise ValueError("--mono-depth belongs to --depth-source mono or composite, which need it")
+            raise ValueError(_needs("--mono-depth", "--depth-source mono or composite", self.mono_depth))
         if (self.colmap is not None) != ("colmap" in (self.depth_source, self.depth_align)):
-            raise ValueError(
-                "--colmap belongs to --depth-source colmap or --depth-align colmap, which need it"
-            )
+            raise ValueError(_needs("--colmap", "--depth-source colmap or --depth-align colmap", self.colmap))
+
+
+def _needs(option: str, choice: str, folder: Path | None) -> str:
+    """What is wrong where one of two is there without the other."""
+    return f"{choice} needs {option} FOLDER" if folder is None else f"{option} has no effect without {choice}"

@@ -280,9 +280,5 @@ def find_lpips(
     """
     named = folder or os.environ.get(LPIPS_VARIABLE)
     if not named:
-        files = f"{BACKBONE} and {HEADS}"
-        return None, (
-            f"no weights: set {LPIPS_VARIABLE} or pass --lpips, a folder with {files}; `lumigraph eval --help` says "
-            "where they come from"
-        )
+        return None, f"no weights: set {LPIPS_VARIABLE} or pass --lpips FOLDER; see `lumigraph eval --help`"
     return LPIPS(named, device), None

@@ -51,7 +51,8 @@ def check_depths(scene: Scene) -> None:
             "training with depth is asked for (--depth-loss), and the training views of this scene have no depth maps",
             where=scene.info.source,
             todo="Leave --depth-loss out, or add depth maps: 16-bit PNG named by 'depth_file_path' in transforms.json, "
-            "NAME_depth.npy beside NAME.png in Blender's format, or NAME.depth.png in a folder of RGB-D frames",
+            "NAME_depth.npy or NAME_depth_0001.exr beside NAME.png in Blender's format, or NAME.depth.png in a folder "
+            "of RGB-D frames; without any, --depth-source colmap takes COLMAP's key points, mono what a network says",
         )
     if not any(_known(views, index) for index in range(len(views))):
         raise LumigraphError(

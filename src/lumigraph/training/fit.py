@@ -274,7 +274,9 @@ def _prepare(
     renderer.set_precision(options.precision)
     check_memory(renderer, source, device, line)
     check_disk(renderer, run)
-    line.say("reading photos, preparing kernels")
+    precision = str(renderer.compute_dtype).removeprefix("torch.")
+    run.update_results("machine", {"device": device.type, "precision": precision})
+    line.say(f"computing in {precision} on {device}; reading photos, preparing kernels")
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:

@@ -40,7 +40,7 @@ class Status:
             parts.append(f"train {self.train_psnr:.2f} dB")
         if self.val_psnr is not None:
             stale = f" at step {self.val_step:,}" if self.val_step < self.step else ""
-            parts.append(f"{'val' if self.held_out else 'photos'} {self.val_psnr:.2f} dB{stale}")
+            parts.append(f"{'val' if self.held_out else 'training photos'} {self.val_psnr:.2f} dB{stale}")
         parts.append(f"{clock_time(self.seconds)} used")
         if self.seconds_left is not None:
             parts.append(f"{clock_time(self.seconds_left)} left")
