@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.cli.main import main
+from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.dnerf import PRESETS, DNeRFConfig
 from lumigraph.configs.nerf import NeRFConfig
 from lumigraph.configs.registry import load_config_class, preset
@@ -19,6 +20,7 @@ from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.procedural import load_builtin, make_scene
 from lumigraph.teachers.dnerf import DNeRF
 from lumigraph.teachers.nerf import NeRF
+from lumigraph.training.fit import begin, fit
 from lumigraph.training.sources import PhotoSource
 
 SMALL = DNeRFConfig(
@@ -261,6 +263,24 @@ def test_learns_a_moving_scene(motion: str) -> None:
     renderer = DNeRF.from_scene(config, scene.info)
     source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
     assert psnr_after_training(renderer, lambda step: source.batch(step, config.rays), 100) > 15
+
+
+def test_it_goes_on_exactly_while_photos_join(tmp_path: Path) -> None:
+    """n steps, a stop and m steps are n + m steps, bit for bit, in the middle of both curricula."""
+    scene = make_scene("moving", 6, 1, 0, 12)
+    config = replace(TINY, crop_steps=4, time_steps=8, same_image=True, motion_tv_weight=1.0)
+    weights = []
+    for stops in ([7], [3, 7]):
+        for stop in stops:
+            options = TrainOptions(run=tmp_path / str(len(stops)), max_steps=stop, resume=True, device="cpu")
+            run = begin("dnerf", config, scene.info, options)
+            torch.manual_seed(0)
+            renderer = run.new_renderer()
+            source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
+            fit(renderer, source, run, options, validation=scene.views["val"])
+        weights.append(renderer.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
 def test_learns_what_moves() -> None:

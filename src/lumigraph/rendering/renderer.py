@@ -165,11 +165,13 @@ def _no_hyper_code() -> LumigraphError:
 class PixelSampling:
     """Which pixels of the photos a method wants to learn from.
 
-    In its first `crop_steps` batches, those in the central `crop_share` of both sides of a photo; in every batch, at
-    least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the
-    share `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where
-    there are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn
-    from the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
+    Over `crop_steps`, those in the central `crop_share` of both sides of a photo; in every batch, at least the share
+    `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the share
+    `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where there
+    are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn from
+    the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
+
+    Steps are those of the method's `training_steps`: where the clock ends training, they pass with it.
     """
 
     crop_steps: int = 0
