@@ -148,6 +148,52 @@ def test_threshold_follows_the_mean_between_its_limits() -> None:
     assert torch.equal(grid.occupied[0].bool(), centres(8)[..., 0] > 0)
 
 
+def test_looks_again_only_where_something_is_or_next_to_it() -> None:
+    grid = OccupancyGrid(8, 1, 1.0, 0.95)
+    grid.occupied.zero_()
+    grid.occupied[0, 4, 4, 4] = 1
+    asked = []
+
+    def density(points: Tensor) -> Tensor:
+        asked.append(points)
+        return torch.full((len(points),), float(len(asked)))
+
+    grid.update(density, 1.0, generator(), looks=3)
+    assert [len(points) for points in asked] == [8**3, 27, 27]
+    middle = centres(8)[4, 4, 4]
+    assert float((asked[1] - middle).abs().max()) <= 1.5 * 2 / 8
+    assert not torch.equal(asked[1], asked[2])
+    near = torch.zeros(8, 8, 8, dtype=torch.bool)
+    near[3:6, 3:6, 3:6] = True
+    assert torch.equal(grid.density[0] == 3, near)
+    assert torch.equal(grid.density[0] == 1, ~near)
+    # Where nothing is, nobody looks again.
+    grid.occupied.zero_()
+    asked.clear()
+    grid.update(density, 0.5, generator(), looks=3)
+    assert len(asked) == 1
+
+
+def test_what_is_seldom_there_is_kept_by_several_looks() -> None:
+    """A ball that is there in one look of ten, at a decay that forgets within ten updates."""
+    kept = {}
+    for looks in (1, 6):
+        grid = OccupancyGrid(16, 1, 1.0, 0.6)
+        grid.update(ball, 1.0, generator())
+        chance = generator(1)
+
+        def sometimes(points: Tensor, chance: torch.Generator = chance) -> Tensor:
+            return ball(points) * (torch.rand(len(points), generator=chance) < 0.1)
+
+        for step in range(40):
+            grid.update(sometimes, 0.25, generator(step), looks)
+        inside = centres(16).norm(dim=-1) < 0.4
+        kept[looks] = float(grid.occupied[0][inside].float().mean())
+        assert not grid.occupied[0][centres(16).norm(dim=-1) > 0.6].any()
+    assert kept[1] < 0.7
+    assert kept[6] > 0.9
+
+
 def test_a_function_of_the_generator() -> None:
     """Cells drawn twice do not depend on the number of threads."""
     grids = []

@@ -41,6 +41,8 @@ ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
 _STREAM = 0xBF58476D1CE4E5B9
 """Odd 64-bit constant that keeps apart what different seeds draw."""
+_TIME_STREAM = 0x94D049BB133111EB
+"""The same of the times that the occupancy grid asks about."""
 
 
 class MarchedField(Renderer):
@@ -51,6 +53,9 @@ class MarchedField(Renderer):
     """
 
     chunk = 1 << 14
+    occupancy_looks = 1
+    """How often an update of the occupancy grid asks what a cell holds, where there is something; see
+    `OccupancyGrid.update`."""
     centre: Float[Tensor, "3"]
     ray_count: Tensor
 
@@ -126,7 +131,7 @@ class MarchedField(Renderer):
         """The times at which rays [n] look, of a field that changes."""
         return None
 
-    def random_times(self, count: int, step: int, seed: int) -> Float[Tensor, " count"] | None:
+    def random_times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"] | None:
         """The times at which the occupancy grid asks what points hold, of a field that changes."""
         return None
 
@@ -214,13 +219,15 @@ class MarchedField(Renderer):
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
+        moments = step_generator(_TIME_STREAM, seed, step, self.device)
         self.occupancy.follow(
-            lambda points: self.core_density(points, self.random_times(len(points), step, seed)),
+            lambda points: self.core_density(points, self.random_times(len(points), moments)),
             step,
             seed,
             interval=self.config.occupancy_interval,
             warmup=self.config.occupancy_warmup,
             share=self.config.occupancy_share,
+            looks=self.occupancy_looks,
         )
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
@@ -352,7 +359,8 @@ class MarchedField(Renderer):
     def warm_up(self, batch: Batch, seed: int) -> None:
         """Also compiles the kernels of the occupancy update."""
         super().warm_up(batch, seed)
-        self.core_density(torch.zeros(8, 3, device=self.device), self.random_times(8, 0, seed))
+        moments = step_generator(_TIME_STREAM, seed, 0, self.device)
+        self.core_density(torch.zeros(8, 3, device=self.device), self.random_times(8, moments))
 
     def start_over(self) -> bool:
         self.reset_features()
