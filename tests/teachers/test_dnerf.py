@@ -18,7 +18,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.procedural import load_builtin, make_scene
-from lumigraph.teachers.dnerf import DNeRF
+from lumigraph.teachers.dnerf import DNeRF, MovingField
 from lumigraph.teachers.nerf import NeRF
 from lumigraph.training.fit import begin, fit
 from lumigraph.training.sources import PhotoSource
@@ -220,21 +220,21 @@ def test_randomness_is_that_of_seed_and_step() -> None:
         assert len(set(values)) == 3
 
 
-def steady(renderer: DNeRF) -> DNeRF:
+def steady(field: MovingField) -> None:
     """Weights with which everything is displaced by its time, along each axis."""
-    network = renderer.coarse.deformation
+    network = field.deformation
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
         # The first number of the encoded time is the time.
         network.hidden[0].weight[0, 3] = 1.0  # pyright: ignore
         network.displacement.weight[:, 0] = 1.0
-    return renderer
 
 
 def test_motion_is_compared_with_that_on_the_way_to_the_next_or_the_last_photo() -> None:
     config = replace(TINY, position_octaves=0, deformation_depth=1, motion_tv_weight=2.0)
-    renderer = steady(DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0, 0.5])))
+    renderer = DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0, 0.5]))
+    steady(renderer.coarse)
     points = torch.rand(4, 3)
     torch.testing.assert_close(renderer.displacements(points, torch.full((4,), 0.6)), torch.full((4, 3), 0.6))
     for time, low, high in ((0.2, 0.2, 0.5), (0.5, 0.2, 1.0), (1.0, 0.5, 1.0)):
@@ -247,6 +247,21 @@ def test_motion_is_compared_with_that_on_the_way_to_the_next_or_the_last_photo()
         assert times.max() > high - 0.1
         found = renderer.losses(batch, 7, 0).terms["motion_tv"]
         torch.testing.assert_close(found, 2 * (times[7, 0] - time).square())
+
+
+def test_with_two_networks_the_motion_of_both_is_compared() -> None:
+    """A sample counts alike in both: 6 of the coarse look beside 10 of the fine one."""
+    config = replace(TINY, position_octaves=0, deformation_depth=1, motion_tv_weight=2.0, two_networks=True)
+    renderer = DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0]))
+    batch = a_batch(20, 0.5)
+    square = (renderer._compared_times(batch.rays, 7, 0)[0] - 0.5).square()
+    for coarse, fine, parts in ((1.0, 0.0, 0.6), (0.0, 1.0, 1.0), (1.0, 1.0, 1.6)):
+        for network, speed in ((renderer.coarse, coarse), (renderer.fine, fine)):
+            steady(network)
+            with torch.no_grad():
+                network.deformation.displacement.weight.mul_(speed)
+        found = renderer.losses(batch, 7, 0).terms["motion_tv"].detach()
+        torch.testing.assert_close(found, 2 * parts * square)
 
 
 def test_the_two_directions_are_equally_likely() -> None:

@@ -58,7 +58,8 @@ class DNeRFConfig:
     the output - 1, cannot."""
     motion_tv_weight: float = 0.0
     """Weight of the mean squared difference between displacements at a photo's time and at one on the way to the photo
-    before or after it. D-NeRF's own option is 0.0001 of a sum, 28.8 of this mean at 500 rays of 192 samples."""
+    before or after it; with two networks of those of both, a sample counting alike in each. D-NeRF's own option is
+    0.0001 of a sum, 28.8 of this mean at 500 rays of 192 samples."""
     pixel_corner: bool = False
     """Render pictures with rays through the corners of pixels: what published weights have learnt. Set by import; such
     a network is not trained on."""
