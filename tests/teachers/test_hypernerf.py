@@ -1,5 +1,6 @@
 """HyperNeRF: published sizes and schedules, what it reduces to, that it learns, and that it goes on exactly."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.volume.coarse_fine import Seen
+from lumigraph.rendering.warp_losses import elastic_energy
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.teachers.hypernerf import HyperNeRF
 from lumigraph.training.fit import begin, fit
@@ -304,6 +307,38 @@ def finer_without_chance(sampling: object, t: Tensor, weights: Tensor, draws: ob
 EVEN, FINER = (
     getattr(type(HyperNeRF(TINY, "white", some_cameras(), BOX).sampling), name) for name in ("even", "finer")
 )
+
+
+def test_the_elastic_loss_is_weighed_along_a_ray_or_taken_where_half_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {}
+    for reduce in ("weight", "median"):
+        renderer = lively(replace(TINY, elastic_weight=1.0, elastic_reduce=reduce, elastic="jtj"))  # pyright: ignore
+        asked = []
+
+        def flat(warp: object, points: Tensor, codes: Tensor, alpha: Tensor, asked: list = asked) -> Tensor:
+            asked.append(points)
+            return 2 * torch.eye(3).expand(*points.shape[:-1], 3, 3)
+
+        monkeypatch.setattr("lumigraph.rendering.warped.warp_jacobians", flat)
+        renderer._elastic = tracked(renderer, found, reduce)  # pyright: ignore
+        loss = float(renderer.losses(a_batch(), 0, 0).terms["elastic"].detach())
+        assert asked[0].shape == (40, 8 if reduce == "weight" else 1, 3)
+        energy = float(elastic_energy(2 * torch.eye(3), "jtj"))
+        share = float(found[reduce].weights.detach().sum(1).mean()) if reduce == "weight" else 1.0
+        assert loss == pytest.approx(energy * share, rel=1e-4)
+
+
+def tracked(renderer: HyperNeRF, found: dict, name: str) -> Callable[..., Tensor]:
+    """`renderer._elastic`, which also puts what the coarse network saw into `found[name]`."""
+    plain = renderer._elastic
+
+    def watched(rays: Rays, codes: Tensor, seen: Seen) -> Tensor:
+        found[name] = seen
+        return plain(rays, codes, seen)
+
+    return watched
 
 
 def test_the_elastic_loss_of_a_rigid_motion_is_zero() -> None:

@@ -291,26 +291,32 @@ class WarpedTeacher(Renderer):
         return Losses(values | self._of_batch(batch, draws), target.squared_error)
 
     def _regularisers(self, rays: Rays, levels: list[Seen]) -> dict[str, Tensor]:
-        """Sums over rays of what keeps warp and slicing surface simple; the elastic loss is of the first level only."""
+        """Sums over rays of what keeps warp and slicing surface simple. As in the published code, how far the warp
+        moves is asked of both levels, all else of the first one only."""
         config, values = self.config, {}
         if self.warp is not None and (config.elastic_weight or config.warp_weight):
             assert self.codes is not None
             codes = self.codes(rays.times)[:, None]
             if config.elastic_weight:
-                jacobians = warp_jacobians(self.warp, rays.points(levels[0].t), codes, self.warp_alpha)
-                energy = levels[0].weights.detach() * elastic_energy(jacobians)
-                values["elastic"] = config.elastic_weight * energy.sum()
+                values["elastic"] = config.elastic_weight * self._elastic(rays, codes, levels[0])
             if config.warp_weight:
                 halves = [level.t.gather(1, half_way(level.weights.detach())[0]) for level in levels]
                 points = rays.points(torch.cat(halves, 1))
                 moved = self.warp(points, codes, self.warp_alpha)
                 values["warp"] = config.warp_weight * displacement_energy(moved, points).sum()
         if config.ambient_weight:
-            energies = [
-                (level.weights.detach() * ambient_energy(level.extras["ambient"])).sum() for level in levels
-            ]
-            values["ambient"] = config.ambient_weight * torch.stack(energies).sum()
+            energy = levels[0].weights.detach() * ambient_energy(levels[0].extras["ambient"])
+            values["ambient"] = config.ambient_weight * energy.sum()
         return values
+
+    def _elastic(self, rays: Rays, codes: Tensor, seen: Seen) -> Tensor:
+        """The sum over rays of how far the warp is from a rigid motion, at all samples or where half is seen."""
+        assert self.warp is not None
+        t, weights = seen.t, seen.weights.detach()
+        if self.config.elastic_reduce == "median":
+            t, weights = t.gather(1, half_way(weights)[0]), torch.ones_like(t[:, :1])
+        jacobians = warp_jacobians(self.warp, rays.points(t), codes, self.warp_alpha)
+        return (weights * elastic_energy(jacobians, self.config.elastic)).sum()
 
     def _of_levels(self, batch: Batch, part: slice, levels: list[Seen]) -> dict[str, Tensor]:
         """Further loss terms of the rays `part` of a batch, which add up over parts."""
