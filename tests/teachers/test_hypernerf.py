@@ -11,6 +11,7 @@ from torch import Tensor
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.hypernerf import PRESETS, HyperNeRFConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import DeviceCodes
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
@@ -236,7 +237,26 @@ def test_dust_and_what_is_outside_the_box_are_left_out_of_pictures() -> None:
     assert opacity(boxed, rays).max() > 0.1
 
 
-@pytest.mark.parametrize("appearance", ["camera", "time"])
+def test_every_camera_of_a_rig_is_drawn_with_its_code() -> None:
+    scene = make_scene("moving", 4, 2, 0, 8).info
+    cameras = {
+        split: replace(part, devices=torch.arange(len(part)) % 2) for split, part in scene.cameras.items()
+    }
+    config = replace(TINY, appearance="camera")
+    renderer = HyperNeRF.from_scene(config, replace(scene, cameras=cameras))
+    assert isinstance(renderer.appearance, DeviceCodes)
+    val = cameras["val"]
+    before = [renderer.view(val[number]).rgb for number in range(2)]
+    with torch.no_grad():
+        renderer.appearance.table[1] += 1
+    after = [renderer.view(val[number]).rgb for number in range(2)]
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+    with pytest.raises(LumigraphError, match="photos are of one camera"):
+        HyperNeRF.from_scene(config, scene)
+
+
+@pytest.mark.parametrize("appearance", ["photo", "time"])
 def test_codes_of_appearance_change_colours_alone(appearance: str) -> None:
     renderer = lively(replace(TINY, appearance=appearance))  # pyright: ignore[reportArgumentType]
     rays = some_rays()

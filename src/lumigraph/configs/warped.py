@@ -43,8 +43,9 @@ class WarpedConfig:
     """Numbers learnt for each moment of the capture."""
     code_choice: Literal["linear", "nearest"] = "linear"
     """What a time between two moments is drawn with: the blend of their codes, or that of the nearer one."""
-    appearance: Literal["none", "camera", "time"] = "none"
-    """Codes that colours depend on besides: none, one for each photo, or one for each moment."""
+    appearance: Literal["none", "photo", "camera", "time"] = "none"
+    """Codes that colours depend on besides: none; one for each photo; one for each camera of a rig, which pictures of
+    that camera are drawn with (the published key "camera"); or one for each moment (the published "appearance")."""
     appearance_width: int = 8
     """Numbers of each of them."""
 

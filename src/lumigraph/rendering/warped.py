@@ -6,6 +6,7 @@ c is the code of the moment. How w comes about is the method's: it extends `Warp
 of them, K samples along each, W ambient coordinates.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.nn.functional import softplus
 from lumigraph.configs.warped import WarpedConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.attribute_sheets import AttributeSheets
-from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
+from lumigraph.fields.camera_codes import CameraCodes, CodeChoice, DeviceCodes
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
@@ -71,9 +72,11 @@ class WarpedTeacher(Renderer):
         cameras: Cameras,
         bounds: Bounds,
         points: Float[Tensor, "P 3"] | None = None,
+        captured: Sequence[Cameras] = (),
     ) -> None:
         """`cameras`: those trained on, whose times have the codes. `points`: points that stand still, in scene units,
-        for training with the background loss."""
+        for training with the background loss. `captured`: the cameras of all photos, to know which camera of a rig took
+        them."""
         super().__init__()
         self.config: Any = config
         self.background = background
@@ -85,7 +88,7 @@ class WarpedTeacher(Renderer):
         )
         self.chunk = self.sampling.picture_rays
         self.codes = self._codes(cameras)
-        self.appearance = self._appearance(cameras)
+        self.appearance = self._appearance(cameras, captured)
         self.warp = self._warp()
         # All three follow from the scene, which a run keeps.
         self.register_buffer("bounds", torch.stack([bounds.lower, bounds.upper]), persistent=False)
@@ -102,12 +105,16 @@ class WarpedTeacher(Renderer):
         assert cameras.times is not None
         return TimeCodes(cameras.times, self.config.code_width, self.config.code_choice)
 
-    def _appearance(self, cameras: Cameras) -> CameraCodes | TimeCodes | None:
+    def _appearance(
+        self, cameras: Cameras, captured: Sequence[Cameras]
+    ) -> CameraCodes | DeviceCodes | TimeCodes | None:
         kind, width = self.config.appearance, self.config.appearance_width
         if kind == "none":
             return None
-        if kind == "camera":
+        if kind == "photo":
             return CameraCodes(cameras, width)
+        if kind == "camera":
+            return DeviceCodes(cameras, captured, width)
         assert cameras.times is not None
         return TimeCodes(cameras.times, width, self.config.code_choice)
 
@@ -153,16 +160,24 @@ class WarpedTeacher(Renderer):
     def _conditions(self, rays: Rays, learning: bool) -> Conditions:
         """What the field is told of rays [B]; `learning`: rays of training cameras."""
         views = frequency_encoding(rays.view_directions, self.config.direction_octaves)
-        if isinstance(self.appearance, CameraCodes):
-            ids = rays.camera_ids if learning else None
-            looks = self.appearance.shown(rays.origins) if ids is None else self.appearance.learnt(ids)
-            views = torch.cat([views, looks], -1)
-        elif self.appearance is not None:
-            views = torch.cat([views, self.appearance(rays.times)], -1)
+        if self.appearance is not None:
+            views = torch.cat([views, self._looks(self.appearance, rays, learning)], -1)
         conditions = {"views": views[:, None]}
         if self.codes is not None:
             conditions["code"] = self.codes(rays.times)[:, None]
         return conditions
+
+    def _looks(
+        self, codes: CameraCodes | DeviceCodes | TimeCodes, rays: Rays, learning: bool
+    ) -> Float[Tensor, "B width"]:
+        """The codes of appearance of rays [B]."""
+        if isinstance(codes, TimeCodes):
+            return codes(rays.times)
+        if isinstance(codes, DeviceCodes):
+            return codes(rays)
+        if learning and rays.camera_ids is not None:
+            return codes.learnt(rays.camera_ids)
+        return codes.shown(rays.origins)
 
     def _sliced(
         self, points: Tensor, moved: Tensor, conditions: Conditions, draws: Draws | None
@@ -368,7 +383,7 @@ class WarpedTeacher(Renderer):
         for part in self.children():
             if isinstance(part, NeRFMLP):
                 reset_glorot(part)
-            elif isinstance(part, CameraCodes):
+            elif isinstance(part, CameraCodes | DeviceCodes):
                 nn.init.zeros_(part.table)
             else:
                 assert isinstance(part, TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)

@@ -8,6 +8,7 @@ Masks are composited as shares in [0, 1] (the published code composites their lo
 share of a pixel that an attribute moves.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,8 +47,9 @@ class CoNeRF(WarpedTeacher):
         cameras: Cameras,
         bounds: Bounds,
         points: Float[Tensor, "P 3"] | None = None,
+        captured: Sequence[Cameras] = (),
     ) -> None:
-        super().__init__(config, background, cameras, bounds, points)
+        super().__init__(config, background, cameras, bounds, points, captured)
         self.config: CoNeRFConfig = config
         assert cameras.attributes is not None
         attributes = cameras.attributes.shape[1]
@@ -84,7 +86,7 @@ class CoNeRF(WarpedTeacher):
         cameras: Cameras = info.cameras["train"]
         _check(cameras, config, info.source)
         points = still_points_for(config, info)
-        return cls(config, info.background, cameras, info.bounds, points)
+        return cls(config, info.background, cameras, info.bounds, points, tuple(info.cameras.values()))
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         return None if cameras.times is None else super()._codes(cameras)

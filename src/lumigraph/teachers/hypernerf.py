@@ -5,6 +5,7 @@ Points of a moment are warped to the template by a field of rigid motions (Nerfi
 moments differ in the ambient coordinates at which a slicing surface cuts the template.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ class HyperNeRF(WarpedTeacher):
         cameras: Cameras,
         bounds: Bounds,
         points: Float[Tensor, "P 3"] | None = None,
+        captured: Sequence[Cameras] = (),
     ) -> None:
-        super().__init__(config, background, cameras, bounds, points)
+        super().__init__(config, background, cameras, bounds, points, captured)
         self.config: HyperNeRFConfig = config
         self.sheet = self.plane = None
         dims = 0 if config.slicing == "none" else config.ambient_dims
@@ -61,7 +63,7 @@ class HyperNeRF(WarpedTeacher):
         cameras: Cameras = info.cameras["train"]
         check_captured_times(info, "hypernerf", "ngp")
         points = still_points_for(config, info)
-        return cls(config, info.background, cameras, info.bounds, points)
+        return cls(config, info.background, cameras, info.bounds, points, tuple(info.cameras.values()))
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         config: HyperNeRFConfig = self.config
