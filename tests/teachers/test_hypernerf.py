@@ -207,8 +207,28 @@ def test_between_moments_codes_are_blended_or_the_nearer_one() -> None:
     assert not torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
     linear.choose_codes("nearest")
     assert torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
-    with pytest.raises(LumigraphError, match="'mean' of a moment"):
+    linear.choose_codes("linear")
+    assert not torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
+    with pytest.raises(LumigraphError, match="no codes that could be drawn 'mean'"):
         linear.choose_codes("mean")
+    without = lively(replace(TINY, warp="none", slicing="none"))
+    with pytest.raises(LumigraphError, match="no codes that could be drawn 'nearest'"):
+        without.choose_codes("nearest")
+
+
+def test_choices_of_codes_of_photos_and_of_moments_are_apart() -> None:
+    renderer = lively(replace(TINY, appearance="photo"))
+    codes, looks = renderer.codes, renderer.appearance
+    assert codes is not None
+    assert looks is not None
+    for choice, found in (
+        ("zero", ("linear", "zero")),
+        ("nearest", ("nearest", "nearest")),
+        ("linear", ("linear", "nearest")),
+        ("mean", ("linear", "mean")),
+    ):
+        renderer.choose_codes(choice)  # pyright: ignore[reportArgumentType]
+        assert (codes.choice, looks.choice) == found
 
 
 def test_the_sample_at_infinity_colours_and_has_no_opacity() -> None:

@@ -39,9 +39,11 @@ class Arguments:
     squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
     torch.save in an environment that has torchvision; and heads_v0.1_squeeze.pth, a copy of weights/v0.1/squeeze.pth
     of the package lpips."""
-    codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
-    """What views are drawn with where a code was learnt for each camera (None: as --code-choice of `train` said);
-    fit-half fits a code to the left half of each view and measures the right half."""
+    codes: Literal["zero", "mean", "nearest", "linear", "fit-half"] | None = None
+    """What views are drawn with where codes were learnt (None: as --code-choice of `train` said). Codes of photos:
+    zeros, the mean, that of the nearest photo, or (fit-half) one fitted to the left half of each view, of which the
+    right half is measured. Codes of moments, for a time between two: that of the nearest, or (linear) the blend of
+    both."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     depth_output: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
+from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.geometry.cameras import Cameras, finest_pixel
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
@@ -149,8 +150,8 @@ class ParameterGroup:
 
 def _no_codes() -> LumigraphError:
     return LumigraphError(
-        "this renderer has learnt no codes of cameras",
-        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4",
+        "this renderer has learnt no codes of cameras of which this is a choice",
+        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4 (linear: hypernerf)",
     )
 
 
@@ -292,11 +293,11 @@ class Renderer(nn.Module):
         that learns poses moves rays of photos in `losses` only."""
         return cameras
 
-    def choose_codes(self, choice: CodeChoice) -> None:
-        """What everything is drawn with from now on, where the method learns codes of cameras.
+    def choose_codes(self, choice: CodeChoice | TimeCodeChoice) -> None:
+        """What everything is drawn with from now on, where the method learns codes of photos or of moments.
 
         Raises:
-            LumigraphError: it does not.
+            LumigraphError: it does not, or none of which this is a choice.
         """
         raise _no_codes()
 

@@ -8,7 +8,7 @@ of them, K samples along each, W ambient coordinates.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
 from lumigraph.fields.slicing import BendySheet, ambient_encoding, ambient_size
-from lumigraph.fields.time_codes import TimeCodes
+from lumigraph.fields.time_codes import TimeCodeChoice, TimeCodes
 from lumigraph.fields.warps import WARPS, Warp, warp_jacobians
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
@@ -253,20 +253,20 @@ class WarpedTeacher(Renderer):
         """What pictures show besides colour and depth, of rays [B]."""
         return {"ambient": seen.mean_along("ambient")} if seen.extras["ambient"].shape[-1] else {}
 
-    def choose_codes(self, choice: CodeChoice) -> None:
+    def choose_codes(self, choice: CodeChoice | TimeCodeChoice) -> None:
         """By "nearest" a time between two moments is drawn with the code of the nearer one, and where photos have codes
-        of appearance, a picture with that of the nearest photo. Others are choices among codes of photos only."""
-        of_photos = self.appearance if isinstance(self.appearance, CameraCodes) else None
-        if choice != "nearest" and of_photos is None:
+        of appearance, a picture with that of the nearest photo; "linear" is about moments only, others are about photos
+        only."""
+        kinds = {TimeCodes: get_args(TimeCodeChoice), CameraCodes: get_args(CodeChoice)}
+        meant = [part for part in self.children() if choice in kinds.get(type(part), ())]
+        if not meant:
             raise LumigraphError(
-                f"there is no code {choice!r} of a moment",
-                todo="Pass nearest, or leave --codes out for the run's own --code-choice",
+                f"there are no codes that could be drawn {choice!r}",
+                todo="Codes of moments are drawn linear or nearest, those of photos zero, mean or nearest; or leave "
+                "--codes out for the run's own --code-choice",
             )
-        if of_photos is not None:
-            of_photos.choice = choice
-        for part in self.children():
-            if isinstance(part, TimeCodes) and choice == "nearest":
-                part.choice = "nearest"
+        for part in meant:
+            part.choice = choice
 
     # ------------------------------------------------------------------ training
 
