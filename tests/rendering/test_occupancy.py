@@ -9,7 +9,8 @@ from torch import Tensor
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rotations import look_at
-from lumigraph.rendering.occupancy import LEAST, OccupancyGrid
+from lumigraph.rendering.occupancy import LEAST, NEVER, OccupancyGrid
+from lumigraph.rendering.volume.samples import CoreRays, StepRule, occupied_samples
 
 BOX = Bounds(torch.tensor([-1.0, -1, -1]), torch.tensor([1.0, 1, 1]))
 
@@ -192,6 +193,33 @@ def test_what_is_seldom_there_is_kept_by_several_looks() -> None:
         assert not grid.occupied[0][centres(16).norm(dim=-1) > 0.6].any()
     assert kept[1] < 0.7
     assert kept[6] > 0.9
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_what_rays_find_raises_the_cells_that_they_ask_in(unbounded: bool) -> None:
+    """Every sample's cell is the one that marching found it in, whatever its cascade."""
+    cascades = 3 if unbounded else 1
+    grid = OccupancyGrid(8, cascades, 1.0, 0.9)
+    chance = torch.rand(grid.occupied.shape, generator=generator())
+    grid.occupied.copy_(chance < 0.3)
+    grid.density.copy_(torch.where(grid.occupied > 0, 0.0, NEVER))
+    origins = torch.randn(200, 3, generator=generator(1))
+    directions = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator(2)), dim=1)
+    zero = torch.zeros(200)
+    rays = CoreRays(origins, directions, zero, zero + 9, zero + 1)
+    rule = StepRule(0.05 if unbounded else 0.0, 0.02, 1.0 if unbounded else 0.02, 400)
+    samples, index = occupied_samples(rays, grid.occupied, rule, unbounded, zero)
+    points = origins[index] + samples.t[:, None] * directions[index]
+    grid.raise_to(points, samples.dt, torch.full_like(samples.t, 2.0))
+    # A sample on the border between two cells may count to a closed one, which stays as it is.
+    assert torch.equal(grid.density == NEVER, grid.occupied == 0)
+    raised = grid.density == 2
+    assert 0.6 < float(raised.sum() / grid.occupied.sum()) <= 1
+    # What was more stays; the next update lets it fade, and finds it occupied.
+    grid.raise_to(points, samples.dt, torch.ones_like(samples.t))
+    assert torch.equal(grid.density == 2, raised)
+    grid.update(lambda points: torch.zeros(len(points)), 1.0, generator())
+    assert torch.equal(grid.occupied > 0, raised)
 
 
 def test_a_function_of_the_generator() -> None:

@@ -169,6 +169,22 @@ def test_occupancy_keeps_what_is_there_at_some_time_only() -> None:
     assert len({tuple(times.tolist()) for times in different}) == len(different)
 
 
+def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
+    """Training does, rendering does not; and it is the density at the times of the rays."""
+    renderer = small()
+    renderer.occupancy.density.zero_()
+    rays = some_rays(100, torch.rand(100))
+    renderer.render(rays)
+    assert not renderer.occupancy.density.any()
+    renderer._unit_density = lambda points, times: 10 * times  # pyright: ignore
+    renderer.losses(Batch(rays, torch.rand(100, 4)), 0, 0)
+    found = renderer.occupancy.density
+    assert found.any()
+    assert rays.times is not None
+    assert float(found.max()) <= 10 * float(rays.times.max())
+    assert len(found[found > 0].unique()) > 20
+
+
 def test_gpu_preset_keeps_up_with_occupancy_as_ngps_paper_preset_does() -> None:
     ours, theirs = PRESETS["gpu"], ngp.PRESETS["paper"]
     for name in (

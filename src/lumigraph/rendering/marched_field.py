@@ -136,12 +136,21 @@ class MarchedField(Renderer):
         return None
 
     def visible_samples(
-        self, rays: CoreRays, times: Float[Tensor, " R"] | None, rule: StepRule, jitter: Float[Tensor, " R"]
+        self,
+        rays: CoreRays,
+        times: Float[Tensor, " R"] | None,
+        rule: StepRule,
+        jitter: Float[Tensor, " R"],
+        learning: bool = False,
     ) -> tuple[Samples, Int[Tensor, " S"]]:
         """What the rays can see: samples, and the ray of each; without gradients. This asks for the density of all
-        samples in occupied cells; a method whose field a kernel knows asks that."""
+        samples in occupied cells, and while `learning` lets the occupancy grid know what was found at those times; a
+        method whose field a kernel knows asks that."""
         samples, index = occupied_samples(rays, self.occupancy.occupied, rule, self.unbounded, jitter)
         density = self._unit_density(samples.points, _of_samples(times, index))
+        if learning:
+            points = rays.origins[index] + samples.t[:, None] * rays.directions[index]
+            self.occupancy.raise_to(points, samples.dt, density)
         return seen_samples(samples, density)
 
     # ------------------------------------------------------------------ the field
@@ -238,7 +247,9 @@ class MarchedField(Renderer):
         generator = step_generator(_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
         with torch.no_grad():
-            samples, index = self.visible_samples(core, times, self._training_rule(step), jitter)
+            samples, index = self.visible_samples(
+                core, times, self._training_rule(step), jitter, learning=True
+            )
         features = self.features(self._points(core, samples, index), _of_samples(times, index))
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
         target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)

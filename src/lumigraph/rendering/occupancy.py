@@ -96,6 +96,22 @@ class OccupancyGrid(nn.Module):
         return True
 
     @torch.no_grad()
+    def raise_to(
+        self, points: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"], density: Float[Tensor, " n"]
+    ) -> None:
+        """Raises the cells in which rays have asked to the densities that they found there: points in core coordinates,
+        each for a step of that length. This counts from the next update on."""
+        n, last = self.cells, self.cascades - 1
+        # In which cascade rays ask, see `reference.march`.
+        reach = torch.maximum(points.abs().amax(1), lengths * (0.5 * n)).clamp(min=1.0)
+        cascade = torch.ceil(torch.log2(reach)).long().clamp(0, last)
+        inside = (points / torch.pow(2.0, cascade)[:, None] + 1) * (0.5 * n)
+        x, y, z = inside.long().clamp_(0, n - 1).unbind(1)
+        cells, flat = ((cascade * n + z) * n + y) * n + x, self.density.view(-1)
+        # On its border a point may count to a cell that no camera sees.
+        flat.scatter_reduce_(0, cells, torch.where(flat[cells] >= 0, density, NEVER), "amax")
+
+    @torch.no_grad()
     def update(self, density: Density, share: float, generator: torch.Generator, looks: int = 1) -> None:
         """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all at share 1).
 
