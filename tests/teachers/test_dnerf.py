@@ -143,6 +143,23 @@ def test_a_deformation_without_weights_is_the_still_method_bit_for_bit(two_netwo
     assert all(torch.equal(grads[name].grad, p.grad) for name, p in still.named_parameters())  # pyright: ignore
 
 
+def test_tnerf_that_does_not_look_at_the_time_is_the_still_method() -> None:
+    moving = lively(DNeRF(replace(SMALL, motion="direct"), "white"))
+    still = DNeRF(replace(SMALL, motion="none"), "white")
+    positions, times = 27, 7
+    with torch.no_grad():
+        for name, values in still.state_dict().items():
+            source = moving.state_dict()[name]
+            if source.shape != values.shape:
+                source[:, positions : positions + times] = 0.0
+                source = torch.cat([source[:, :positions], source[:, positions + times :]], 1)
+            values.copy_(source)
+    rays = some_rays(200, None)
+    wanted = still.render(rays).rgb
+    assert wanted.std() > 0.02
+    torch.testing.assert_close(moving.render(rays).rgb, wanted, rtol=0, atol=1e-5)
+
+
 def test_nothing_is_displaced_at_time_0() -> None:
     renderer = lively(DNeRF(SMALL, "white"))
     points, zero = some_rays(50).origins, torch.zeros(50)
