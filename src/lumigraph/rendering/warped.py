@@ -8,7 +8,7 @@ of them, K samples along each, W ambient coordinates.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -257,16 +257,21 @@ class WarpedTeacher(Renderer):
         """By "nearest" a time between two moments is drawn with the code of the nearer one, and where photos have codes
         of appearance, a picture with that of the nearest photo; "linear" is about moments only, others are about photos
         only."""
-        kinds = {TimeCodes: get_args(TimeCodeChoice), CameraCodes: get_args(CodeChoice)}
-        meant = [part for part in self.children() if choice in kinds.get(type(part), ())]
+        moments = [part for part in self.children() if isinstance(part, TimeCodes)]
+        photos = [part for part in self.children() if isinstance(part, CameraCodes)]
+        if choice in ("linear", "nearest"):
+            for codes in moments:
+                codes.choice = choice
+        if choice != "linear":
+            for codes in photos:
+                codes.choice = choice
+        meant = {"linear": moments, "nearest": moments + photos}.get(choice, photos)
         if not meant:
             raise LumigraphError(
                 f"there are no codes that could be drawn {choice!r}",
                 todo="Codes of moments are drawn linear or nearest, those of photos zero, mean or nearest; or leave "
                 "--codes out for the run's own --code-choice",
             )
-        for part in meant:
-            part.choice = choice
 
     # ------------------------------------------------------------------ training
 
