@@ -48,6 +48,7 @@ def measure(name: str, precision: str, device: torch.device, arguments: argparse
     seconds = []
     for step in range(arguments.warm_up + arguments.steps):
         start = time.perf_counter()
+        source.begin_step(float(step))
         losses = renderer.losses(source.batch(step, renderer.rays_per_step), step, 0)
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.terms.values())).sum().backward()

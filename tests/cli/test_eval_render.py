@@ -16,6 +16,7 @@ from PIL import Image
 from lumigraph.cli import main as cli
 from lumigraph.cli.paths import path_cameras
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.hypernerf import HyperNeRFConfig
 from lumigraph.configs.mipnerf import MipNeRFConfig
 from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.configs.r2l import R2LConfig
@@ -338,6 +339,53 @@ def test_eval_with_codes_of_cameras(tmp_path: Path, capsys) -> None:
         psnr[choice] = data["psnr"]
     assert len(set(psnr.values())) == 4
     assert set(read_json(path / "results.json")) == {f"test, codes {choice}" for choice in psnr}
+
+
+def test_eval_and_render_with_codes_of_moments(tmp_path: Path, capsys) -> None:
+    """Between two moments of the photos, the blend of their codes or the nearer one, whatever training was told."""
+    info = load_scene("builtin:moving:12").info
+    small = {
+        "samples": 6,
+        "importance": 0,
+        "depth": 2,
+        "width": 16,
+        "warp_depth": 2,
+        "warp_width": 8,
+        "sheet_depth": 2,
+    }
+    path, out = tmp_path / "run", tmp_path / "result.json"
+    run = Run.create(path, "hypernerf", HyperNeRFConfig(**small), info, TrainOptions(run=path))
+    torch.manual_seed(0)
+    renderer = run.new_renderer()
+    for name, parameter in renderer.named_parameters():
+        torch.nn.init.normal_(parameter, std=3.0 if "table" in name else 0.3)
+    renderer.begin_step(1, 1.0, 0)
+    run.save_weights(renderer, 0)
+
+    def of(verb: str, *options: str) -> bytes:
+        assert cli.main([verb, str(path), *options, "--device", "cpu"]) == 0
+        return (tmp_path / "movie.gif").read_bytes() if verb == "render" else out.read_bytes()
+
+    measured = [read_json(out)["psnr"] for codes in ([], ["--codes", "linear"], ["--codes", "nearest"])
+                if of("eval", "--json", str(out), *codes)]  # fmt: skip
+    assert measured[0] == measured[1] != measured[2]
+    movie = [
+        "--out",
+        str(tmp_path / "movie.gif"),
+        "--path",
+        "view",
+        "--time",
+        "0.51",
+        "--frames",
+        "1",
+        "--overwrite",
+    ]
+    shown = [of("render", *movie, "--codes", choice) for choice in ("linear", "nearest")]
+    assert shown[0] == of("render", *movie)
+    assert shown[0] != shown[1]
+    capsys.readouterr()
+    assert cli.main(["render", str(path), *movie, "--codes", "mean"]) == 2
+    assert "no codes that could be drawn 'mean'" in capsys.readouterr().err
 
 
 def test_codes_are_asked_of_a_method_without(run: Path, capsys) -> None:

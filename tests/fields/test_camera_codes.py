@@ -1,10 +1,14 @@
 """Codes of cameras: which is learnt, and which is shown."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from lumigraph.fields.camera_codes import CameraCodes
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import CameraCodes, DeviceCodes
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
 
 
 def some_cameras(*ids: int) -> Cameras:
@@ -77,3 +81,31 @@ def test_a_fitted_code_is_the_best_one_and_is_then_forgotten(codes: CameraCodes)
         assert not codes.shown(origins).requires_grad
     torch.testing.assert_close(codes.shown(origins), codes.table.mean(0).expand(4, -1))
     assert codes.table.grad is None
+
+
+def rays_of(*ids: int) -> Rays:
+    count, ones = len(ids), torch.ones(len(ids))
+    return Rays(
+        torch.zeros(count, 3), torch.ones(count, 3), ones, ones, 2 * ones, camera_ids=torch.tensor(ids)
+    )
+
+
+def test_photos_of_one_camera_of_a_rig_share_its_code() -> None:
+    """Also those that were held out; a camera that took no training photo, and invented ones, have the mean."""
+    trained = replace(some_cameras(0, 2, 3, 5), devices=torch.tensor([7, 7, 1, 1]))
+    held_out = replace(some_cameras(1, 4, 6), devices=torch.tensor([1, 7, 2]))
+    codes = DeviceCodes(trained, [trained, held_out], 3)
+    assert not codes.table.any()
+    with torch.no_grad():
+        codes.table.copy_(torch.tensor([[1.0, 1, 1], [7, 7, 7]]))
+    found = codes(rays_of(0, 2, 3, 5, 1, 4, 6, -1, 99))
+    assert found[:, 0].tolist() == [7, 7, 1, 1, 1, 7, 4, 4, 4]
+    assert codes(replace(rays_of(0, 3), camera_ids=None))[:, 0].tolist() == [4, 4]
+    codes(rays_of(5, 5, 0)).sum().backward()
+    assert codes.table.grad is not None
+    assert codes.table.grad[:, 0].tolist() == [2, 1]
+
+
+def test_one_camera_has_no_code_to_be_told_by() -> None:
+    with pytest.raises(LumigraphError, match="photos are of one camera.*--appearance photo"):
+        DeviceCodes(some_cameras(0, 1), [], 3)

@@ -9,7 +9,8 @@ from torch import Tensor
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rotations import look_at
-from lumigraph.rendering.occupancy import LEAST, OccupancyGrid
+from lumigraph.rendering.occupancy import LEAST, NEVER, OccupancyGrid
+from lumigraph.rendering.volume.samples import CoreRays, StepRule, occupied_samples
 
 BOX = Bounds(torch.tensor([-1.0, -1, -1]), torch.tensor([1.0, 1, 1]))
 
@@ -146,6 +147,79 @@ def test_threshold_follows_the_mean_between_its_limits() -> None:
     grid.density.zero_()
     grid.update(lambda points: torch.where(points[:, 0] > 0, 0.6, 0.1), 1.0, generator())
     assert torch.equal(grid.occupied[0].bool(), centres(8)[..., 0] > 0)
+
+
+def test_looks_again_only_where_something_is_or_next_to_it() -> None:
+    grid = OccupancyGrid(8, 1, 1.0, 0.95)
+    grid.occupied.zero_()
+    grid.occupied[0, 4, 4, 4] = 1
+    asked = []
+
+    def density(points: Tensor) -> Tensor:
+        asked.append(points)
+        return torch.full((len(points),), float(len(asked)))
+
+    grid.update(density, 1.0, generator(), looks=3)
+    assert [len(points) for points in asked] == [8**3, 27, 27]
+    middle = centres(8)[4, 4, 4]
+    assert float((asked[1] - middle).abs().max()) <= 1.5 * 2 / 8
+    assert not torch.equal(asked[1], asked[2])
+    near = torch.zeros(8, 8, 8, dtype=torch.bool)
+    near[3:6, 3:6, 3:6] = True
+    assert torch.equal(grid.density[0] == 3, near)
+    assert torch.equal(grid.density[0] == 1, ~near)
+    # Where nothing is, nobody looks again.
+    grid.occupied.zero_()
+    asked.clear()
+    grid.update(density, 0.5, generator(), looks=3)
+    assert len(asked) == 1
+
+
+def test_what_is_seldom_there_is_kept_by_several_looks() -> None:
+    """A ball that is there in one look of ten, at a decay that forgets within ten updates."""
+    kept = {}
+    for looks in (1, 6):
+        grid = OccupancyGrid(16, 1, 1.0, 0.6)
+        grid.update(ball, 1.0, generator())
+        chance = generator(1)
+
+        def sometimes(points: Tensor, chance: torch.Generator = chance) -> Tensor:
+            return ball(points) * (torch.rand(len(points), generator=chance) < 0.1)
+
+        for step in range(40):
+            grid.update(sometimes, 0.25, generator(step), looks)
+        inside = centres(16).norm(dim=-1) < 0.4
+        kept[looks] = float(grid.occupied[0][inside].float().mean())
+        assert not grid.occupied[0][centres(16).norm(dim=-1) > 0.6].any()
+    assert kept[1] < 0.7
+    assert kept[6] > 0.9
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_what_rays_find_raises_the_cells_that_they_ask_in(unbounded: bool) -> None:
+    """Every sample's cell is the one that marching found it in, whatever its cascade."""
+    cascades = 3 if unbounded else 1
+    grid = OccupancyGrid(8, cascades, 1.0, 0.9)
+    chance = torch.rand(grid.occupied.shape, generator=generator())
+    grid.occupied.copy_(chance < 0.3)
+    grid.density.copy_(torch.where(grid.occupied > 0, 0.0, NEVER))
+    origins = torch.randn(200, 3, generator=generator(1))
+    directions = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator(2)), dim=1)
+    zero = torch.zeros(200)
+    rays = CoreRays(origins, directions, zero, zero + 9, zero + 1)
+    rule = StepRule(0.05 if unbounded else 0.0, 0.02, 1.0 if unbounded else 0.02, 400)
+    samples, index = occupied_samples(rays, grid.occupied, rule, unbounded, zero)
+    points = origins[index] + samples.t[:, None] * directions[index]
+    grid.raise_to(points, samples.dt, torch.full_like(samples.t, 2.0))
+    # A sample on the border between two cells may count to a closed one, which stays as it is.
+    assert torch.equal(grid.density == NEVER, grid.occupied == 0)
+    raised = grid.density == 2
+    assert 0.6 < float(raised.sum() / grid.occupied.sum()) <= 1
+    # What was more stays; the next update lets it fade, and finds it occupied.
+    grid.raise_to(points, samples.dt, torch.ones_like(samples.t))
+    assert torch.equal(grid.density == 2, raised)
+    grid.update(lambda points: torch.zeros(len(points)), 1.0, generator())
+    assert torch.equal(grid.occupied > 0, raised)
 
 
 def test_a_function_of_the_generator() -> None:

@@ -76,8 +76,11 @@ def test_two_cameras_of_a_rig_share_their_time(moving, change):
             entry.update(warp_id=number // 2, camera_id=number % 2)
 
     change(folder / "metadata.json", pair)
-    times = load_scene(folder, splits=SplitOptions(split="all")).info.cameras["train"].times
-    assert times.tolist() == pytest.approx([number // 2 / 5 for number in range(11)])
+    cameras = load_scene(folder, splits=SplitOptions(split="all")).info.cameras["train"]
+    assert cameras.times.tolist() == pytest.approx([number // 2 / 5 for number in range(11)])
+    assert cameras.devices.tolist() == [number % 2 for number in range(11)]
+    again = SceneInfo.from_json(load_scene(folder).info.to_json())
+    assert again.cameras["train"].devices.dtype == torch.int64
     change(folder / "metadata.json", lambda data: [entry.update(camera_id=0) for entry in data.values()])
     with pytest.raises(LumigraphError, match="'000002' and '000003' of one camera have the same 'warp_id'"):
         load_scene(folder)

@@ -84,7 +84,7 @@ def test_code_is_weighed_by_masks() -> None:
     torch.testing.assert_close(model.hyper_code(seen), torch.cat([own, *parts], 1).detach())
     assert model.channels == 6
     with torch.no_grad():
-        model.mask.head.bias.copy_(torch.tensor([30.0, -30.0]))
+        model.mask.output.bias.copy_(torch.tensor([30.0, -30.0]))
     code = model.hyper_code(seen)
     assert float(code[:, :2].abs().max()) == 0
     assert float(code[:, 4:].abs().max()) < 1e-9
@@ -101,7 +101,7 @@ def test_masks_are_pulled_to_the_teachers_where_these_are_known() -> None:
     losses = model.losses(drawn, 0, 0)
     torch.testing.assert_close(losses.terms["masks"].detach(), 0.05 * expected)
     losses.terms["masks"].backward()
-    assert float(model.mask.head.weight.grad.abs().sum()) > 0
+    assert float(model.mask.output.weight.grad.abs().sum()) > 0
     assert "masks" not in model.losses(batch(masks=False), 0, 0).terms
 
 

@@ -8,8 +8,8 @@ import torch
 from lumigraph.configs.dylin import PRESETS, DyLiNConfig
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.encodings import octave_window
 from lumigraph.fields.ray_code import positional_encoding
-from lumigraph.fields.ray_motion import OctaveWindow
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.students.dylin import DyLiN
@@ -56,7 +56,7 @@ def scrambled(model: DyLiN) -> DyLiN:
     """With heads that are not zero."""
     torch.manual_seed(5)
     with torch.no_grad():
-        for head in (model.offset.head, model.hyper.head):
+        for head in (model.offset.output, model.hyper.output):
             head.weight.normal_(0, 0.3)
             head.bias.normal_(0, 0.3)
     return model
@@ -84,6 +84,8 @@ def test_without_motion_it_is_r2l(fused: bool) -> None:
     still.network.load_state_dict(moving.network.state_dict())
     moving.network.fusible = still.network.fusible = fused
     assert torch.equal(moving.render(rays()).rgb, still.render(rays()).rgb)
+    later = replace(rays(), times=torch.ones(40))
+    assert torch.equal(moving.render(later).rgb, still.render(later).rgb)
     losses = [model.losses(batch(), 3, 0) for model in (moving, still)]
     assert torch.equal(losses[0].terms["rgb"], losses[1].terms["rgb"])
     for loss in losses:
@@ -154,13 +156,13 @@ def test_hyper_code_is_edited_within_the_block_only() -> None:
 
 
 def test_window_opens_octave_by_octave_and_never_closes() -> None:
-    window = OctaveWindow(3)
-    window.open(0.5)  # alpha = 1.5
-    torch.testing.assert_close(window.weights, torch.tensor([1.0, 0.5, 0.0]))
-    window.open(0.0)
-    torch.testing.assert_close(window.weights, torch.tensor([1.0, 0.5, 0.0]))
     model = student(replace(TINY, motion_window=0.5))
-    assert "window.weights" in model.state_dict()
+    assert "motion_alpha" in model.state_dict()
+    assert "motion_alpha" not in student().state_dict()
+    for progress in (0.25, 0.0):
+        model.begin_step(10, progress, 0)
+        assert octave_window(3, model.motion_alpha).tolist() == pytest.approx([1.0, 0.5, 0.0])
+    model = student(replace(TINY, motion_window=0.5))
     seen = model.lines_of(rays())
     code = model.encoded(seen, seen.times).unflatten(1, (7, 7))
     assert float(code[..., :6].abs().max()) == 0  # waves are closed, the numbers themselves are not
@@ -170,8 +172,8 @@ def test_window_opens_octave_by_octave_and_never_closes() -> None:
 
 
 def test_heads_begin_as_asked() -> None:
-    assert bool((student().offset.head.weight == 0).all())
-    assert bool((student(replace(TINY, zero_heads=False)).offset.head.weight != 0).all())
+    assert bool((student().offset.output.weight == 0).all())
+    assert bool((student(replace(TINY, zero_heads=False)).offset.output.weight != 0).all())
     assert bool((student().hyper_code(rays()) == 0).all())
 
 
@@ -202,7 +204,7 @@ def test_a_scene_that_moves_is_learnt() -> None:
     error = float(model.losses(held, 0, 0).squared_error.mean())
     still = float((held.rgba[:, 0] - held.rgba[:, 0].mean()).square().mean())
     assert error < 1e-3 < 0.02 * still
-    assert float(model.offset.head.weight.detach().abs().max()) > 1e-3
+    assert float(model.offset.output.weight.detach().abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize(

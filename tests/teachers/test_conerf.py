@@ -1,13 +1,15 @@
 """CoNeRF: attributes that are given and told, masks that claim, what it learns from, and what it refuses."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from lumigraph.configs.conerf import PRESETS, CoNeRFConfig
+from lumigraph.configs.hypernerf import HyperNeRFConfig
+from lumigraph.configs.warped import WarpedConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.attribute_sheets import AttributeSheets
 from lumigraph.geometry.bounds import Bounds
@@ -16,6 +18,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.teachers.conerf import CoNeRF, focal_cross_entropy
+from lumigraph.teachers.hypernerf import HyperNeRF
 from lumigraph.training.sources import PhotoSource
 
 TINY = CoNeRFConfig(
@@ -115,6 +118,35 @@ def test_an_attribute_bends_its_own_sheet_where_its_mask_says() -> None:
     claimed, _ = module(points, points, values, code, shut)
     assert (claimed.abs().amax((0, 1)) > 1e-6).tolist() == [True, True, False, False, False, False]
     assert sheets(code_width=0)(points, points, values, None, shut)[0].shape == (5, 7, 4)
+
+
+def test_where_no_mask_claims_anything_it_is_hypernerf() -> None:
+    """Of the ambient coordinates only those by code are left, which see no attribute."""
+    controlled = lively()
+    shared = {field.name: getattr(TINY, field.name) for field in fields(WarpedConfig)}
+    moving = HyperNeRF(HyperNeRFConfig(**shared), "white", some_cameras(), BOX)
+    own, others = moving.state_dict(), controlled.state_dict()
+    with torch.no_grad():
+        controlled.sheets.masks.logits.weight.zero_()
+        controlled.sheets.masks.logits.bias.fill_(-200.0)
+        for name, values in own.items():
+            source = others[name.replace("sheet.", "sheets.sheets.2.")]
+            if source.shape == values.shape:
+                values.copy_(source)
+                continue
+            # Behind 27 numbers of the position come the sines, then the cosines, of the ambient coordinates: 2 of each
+            # attribute, then 2 by code.
+            seen, hidden = source[:, : 27 + 12], source[:, 27 + 12 :]
+            kept = [*range(27), 31, 32, 37, 38]
+            values.copy_(torch.cat([seen[:, kept], hidden], 1))
+            seen[:, [place for place in range(39) if place not in kept]] = 0.0
+    rays = some_rays(torch.tensor([0.3, -0.8]))
+    found, wanted = controlled.render(rays), moving.render(rays)
+    assert wanted.rgb.std() > 0.02
+    torch.testing.assert_close(found.rgb, wanted.rgb, rtol=0, atol=1e-5)
+    assert found.opacity is not None
+    torch.testing.assert_close(found.opacity, wanted.opacity, rtol=0, atol=1e-5)
+    assert not found.extras["attribute_masks"].any()
 
 
 def test_focal_cross_entropy() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lumigraph.cli.main import main
+from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.dnerf import PRESETS, DNeRFConfig
 from lumigraph.configs.nerf import NeRFConfig
 from lumigraph.configs.registry import load_config_class, preset
@@ -17,8 +18,9 @@ from lumigraph.errors import LumigraphError
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.procedural import load_builtin, make_scene
-from lumigraph.teachers.dnerf import DNeRF
+from lumigraph.teachers.dnerf import DNeRF, MovingField
 from lumigraph.teachers.nerf import NeRF
+from lumigraph.training.fit import begin, fit
 from lumigraph.training.sources import PhotoSource
 
 SMALL = DNeRFConfig(
@@ -141,6 +143,23 @@ def test_a_deformation_without_weights_is_the_still_method_bit_for_bit(two_netwo
     assert all(torch.equal(grads[name].grad, p.grad) for name, p in still.named_parameters())  # pyright: ignore
 
 
+def test_tnerf_that_does_not_look_at_the_time_is_the_still_method() -> None:
+    moving = lively(DNeRF(replace(SMALL, motion="direct"), "white"))
+    still = DNeRF(replace(SMALL, motion="none"), "white")
+    positions, times = 27, 7
+    with torch.no_grad():
+        for name, values in still.state_dict().items():
+            source = moving.state_dict()[name]
+            if source.shape != values.shape:
+                source[:, positions : positions + times] = 0.0
+                source = torch.cat([source[:, :positions], source[:, positions + times :]], 1)
+            values.copy_(source)
+    rays = some_rays(200, None)
+    wanted = still.render(rays).rgb
+    assert wanted.std() > 0.02
+    torch.testing.assert_close(moving.render(rays).rgb, wanted, rtol=0, atol=1e-5)
+
+
 def test_nothing_is_displaced_at_time_0() -> None:
     renderer = lively(DNeRF(SMALL, "white"))
     points, zero = some_rays(50).origins, torch.zeros(50)
@@ -218,21 +237,21 @@ def test_randomness_is_that_of_seed_and_step() -> None:
         assert len(set(values)) == 3
 
 
-def steady(renderer: DNeRF) -> DNeRF:
+def steady(field: MovingField) -> None:
     """Weights with which everything is displaced by its time, along each axis."""
-    network = renderer.coarse.deformation
+    network = field.deformation
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
         # The first number of the encoded time is the time.
         network.hidden[0].weight[0, 3] = 1.0  # pyright: ignore
         network.displacement.weight[:, 0] = 1.0
-    return renderer
 
 
 def test_motion_is_compared_with_that_on_the_way_to_the_next_or_the_last_photo() -> None:
     config = replace(TINY, position_octaves=0, deformation_depth=1, motion_tv_weight=2.0)
-    renderer = steady(DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0, 0.5])))
+    renderer = DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0, 0.5]))
+    steady(renderer.coarse)
     points = torch.rand(4, 3)
     torch.testing.assert_close(renderer.displacements(points, torch.full((4,), 0.6)), torch.full((4, 3), 0.6))
     for time, low, high in ((0.2, 0.2, 0.5), (0.5, 0.2, 1.0), (1.0, 0.5, 1.0)):
@@ -245,6 +264,21 @@ def test_motion_is_compared_with_that_on_the_way_to_the_next_or_the_last_photo()
         assert times.max() > high - 0.1
         found = renderer.losses(batch, 7, 0).terms["motion_tv"]
         torch.testing.assert_close(found, 2 * (times[7, 0] - time).square())
+
+
+def test_with_two_networks_the_motion_of_both_is_compared() -> None:
+    """A sample counts alike in both: 6 of the coarse look beside 10 of the fine one."""
+    config = replace(TINY, position_octaves=0, deformation_depth=1, motion_tv_weight=2.0, two_networks=True)
+    renderer = DNeRF(config, "white", torch.tensor([0.5, 0.2, 1.0]))
+    batch = a_batch(20, 0.5)
+    square = (renderer._compared_times(batch.rays, 7, 0)[0] - 0.5).square()
+    for coarse, fine, parts in ((1.0, 0.0, 0.6), (0.0, 1.0, 1.0), (1.0, 1.0, 1.6)):
+        for network, speed in ((renderer.coarse, coarse), (renderer.fine, fine)):
+            steady(network)
+            with torch.no_grad():
+                network.deformation.displacement.weight.mul_(speed)
+        found = renderer.losses(batch, 7, 0).terms["motion_tv"].detach()
+        torch.testing.assert_close(found, 2 * parts * square)
 
 
 def test_the_two_directions_are_equally_likely() -> None:
@@ -261,6 +295,24 @@ def test_learns_a_moving_scene(motion: str) -> None:
     renderer = DNeRF.from_scene(config, scene.info)
     source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
     assert psnr_after_training(renderer, lambda step: source.batch(step, config.rays), 100) > 15
+
+
+def test_it_goes_on_exactly_while_photos_join(tmp_path: Path) -> None:
+    """n steps, a stop and m steps are n + m steps, bit for bit, in the middle of both curricula."""
+    scene = make_scene("moving", 6, 1, 0, 12)
+    config = replace(TINY, crop_steps=4, time_steps=8, same_image=True, motion_tv_weight=1.0)
+    weights = []
+    for stops in ([7], [3, 7]):
+        for stop in stops:
+            options = TrainOptions(run=tmp_path / str(len(stops)), max_steps=stop, resume=True, device="cpu")
+            run = begin("dnerf", config, scene.info, options)
+            torch.manual_seed(0)
+            renderer = run.new_renderer()
+            source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
+            fit(renderer, source, run, options, validation=scene.views["val"])
+        weights.append(renderer.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
 def test_learns_what_moves() -> None:

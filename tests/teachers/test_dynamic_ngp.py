@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from lumigraph.cli.main import main
+from lumigraph.configs import ngp
 from lumigraph.configs.dynamic_ngp import PRESETS, DynamicNGPConfig
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
@@ -146,12 +147,55 @@ def test_losses_have_gradients_everywhere(config: DynamicNGPConfig) -> None:
 
 
 def test_occupancy_keeps_what_is_there_at_some_time_only() -> None:
-    """Updates look at other times at every step, and the same at the same step."""
+    """Updates look at other times at every step and look, and at the same ones at the same step."""
+    renderer, asked = small(replace(SMALL, occupancy_times=3, occupancy_warmup=16)), []
+    plain = renderer.core_density
+
+    def watched(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        asked.append(times)
+        return plain(points, times)
+
+    renderer.core_density = watched  # pyright: ignore[reportAttributeAccessIssue]
+    found = {}
+    for number, step in enumerate((16, 32, 48, 32)):
+        asked.clear()
+        renderer.occupancy.reset()
+        renderer.begin_step(step, 0.0, 0)
+        assert len(asked) == (1 if step == 16 else 3)
+        assert all(((times >= 0) & (times < 1)).all() for times in asked)
+        found[number] = [times[:50] for times in asked]
+    assert torch.equal(torch.cat(found[1]), torch.cat(found[3]))
+    different = [*found[0], *found[1], *found[2]]
+    assert len({tuple(times.tolist()) for times in different}) == len(different)
+
+
+def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
+    """Training does, rendering does not; and it is the density at the times of the rays."""
     renderer = small()
-    first, again = renderer.random_times(100, 16, 0), renderer.random_times(100, 16, 0)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, renderer.random_times(100, 32, 0))
-    assert ((first >= 0) & (first < 1)).all()
+    renderer.occupancy.density.zero_()
+    rays = some_rays(100, torch.rand(100))
+    renderer.render(rays)
+    assert not renderer.occupancy.density.any()
+    renderer._unit_density = lambda points, times: 10 * times  # pyright: ignore
+    renderer.losses(Batch(rays, torch.rand(100, 4)), 0, 0)
+    found = renderer.occupancy.density
+    assert found.any()
+    assert rays.times is not None
+    assert float(found.max()) <= 10 * float(rays.times.max())
+    assert len(found[found > 0].unique()) > 20
+
+
+def test_gpu_preset_keeps_up_with_occupancy_as_ngps_paper_preset_does() -> None:
+    ours, theirs = PRESETS["gpu"], ngp.PRESETS["paper"]
+    for name in (
+        "cells",
+        "steps",
+        "occupancy_interval",
+        "occupancy_warmup",
+        "occupancy_share",
+        "occupancy_decay",
+    ):
+        assert getattr(ours, name) == getattr(theirs, name), name
 
 
 def test_recovery_starts_over() -> None:
@@ -174,7 +218,14 @@ def test_rays_without_times_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"time_share": 0.0}, {"time_levels": 0}, {"time_lr": -1.0}, {"time_finest_resolution": 4}]
+    "wrong",
+    [
+        {"time_share": 0.0},
+        {"time_levels": 0},
+        {"time_lr": -1.0},
+        {"time_finest_resolution": 4},
+        {"occupancy_times": 0},
+    ],
 )
 def test_impossible_grids_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

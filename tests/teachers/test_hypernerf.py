@@ -1,5 +1,6 @@
 """HyperNeRF: published sizes and schedules, what it reduces to, that it learns, and that it goes on exactly."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from torch import Tensor
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.hypernerf import PRESETS, HyperNeRFConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import DeviceCodes
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.volume.coarse_fine import Seen
+from lumigraph.rendering.warp_losses import elastic_energy
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.teachers.hypernerf import HyperNeRF
 from lumigraph.training.fit import begin, fit
@@ -204,8 +208,28 @@ def test_between_moments_codes_are_blended_or_the_nearer_one() -> None:
     assert not torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
     linear.choose_codes("nearest")
     assert torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
-    with pytest.raises(LumigraphError, match="'mean' of a moment"):
+    linear.choose_codes("linear")
+    assert not torch.equal(linear.render(at[0.6]).rgb, linear.render(at[0.5]).rgb)
+    with pytest.raises(LumigraphError, match="no codes that could be drawn 'mean'"):
         linear.choose_codes("mean")
+    without = lively(replace(TINY, warp="none", slicing="none"))
+    with pytest.raises(LumigraphError, match="no codes that could be drawn 'nearest'"):
+        without.choose_codes("nearest")
+
+
+def test_choices_of_codes_of_photos_and_of_moments_are_apart() -> None:
+    renderer = lively(replace(TINY, appearance="photo"))
+    codes, looks = renderer.codes, renderer.appearance
+    assert codes is not None
+    assert looks is not None
+    for choice, found in (
+        ("zero", ("linear", "zero")),
+        ("nearest", ("nearest", "nearest")),
+        ("linear", ("linear", "nearest")),
+        ("mean", ("linear", "mean")),
+    ):
+        renderer.choose_codes(choice)  # pyright: ignore[reportArgumentType]
+        assert (codes.choice, looks.choice) == found
 
 
 def test_the_sample_at_infinity_colours_and_has_no_opacity() -> None:
@@ -234,7 +258,26 @@ def test_dust_and_what_is_outside_the_box_are_left_out_of_pictures() -> None:
     assert opacity(boxed, rays).max() > 0.1
 
 
-@pytest.mark.parametrize("appearance", ["camera", "time"])
+def test_every_camera_of_a_rig_is_drawn_with_its_code() -> None:
+    scene = make_scene("moving", 4, 2, 0, 8).info
+    cameras = {
+        split: replace(part, devices=torch.arange(len(part)) % 2) for split, part in scene.cameras.items()
+    }
+    config = replace(TINY, appearance="camera")
+    renderer = HyperNeRF.from_scene(config, replace(scene, cameras=cameras))
+    assert isinstance(renderer.appearance, DeviceCodes)
+    val = cameras["val"]
+    before = [renderer.view(val[number]).rgb for number in range(2)]
+    with torch.no_grad():
+        renderer.appearance.table[1] += 1
+    after = [renderer.view(val[number]).rgb for number in range(2)]
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+    with pytest.raises(LumigraphError, match="photos are of one camera"):
+        HyperNeRF.from_scene(config, scene)
+
+
+@pytest.mark.parametrize("appearance", ["photo", "time"])
 def test_codes_of_appearance_change_colours_alone(appearance: str) -> None:
     renderer = lively(replace(TINY, appearance=appearance))  # pyright: ignore[reportArgumentType]
     rays = some_rays()
@@ -322,6 +365,38 @@ def finer_without_chance(sampling: object, t: Tensor, weights: Tensor, draws: ob
 EVEN, FINER = (
     getattr(type(HyperNeRF(TINY, "white", some_cameras(), BOX).sampling), name) for name in ("even", "finer")
 )
+
+
+def test_the_elastic_loss_is_weighed_along_a_ray_or_taken_where_half_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {}
+    for reduce in ("weight", "median"):
+        renderer = lively(replace(TINY, elastic_weight=1.0, elastic_reduce=reduce, elastic="jtj"))  # pyright: ignore
+        asked = []
+
+        def flat(warp: object, points: Tensor, codes: Tensor, alpha: Tensor, asked: list = asked) -> Tensor:
+            asked.append(points)
+            return 2 * torch.eye(3).expand(*points.shape[:-1], 3, 3)
+
+        monkeypatch.setattr("lumigraph.rendering.warped.warp_jacobians", flat)
+        renderer._elastic = tracked(renderer, found, reduce)  # pyright: ignore
+        loss = float(renderer.losses(a_batch(), 0, 0).terms["elastic"].detach())
+        assert asked[0].shape == (40, 8 if reduce == "weight" else 1, 3)
+        energy = float(elastic_energy(2 * torch.eye(3), "jtj"))
+        share = float(found[reduce].weights.detach().sum(1).mean()) if reduce == "weight" else 1.0
+        assert loss == pytest.approx(energy * share, rel=1e-4)
+
+
+def tracked(renderer: HyperNeRF, found: dict, name: str) -> Callable[..., Tensor]:
+    """`renderer._elastic`, which also puts what the coarse network saw into `found[name]`."""
+    plain = renderer._elastic
+
+    def watched(rays: Rays, codes: Tensor, seen: Seen) -> Tensor:
+        found[name] = seen
+        return plain(rays, codes, seen)
+
+    return watched
 
 
 def test_the_elastic_loss_of_a_rigid_motion_is_zero() -> None:

@@ -20,6 +20,7 @@ from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, f
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
+from lumigraph.training.task import Budget
 from lumigraph.training.validation import Probe
 
 BUSY = Cadence(report=0.0, probe=0.0, preview=0.0, checkpoint=0.0, share=math.inf)
@@ -150,6 +151,32 @@ def test_time_budget_counts_over_resume(ball, student, options):
     _, result = train(ball, "r2l", student, timed)
     assert result.reason == "time"
     assert 1.0 <= result.seconds < 1.5
+
+
+def test_schedules_go_by_steps_exactly_or_by_the_clock():
+    by_steps = Budget(first_step=10, last_step=40, seconds=None, schedule_steps=800_000)
+    assert [by_steps.reached(10 + step, 99.0) for step in (0, 7, 799_999)] == [0, 7, 799_999]
+    by_clock = Budget(first_step=0, last_step=None, seconds=60.0, schedule_steps=800_000)
+    assert [by_clock.reached(3, seconds) for seconds in (0.0, 15.0, 90.0)] == [0, 200_000, 800_000]
+
+
+def test_photos_join_by_the_clock_where_it_ends_training(ball, options):
+    """All have joined after half of the second, however few steps it holds."""
+
+    class Watched(PhotoSource):
+        def begin_step(self, reached: float) -> None:
+            super().begin_step(reached)
+            told.append(reached)
+
+    told: list[float] = []
+    config = dataclasses.replace(NERF, crop_steps=150_000, training_steps=300_000)
+    timed = dataclasses.replace(options, max_steps=None, max_minutes=0.5 / 60)
+    run = begin("nerf", config, ball.info, timed)
+    renderer = run.new_renderer()
+    source = Watched(ball.split("train"), 0, sampling=renderer.pixel_sampling())
+    assert fit(renderer, source, run, timed).reason == "time"
+    assert told == sorted(told)
+    assert told[0] < 150_000 < told[-1] < 300_000
 
 
 def test_early_stopping_keeps_the_best_weights(ball, student, options):

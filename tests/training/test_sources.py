@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from lumigraph.distillation.hard_rays import HardPool
+from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import PixelSampling
 from lumigraph.scenes.scene import Views
@@ -105,6 +107,7 @@ def test_depth_is_unknown_where_photos_have_none(ball):
 
 
 def drawn(source: PhotoSource, step: int, rays: int = 600):
+    source.begin_step(float(step))
     index, x, y = source.draw(step, rays)
     again = source.draw(step, rays)
     assert all(torch.equal(one, other) for one, other in zip((index, x, y), again, strict=True))
@@ -190,6 +193,31 @@ def test_photos_come_in_the_order_of_their_times(same_image):
     plain = PhotoSource(timed(8, times), 0, sampling=PixelSampling(same_image=same_image))
     for one, other in zip(drawn(source, 100), plain.draw(100, 600), strict=True):
         assert torch.equal(one, other)
+
+
+def test_curricula_pass_with_the_schedules_not_with_the_steps():
+    """Where the clock ends training, a few hundred steps may stand for all of `training_steps`."""
+    views = timed(8, [number / 7 for number in range(8)])
+    sampling = PixelSampling(time_steps=1000, crop_steps=500, crop_share=0.5)
+    for source in (PhotoSource(views, 0, sampling=sampling), in_other_sources(views, sampling)):
+        for reached, count, inside in (
+            (0.0, 3, True),
+            (400.0, 3, True),
+            (500.5, 4, False),
+            (1000.0, 8, False),
+        ):
+            source.begin_step(reached)
+            rays = source.batch(7, 400).rays
+            assert rays.camera_ids is not None
+            assert len(rays.camera_ids.unique()) == count
+            across = rays.directions[:, 0].unique()
+            assert len(across) == (2 if inside else 4)
+
+
+def in_other_sources(views: Views, sampling: PixelSampling) -> HardPool:
+    """Photos behind a mixture and a pool, which hand on what they are told."""
+    photos = PhotoSource(views, 0, sampling=sampling)
+    return HardPool(MixedSource(photos, photos, 1.0), 400, (0.0, 0.0), 1, 0)
 
 
 def test_early_photos_are_drawn_evenly_and_with_what_else_is_asked():

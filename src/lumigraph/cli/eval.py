@@ -54,9 +54,11 @@ class Arguments:
     [height, width, columns]."""
     layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
     """What the columns of --rays are, where there are more than nine and no manifest says it."""
-    codes: Literal["zero", "mean", "nearest", "fit-half"] | None = None
-    """What views are drawn with where a code was learnt for each camera (None: as --code-choice of `train` said);
-    fit-half fits a code to the left half of each view and measures the right half."""
+    codes: Literal["zero", "mean", "nearest", "linear", "fit-half"] | None = None
+    """What views are drawn with where codes were learnt (None: as --code-choice of `train` said). Codes of photos:
+    zeros, the mean, that of the nearest photo, or (fit-half) one fitted to the left half of each view, of which the
+    right half is measured. Codes of moments, for a time between two: that of the nearest, or (linear) the blend of
+    both."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     depth_output: FlatOptions[DepthFiles] = field(default_factory=DepthFiles)

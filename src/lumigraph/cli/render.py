@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lumigraph.cli.interruption import interrupted_means
 from lumigraph.cli.parsing import FlatOptions, Positional, UseAppendAction, parse
@@ -75,6 +75,10 @@ class Arguments:
     edit: UseAppendAction[list[str]] = field(default_factory=list)
     """CHANNEL=VALUE for a channel (from 0) of the hyper code of a student that has one, or CHANNEL=FIRST..LAST, such as
     2=-0.5..0.5, for a sweep along the movie; may be given for several."""
+    codes: Literal["zero", "mean", "nearest", "linear"] | None = None
+    """What frames are drawn with where codes were learnt (None: as --code-choice of `train` said). Codes of photos:
+    zeros, the mean, or that of the nearest photo. Codes of moments, for a time between two: that of the nearest, or
+    (linear) the blend of both."""
     hyper_code: Path | None = None
     """Folder for a picture of each channel of the hyper code in each frame; its hyper_code.json says what the colours
     mean."""
@@ -116,6 +120,8 @@ def main(argv: list[str]) -> None:
     check_path(arguments.path, arguments.view, time)
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
+    if arguments.codes is not None:
+        renderer.choose_codes(arguments.codes)
     source = None if arguments.path in PATHS else capture_folder(arguments.renderer, info)
     count = _frame_count(arguments)
     cameras = path_cameras(info, arguments.path, count, arguments.view, source)

@@ -58,7 +58,8 @@ class DNeRFConfig:
     the output - 1, cannot."""
     motion_tv_weight: float = 0.0
     """Weight of the mean squared difference between displacements at a photo's time and at one on the way to the photo
-    before or after it. D-NeRF's own option is 0.0001 of a sum, 28.8 of this mean at 500 rays of 192 samples."""
+    before or after it; with two networks of those of both, a sample counting alike in each. D-NeRF's own option is
+    0.0001 of a sum, 28.8 of this mean at 500 rays of 192 samples."""
     pixel_corner: bool = False
     """Render pictures with rays through the corners of pixels: what published weights have learnt. Set by import; such
     a network is not trained on."""
@@ -67,12 +68,12 @@ class DNeRFConfig:
     decay_steps: int | None = None
     """Steps over which the rate falls to a tenth (None: all of training)."""
     crop_steps: int = 0
-    """Steps that learn from the middle of the photos only, against collapse to the background."""
+    """Steps (of `training_steps`) that learn from the middle of the photos only, against collapse to the background."""
     crop_share: float = 0.5
     """Share of both sides of a photo that counts as its middle."""
     time_steps: int = 0
-    """Steps over which photos join in the order of their times, the first three of them at once; 0: all from the
-    start."""
+    """Steps (of `training_steps`) over which photos join in the order of their times, the first three of them at once;
+    0: all from the start."""
     foreground_share: float = 0.0
     """Least share of rays of a step that meet something, where the photos have alpha."""
     same_image: bool = False

@@ -43,8 +43,9 @@ class WarpedConfig:
     """Numbers learnt for each moment of the capture."""
     code_choice: Literal["linear", "nearest"] = "linear"
     """What a time between two moments is drawn with: the blend of their codes, or that of the nearer one."""
-    appearance: Literal["none", "camera", "time"] = "none"
-    """Codes that colours depend on besides: none, one for each photo, or one for each moment."""
+    appearance: Literal["none", "photo", "camera", "time"] = "none"
+    """Codes that colours depend on besides: none; one for each photo; one for each camera of a rig, which pictures of
+    that camera are drawn with (the published key "camera"); or one for each moment (the published "appearance")."""
     appearance_width: int = 8
     """Numbers of each of them."""
 
@@ -81,7 +82,13 @@ class WarpedConfig:
     background_noise: float = 0.001
     """Standard deviation of what they are moved by at random before, in scene units."""
     elastic_weight: float = 0.0
-    """Weight of the loss that keeps the warp close to a rigid motion everywhere. It triples the cost of a step."""
+    """Weight of the loss that keeps the warp close to a rigid motion (published: 0.001, and 0 in all recipes)."""
+    elastic: Literal["log_svals", "svals", "jtj", "div", "det", "log_det", "nearest_rotation"] = "log_svals"
+    """How far from one: by the logarithms of the singular values of the warp's Jacobian J, or these themselves, by J
+    J^T, divergence, volume or its logarithm, or the distance to the nearest rotation."""
+    elastic_reduce: Literal["weight", "median"] = "weight"
+    """Where along a ray. weight: everywhere, as much as the sample is seen, which triples the cost of a step; median:
+    where half of the ray's light is reached."""
     warp_weight: float = 0.0
     """Weight of what the warp moves what rays see."""
     ambient_weight: float = 0.0

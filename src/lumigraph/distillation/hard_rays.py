@@ -66,6 +66,9 @@ class HardPool(RaySource):
         leaving = int(self.ratio[1] * rays)
         return min(int(self.ratio[0] * rays), leaving), leaving
 
+    def begin_step(self, reached: float) -> None:
+        self.source.begin_step(reached)
+
     def batch(self, step: int, rays: int) -> Batch:
         fresh = self.source.batch(step, rays)
         if not self.full:

@@ -115,6 +115,10 @@ class MixedSource(RaySource):
         self.ratio = ratio
         self._count = 0
 
+    def begin_step(self, reached: float) -> None:
+        for source in self.parts.values():
+            source.begin_step(reached)
+
     def batch(self, step: int, rays: int) -> Batch:
         self._count = round(self.ratio * rays)
         counts = (self._count, rays - self._count)

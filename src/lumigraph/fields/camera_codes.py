@@ -5,7 +5,7 @@ A photo that was not trained on has no code. What it is then drawn with is a cho
 code of the nearest photo, or one fitted to a part of the photo itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rays import Rays
 
 CodeChoice = Literal["zero", "mean", "nearest"]
 """What is drawn with: zeros, the mean of all codes, or that of the nearest training camera."""
@@ -76,3 +78,44 @@ class CameraCodes(nn.Module):
             yield
         finally:
             self._fitted = None
+
+
+class DeviceCodes(nn.Module):
+    """One code of `width` numbers for each camera of a rig (`Cameras.devices`), zeros at first. Other photos of that
+    camera are drawn with it too, and pictures of cameras that have taken no photo with the mean."""
+
+    rows: Int[Tensor, " ids"]
+
+    def __init__(self, trained: Cameras, captured: Sequence[Cameras], width: int) -> None:
+        """`trained`: the cameras of training photos, whose devices have codes; `captured`: those of all photos.
+
+        Raises:
+            LumigraphError: nothing tells the cameras of a rig apart.
+        """
+        super().__init__()
+        if trained.devices is None:
+            raise LumigraphError(
+                "the photos are of one camera, and one code for all of them would tell nothing",
+                todo="Pass --appearance photo, time or none",
+            )
+        devices = trained.devices.unique()
+        self.table = nn.Parameter(torch.zeros(len(devices), width))
+        parts = [trained, *captured]
+        rows = torch.full((1 + max(int(part.ids.max()) for part in parts),), -1)
+        for part in parts:
+            known = part.ids >= 0
+            if part.devices is not None:
+                same = part.devices[known, None] == devices
+                rows[part.ids[known]] = torch.where(same.any(1), same.int().argmax(1), -1)
+        # Follows from the scene, which a run keeps.
+        self.register_buffer("rows", rows, persistent=False)
+
+    def forward(self, rays: Rays) -> Float[Tensor, "B width"]:
+        """The codes of rays [B], with gradients."""
+        mean = self.table.mean(0).expand(len(rays), -1)
+        if rays.camera_ids is None:
+            return mean
+        ids = rays.camera_ids
+        known = (ids >= 0) & (ids < len(self.rows))
+        rows = torch.where(known, self.rows[ids.clamp(0, len(self.rows) - 1)], -1)
+        return torch.where((rows >= 0)[:, None], self.table[rows.clamp(min=0)], mean)

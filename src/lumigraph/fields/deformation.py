@@ -47,12 +47,16 @@ class DeformationMLP(nn.Module):
         its samples. `dtype`: of the matrix products."""
         x = positions.to(dtype)
         h = self._first(x, times.to(dtype))
+        # As matrices: of more dimensions `linear` gives a view, and a change of a view in place, such as relu_, makes
+        # autograd copy its whole gradient.
+        x, h = x.reshape(-1, x.shape[-1]), h.reshape(-1, h.shape[-1])
         for i, layer in enumerate(list(self.hidden)[1:], start=1):
             if i == self.skip:
                 h = torch.cat([x, h], -1)
             h = linear(h, *_as(layer, dtype)).relu_()
         # In float32: a displacement counts in the units of the scene, and bfloat16 has 8 bits.
-        return linear(h.float(), self.displacement.weight, self.displacement.bias)
+        moved = linear(h.float(), self.displacement.weight, self.displacement.bias)
+        return moved.reshape(*positions.shape[:-1], 3)
 
     def _first(self, x: Tensor, times: Tensor) -> Tensor:
         weight, bias = _as(self.hidden[0], x.dtype)

@@ -54,8 +54,7 @@ class NeRFMLP(nn.Module):
     ) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s C"]]:
         """(raw density, colours in (0, 1)), float32. `views` may have leading sizes of 1: a ray's direction is then
         multiplied once for all of its samples. `dtype`: of the matrix products."""
-        x = positions.to(dtype)
-        h = self._trunk(x, dtype)
+        h = self._trunk(positions.to(dtype), dtype)
         density = _linear(h, self.density, dtype).squeeze(-1)
         if self.viewed and views is not None:
             h = self._seen(h, views.to(dtype), dtype)
@@ -69,13 +68,15 @@ class NeRFMLP(nn.Module):
         h = self._trunk(positions.to(dtype), dtype)
         return _linear(h, self.density, dtype).squeeze(-1).float()
 
-    def _trunk(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        h = x
+    def _trunk(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        # As a matrix: of more dimensions `linear` gives a view, and a change of a view in place, such as relu_, makes
+        # autograd copy its whole gradient.
+        x = h = positions.reshape(-1, positions.shape[-1])
         for i, layer in enumerate(self.hidden):
             if i == self.skip:
                 h = torch.cat([x, h], -1)
             h = _linear(h, layer, dtype).relu_()
-        return h
+        return h.reshape(*positions.shape[:-1], -1)
 
     def _seen(self, h: Tensor, views: Tensor, dtype: torch.dtype) -> Tensor:
         feature = _linear(h, self.feature, dtype)

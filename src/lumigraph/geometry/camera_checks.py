@@ -19,6 +19,7 @@ _TAILS = {
     "ids": (),
     "times": (),
     "attributes": (None,),
+    "devices": (),
 }
 _ROTATION_TOLERANCE = 1e-3
 LARGEST_SIDE = 65536

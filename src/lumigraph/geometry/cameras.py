@@ -21,8 +21,8 @@ from lumigraph.geometry.conventions import split_similarity, transform_poses
 from lumigraph.geometry.distortion import distort, undistort_with_jacobian
 from lumigraph.geometry.rays import PIXEL_RADIUS_FACTOR, Rays
 
-_OPTIONAL = ("times", "attributes")
-_INTEGER = ("size", "ids")
+_OPTIONAL = ("times", "attributes", "devices")
+_INTEGER = ("size", "ids", "devices")
 _SMALLEST_DEPTH = 1e-6
 
 
@@ -34,8 +34,9 @@ class Cameras:
     focal, principal: pixels. size: int64 (width, height). near, far: z-depth, scene units.
     distortion: k1 k2 k3 k4 p1 p2 (see `lumigraph.geometry.distortion`), all zero for none; fisheye: which model they
     belong to. times: share of the capture that has passed, 0 at its first moment and 1 at its last. ids: int64, number
-    of the captured image or device the camera stands for, -1 for invented cameras. attributes: control values in
-    [-1, 1], NaN where nobody has said.
+    of the captured image the camera stands for, -1 for invented cameras. attributes: control values in [-1, 1], NaN
+    where nobody has said. devices: int64, number of the camera of a rig that took the image; None where one took all of
+    them, or nothing tells.
     """
 
     camera_to_world: Float[Tensor, "N 3 4"]
@@ -49,6 +50,7 @@ class Cameras:
     fisheye: bool = False
     times: Float[Tensor, "N"] | None = None
     attributes: Float[Tensor, "N A"] | None = None
+    devices: Int[Tensor, "N"] | None = None
 
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]

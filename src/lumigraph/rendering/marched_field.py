@@ -41,6 +41,8 @@ ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
 _STREAM = 0xBF58476D1CE4E5B9
 """Odd 64-bit constant that keeps apart what different seeds draw."""
+_TIME_STREAM = 0x94D049BB133111EB
+"""The same of the times that the occupancy grid asks about."""
 
 
 class MarchedField(Renderer):
@@ -51,6 +53,9 @@ class MarchedField(Renderer):
     """
 
     chunk = 1 << 14
+    occupancy_looks = 1
+    """How often an update of the occupancy grid asks what a cell holds, where there is something; see
+    `OccupancyGrid.update`."""
     centre: Float[Tensor, "3"]
     ray_count: Tensor
 
@@ -126,17 +131,26 @@ class MarchedField(Renderer):
         """The times at which rays [n] look, of a field that changes."""
         return None
 
-    def random_times(self, count: int, step: int, seed: int) -> Float[Tensor, " count"] | None:
+    def random_times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"] | None:
         """The times at which the occupancy grid asks what points hold, of a field that changes."""
         return None
 
     def visible_samples(
-        self, rays: CoreRays, times: Float[Tensor, " R"] | None, rule: StepRule, jitter: Float[Tensor, " R"]
+        self,
+        rays: CoreRays,
+        times: Float[Tensor, " R"] | None,
+        rule: StepRule,
+        jitter: Float[Tensor, " R"],
+        learning: bool = False,
     ) -> tuple[Samples, Int[Tensor, " S"]]:
         """What the rays can see: samples, and the ray of each; without gradients. This asks for the density of all
-        samples in occupied cells; a method whose field a kernel knows asks that."""
+        samples in occupied cells, and while `learning` lets the occupancy grid know what was found at those times; a
+        method whose field a kernel knows asks that."""
         samples, index = occupied_samples(rays, self.occupancy.occupied, rule, self.unbounded, jitter)
         density = self._unit_density(samples.points, _of_samples(times, index))
+        if learning:
+            points = rays.origins[index] + samples.t[:, None] * rays.directions[index]
+            self.occupancy.raise_to(points, samples.dt, density)
         return seen_samples(samples, density)
 
     # ------------------------------------------------------------------ the field
@@ -214,13 +228,15 @@ class MarchedField(Renderer):
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
+        moments = step_generator(_TIME_STREAM, seed, step, self.device)
         self.occupancy.follow(
-            lambda points: self.core_density(points, self.random_times(len(points), step, seed)),
+            lambda points: self.core_density(points, self.random_times(len(points), moments)),
             step,
             seed,
             interval=self.config.occupancy_interval,
             warmup=self.config.occupancy_warmup,
             share=self.config.occupancy_share,
+            looks=self.occupancy_looks,
         )
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
@@ -231,7 +247,9 @@ class MarchedField(Renderer):
         generator = step_generator(_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
         with torch.no_grad():
-            samples, index = self.visible_samples(core, times, self._training_rule(step), jitter)
+            samples, index = self.visible_samples(
+                core, times, self._training_rule(step), jitter, learning=True
+            )
         features = self.features(self._points(core, samples, index), _of_samples(times, index))
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
         target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)
@@ -352,7 +370,8 @@ class MarchedField(Renderer):
     def warm_up(self, batch: Batch, seed: int) -> None:
         """Also compiles the kernels of the occupancy update."""
         super().warm_up(batch, seed)
-        self.core_density(torch.zeros(8, 3, device=self.device), self.random_times(8, 0, seed))
+        moments = step_generator(_TIME_STREAM, seed, 0, self.device)
+        self.core_density(torch.zeros(8, 3, device=self.device), self.random_times(8, moments))
 
     def start_over(self) -> bool:
         self.reset_features()

@@ -1,6 +1,11 @@
 """Light fields of scenes that change: small networks see the ray and its moment, move the ray, and make a code of what
 no motion shows; then the light field answers for the moved ray and the code (DyLiN, Yu et al., CVPR 2023,
 arXiv 2303.14243).
+
+    e = encoding of (o, d, t)       (o', d') = (o, d) + offset(e)       w = hyper(e)
+
+Offsets carry what moves along; the code w carries what no motion of rays can show: things that appear, part or change
+colour.
 """
 
 from collections.abc import Iterator
@@ -12,8 +17,9 @@ from torch import Tensor
 
 from lumigraph.configs.light_field import MovingLightFieldConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.encodings import octave_window
 from lumigraph.fields.ray_code import code_size, points_rows, positional_encoding
-from lumigraph.fields.ray_motion import LiftingMLP, OctaveWindow
+from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -28,6 +34,7 @@ class MovingLightField(LightField):
     """A light field of moved rays and a hyper code [N, H]."""
 
     config: MovingLightFieldConfig
+    motion_alpha: Float[Tensor, ""]
 
     def __init__(
         self,
@@ -42,28 +49,36 @@ class MovingLightField(LightField):
         times_told = config.points if config.hyper_per_point else 1
         super().__init__(config, near, far, background, frame, 3 * config.points + times_told * channels)
         self.channels = channels
-        self.window = OctaveWindow(config.motion_octaves) if config.motion_window else None
-        self.offset = LiftingMLP(
-            code_size(RAY_AND_MOMENT, config.motion_octaves),
+        if config.motion_window:
+            self.register_buffer("motion_alpha", torch.tensor(0.0))
+        self.offset = self.small_network(
+            RAY_AND_MOMENT,
             6,
+            depth=config.offset_layers,
             width=config.offset_width,
-            layers=config.offset_layers,
             skip=config.offset_skip,
-            zero_head=config.zero_heads,
+            zero=config.zero_heads,
         )
         self.hyper = self.new_hyper() if config.hyper_dims else None
         self._edits: dict[int, float] = {}
 
-    def new_hyper(self) -> LiftingMLP:
+    def small_network(
+        self, scalars: int, outputs: int, *, depth: int, width: int, skip: int, zero: bool
+    ) -> SkipMLP:
+        """A network that sees `scalars` encoded numbers. `zero`: begin with outputs of zero."""
+        inputs, last = code_size(scalars, self.config.motion_octaves), 0.0 if zero else None
+        return SkipMLP(inputs, outputs, depth=depth, width=width, skip=skip, glorot=False, last=last)
+
+    def new_hyper(self) -> SkipMLP:
         """A network from the encoded ray and moment to a hyper code."""
         config = self.config
-        return LiftingMLP(
-            code_size(RAY_AND_MOMENT, config.motion_octaves),
+        return self.small_network(
+            RAY_AND_MOMENT,
             config.hyper_dims,
+            depth=config.hyper_layers,
             width=config.hyper_width,
-            layers=config.hyper_layers,
             skip=config.hyper_skip,
-            zero_head=config.zero_heads,
+            zero=config.zero_heads,
         )
 
     # ------------------------------------------------------------------ the code of a ray
@@ -71,8 +86,9 @@ class MovingLightField(LightField):
     def encoded(self, lines: Lines, *numbers: Float[Tensor, " N"]) -> Float[Tensor, "N E"]:
         """What the small networks see: the ray and, for each of `numbers`, one more."""
         scalars = torch.cat([lines.origins, lines.directions, *(number[:, None] for number in numbers)], 1)
-        window = None if self.window is None else self.window.weights
-        return positional_encoding(scalars, self.config.motion_octaves, window)
+        octaves = self.config.motion_octaves
+        window = octave_window(octaves, self.motion_alpha) if self.config.motion_window else None
+        return positional_encoding(scalars, octaves, window)
 
     def codes(
         self, lines: Lines, moved: Lines, seen: Float[Tensor, "N E"]
@@ -136,8 +152,12 @@ class MovingLightField(LightField):
     # ------------------------------------------------------------------ training
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
-        if self.window is not None:
-            self.window.open(min(1.0, progress / self.config.motion_window))
+        """How much the small networks see of fine octaves. It never falls, so that training which goes on elsewhere
+        does not begin coarsely again."""
+        config = self.config
+        if config.motion_window:
+            risen = config.motion_octaves * min(1.0, progress / config.motion_window)
+            self.motion_alpha.clamp_(min=risen)
 
     def optimisers(self) -> list[ParameterGroup]:
         small = [parameter for name, parameter in self.named_parameters() if not name.startswith("network.")]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from lumigraph.geometry.bounds import Bounds
@@ -74,28 +74,59 @@ class OccupancyGrid(nn.Module):
         self.occupied.copy_(self.density >= 0)
 
     def follow(
-        self, density: Density, step: int, seed: int, *, interval: int, warmup: int, share: float
+        self,
+        density: Density,
+        step: int,
+        seed: int,
+        *,
+        interval: int,
+        warmup: int,
+        share: float,
+        looks: int = 1,
     ) -> bool:
         """Keeps up with a field in training: updates at every so many-th step, of all cells up to step `warmup` and of
-        `share` of them later. Whether there was one at this step."""
+        `share` of them later, then with `looks`. Whether there was one at this step."""
         if step == 0 or step % interval:
             return False
         generator = step_generator(_STREAM, seed, step, self.density.device)
-        self.update(density, 1.0 if step <= warmup else share, generator)
+        if step <= warmup:
+            self.update(density, 1.0, generator)
+        else:
+            self.update(density, share, generator, looks)
         return True
 
     @torch.no_grad()
-    def update(self, density: Density, share: float, generator: torch.Generator) -> None:
+    def raise_to(
+        self, points: Float[Tensor, "n 3"], lengths: Float[Tensor, " n"], density: Float[Tensor, " n"]
+    ) -> None:
+        """Raises the cells in which rays have asked to the densities that they found there: points in core coordinates,
+        each for a step of that length. This counts from the next update on."""
+        n, last = self.cells, self.cascades - 1
+        # In which cascade rays ask, see `reference.march`.
+        reach = torch.maximum(points.abs().amax(1), lengths * (0.5 * n)).clamp(min=1.0)
+        cascade = torch.ceil(torch.log2(reach)).long().clamp(0, last)
+        inside = (points / torch.pow(2.0, cascade)[:, None] + 1) * (0.5 * n)
+        x, y, z = inside.long().clamp_(0, n - 1).unbind(1)
+        cells, flat = ((cascade * n + z) * n + y) * n + x, self.density.view(-1)
+        # On its border a point may count to a cell that no camera sees.
+        flat.scatter_reduce_(0, cells, torch.where(flat[cells] >= 0, density, NEVER), "amax")
+
+    @torch.no_grad()
+    def update(self, density: Density, share: float, generator: torch.Generator, looks: int = 1) -> None:
         """Re-estimates cells: that share of all, drawn at random, and as many of the occupied ones (all at share 1).
 
         Densities fade by `decay` and are raised to what is found at a random point of the cell; a cell is occupied when
-        it exceeds the mean of the positive ones, or `threshold`.
+        it exceeds the mean of the positive ones, or `threshold`. Of a field that moves, `density` answers for some
+        moment; with more than one of `looks`, cells that are occupied or touch one that is are asked so many times, so
+        that what is there seldom is not forgotten between two finds.
         """
         for cascade in range(self.cascades):
             flat = self.density[cascade].view(-1)
             cells = self._choose(cascade, share, generator)
             cells = cells[flat[cells] >= 0]
             found = density(self._random_points(cells, cascade, generator))
+            if looks > 1:
+                self._look_again(density, cells, found, cascade, generator, looks - 1)
             flat.copy_(torch.where(flat >= 0, flat * self.decay, flat))
             # Not by assignment: cells drawn twice would end with whichever thread was last.
             flat.scatter_reduce_(0, cells, found, "amax")
@@ -103,6 +134,21 @@ class OccupancyGrid(nn.Module):
         mean = float(positive.mean()) if len(positive) else 0.0
         limit = min(max(mean, LEAST * self.threshold), self.threshold)
         self.occupied.copy_(self.density > limit)
+
+    def _look_again(
+        self,
+        density: Density,
+        cells: Int[Tensor, " n"],
+        found: Float[Tensor, " n"],
+        cascade: int,
+        generator: torch.Generator,
+        looks: int,
+    ) -> None:
+        """Raises what was `found` to what more looks find, where something is, or next to it."""
+        again = torch.nonzero(_widened(self.occupied[cascade : cascade + 1])[cells])[:, 0]
+        for _ in range(looks if len(again) else 0):
+            more = density(self._random_points(cells[again], cascade, generator))
+            found[again] = torch.maximum(found[again], more)
 
     def _choose(self, cascade: int, share: float, generator: torch.Generator) -> Int[Tensor, " n"]:
         device, total = self.density.device, self.cells**3
@@ -153,14 +199,18 @@ class Surroundings(nn.Module):
             self._widen()
 
     def _widen(self) -> None:
-        occupied = self.grid.occupied[:, None].float()
-        self.near.copy_(nn.functional.max_pool3d(occupied, 3, 1, 1).flatten() > 0)
+        self.near.copy_(_widened(self.grid.occupied))
 
     def hold(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Whether there may be something about points in core coordinates."""
         n = self.grid.cells
         x, y, z = ((points + 1) * (0.5 * n)).long().clamp_(0, n - 1).unbind(1)
         return self.near[(z * n + y) * n + x]
+
+
+def _widened(occupied: UInt8[Tensor, "1 n n n"]) -> Bool[Tensor, " cells"]:
+    """Which cells of a cascade are occupied or touch one that is, numbered as they lie in memory."""
+    return nn.functional.max_pool3d(occupied[:, None].float(), 3, 1, 1).flatten() > 0
 
 
 def _seen(points: Float[Tensor, "n 3"], radius: Tensor, cameras: Cameras) -> Bool[Tensor, " n"]:

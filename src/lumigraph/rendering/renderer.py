@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
+from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.geometry.cameras import Cameras, finest_pixel
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
@@ -149,8 +150,8 @@ class ParameterGroup:
 
 def _no_codes() -> LumigraphError:
     return LumigraphError(
-        "this renderer has learnt no codes of cameras",
-        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4",
+        "this renderer has learnt no codes of cameras of which this is a choice",
+        todo="Leave --codes out, or train a method with codes, such as mipnerf360 --codes 4 (linear: hypernerf)",
     )
 
 
@@ -165,11 +166,13 @@ def _no_hyper_code() -> LumigraphError:
 class PixelSampling:
     """Which pixels of the photos a method wants to learn from.
 
-    In its first `crop_steps` batches, those in the central `crop_share` of both sides of a photo; in every batch, at
-    least the share `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the
-    share `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where
-    there are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn
-    from the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
+    Over `crop_steps`, those in the central `crop_share` of both sides of a photo; in every batch, at least the share
+    `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the share
+    `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where there
+    are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn from
+    the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
+
+    Steps are those of the method's `training_steps`: where the clock ends training, they pass with it.
     """
 
     crop_steps: int = 0
@@ -300,11 +303,11 @@ class Renderer(nn.Module):
         that learns poses moves rays of photos in `losses` only."""
         return cameras
 
-    def choose_codes(self, choice: CodeChoice) -> None:
-        """What everything is drawn with from now on, where the method learns codes of cameras.
+    def choose_codes(self, choice: CodeChoice | TimeCodeChoice) -> None:
+        """What everything is drawn with from now on, where the method learns codes of photos or of moments.
 
         Raises:
-            LumigraphError: it does not.
+            LumigraphError: it does not, or none of which this is a choice.
         """
         raise _no_codes()
 

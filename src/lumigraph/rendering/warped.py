@@ -6,6 +6,7 @@ c is the code of the moment. How w comes about is the method's: it extends `Warp
 of them, K samples along each, W ambient coordinates.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,12 @@ from torch.nn.functional import softplus
 from lumigraph.configs.warped import WarpedConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.attribute_sheets import AttributeSheets
-from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
+from lumigraph.fields.camera_codes import CameraCodes, CodeChoice, DeviceCodes
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
 from lumigraph.fields.slicing import BendySheet, ambient_encoding, ambient_size
-from lumigraph.fields.time_codes import TimeCodes
+from lumigraph.fields.time_codes import TimeCodeChoice, TimeCodes
 from lumigraph.fields.warps import WARPS, Warp, warp_jacobians
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
@@ -70,8 +71,10 @@ class WarpedTeacher(Renderer):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
+        captured: Sequence[Cameras] = (),
     ) -> None:
-        """`cameras`: those trained on, whose times have the codes."""
+        """`cameras`: those trained on, whose times have the codes. `captured`: the cameras of all photos, to know which
+        camera of a rig took them."""
         super().__init__()
         self.config: Any = config
         self.background = background
@@ -83,7 +86,7 @@ class WarpedTeacher(Renderer):
         )
         self.chunk = self.sampling.picture_rays
         self.codes = self._codes(cameras)
-        self.appearance = self._appearance(cameras)
+        self.appearance = self._appearance(cameras, captured)
         self.warp = self._warp()
         # It follows from the scene, which a run keeps.
         self.register_buffer("bounds", torch.stack([bounds.lower, bounds.upper]), persistent=False)
@@ -99,12 +102,16 @@ class WarpedTeacher(Renderer):
         assert cameras.times is not None
         return TimeCodes(cameras.times, self.config.code_width, self.config.code_choice)
 
-    def _appearance(self, cameras: Cameras) -> CameraCodes | TimeCodes | None:
+    def _appearance(
+        self, cameras: Cameras, captured: Sequence[Cameras]
+    ) -> CameraCodes | DeviceCodes | TimeCodes | None:
         kind, width = self.config.appearance, self.config.appearance_width
         if kind == "none":
             return None
-        if kind == "camera":
+        if kind == "photo":
             return CameraCodes(cameras, width)
+        if kind == "camera":
+            return DeviceCodes(cameras, captured, width)
         assert cameras.times is not None
         return TimeCodes(cameras.times, width, self.config.code_choice)
 
@@ -150,16 +157,24 @@ class WarpedTeacher(Renderer):
     def _conditions(self, rays: Rays, learning: bool) -> Conditions:
         """What the field is told of rays [B]; `learning`: rays of training cameras."""
         views = frequency_encoding(rays.view_directions, self.config.direction_octaves)
-        if isinstance(self.appearance, CameraCodes):
-            ids = rays.camera_ids if learning else None
-            looks = self.appearance.shown(rays.origins) if ids is None else self.appearance.learnt(ids)
-            views = torch.cat([views, looks], -1)
-        elif self.appearance is not None:
-            views = torch.cat([views, self.appearance(rays.times)], -1)
+        if self.appearance is not None:
+            views = torch.cat([views, self._looks(self.appearance, rays, learning)], -1)
         conditions = {"views": views[:, None]}
         if self.codes is not None:
             conditions["code"] = self.codes(rays.times)[:, None]
         return conditions
+
+    def _looks(
+        self, codes: CameraCodes | DeviceCodes | TimeCodes, rays: Rays, learning: bool
+    ) -> Float[Tensor, "B width"]:
+        """The codes of appearance of rays [B]."""
+        if isinstance(codes, TimeCodes):
+            return codes(rays.times)
+        if isinstance(codes, DeviceCodes):
+            return codes(rays)
+        if learning and rays.camera_ids is not None:
+            return codes.learnt(rays.camera_ids)
+        return codes.shown(rays.origins)
 
     def _sliced(
         self, points: Tensor, moved: Tensor, conditions: Conditions, draws: Draws | None
@@ -235,20 +250,25 @@ class WarpedTeacher(Renderer):
         """What pictures show besides colour and depth, of rays [B]."""
         return {"ambient": seen.mean_along("ambient")} if seen.extras["ambient"].shape[-1] else {}
 
-    def choose_codes(self, choice: CodeChoice) -> None:
+    def choose_codes(self, choice: CodeChoice | TimeCodeChoice) -> None:
         """By "nearest" a time between two moments is drawn with the code of the nearer one, and where photos have codes
-        of appearance, a picture with that of the nearest photo. Others are choices among codes of photos only."""
-        of_photos = self.appearance if isinstance(self.appearance, CameraCodes) else None
-        if choice != "nearest" and of_photos is None:
+        of appearance, a picture with that of the nearest photo; "linear" is about moments only, others are about photos
+        only."""
+        moments = [part for part in self.children() if isinstance(part, TimeCodes)]
+        photos = [part for part in self.children() if isinstance(part, CameraCodes)]
+        if choice in ("linear", "nearest"):
+            for codes in moments:
+                codes.choice = choice
+        if choice != "linear":
+            for codes in photos:
+                codes.choice = choice
+        meant = {"linear": moments, "nearest": moments + photos}.get(choice, photos)
+        if not meant:
             raise LumigraphError(
-                f"there is no code {choice!r} of a moment",
-                todo="Pass nearest, or leave --codes out for the run's own --code-choice",
+                f"there are no codes that could be drawn {choice!r}",
+                todo="Codes of moments are drawn linear or nearest, those of photos zero, mean or nearest; or leave "
+                "--codes out for the run's own --code-choice",
             )
-        if of_photos is not None:
-            of_photos.choice = choice
-        for part in self.children():
-            if isinstance(part, TimeCodes) and choice == "nearest":
-                part.choice = "nearest"
 
     # ------------------------------------------------------------------ training
 
@@ -294,26 +314,32 @@ class WarpedTeacher(Renderer):
         return Losses(values | self._of_batch(batch, draws), target.squared_error)
 
     def _regularisers(self, rays: Rays, levels: list[Seen]) -> dict[str, Tensor]:
-        """Sums over rays of what keeps warp and slicing surface simple; the elastic loss is of the first level only."""
+        """Sums over rays of what keeps warp and slicing surface simple. As in the published code, how far the warp
+        moves is asked of both levels, all else of the first one only."""
         config, values = self.config, {}
         if self.warp is not None and (config.elastic_weight or config.warp_weight):
             assert self.codes is not None
             codes = self.codes(rays.times)[:, None]
             if config.elastic_weight:
-                jacobians = warp_jacobians(self.warp, rays.points(levels[0].t), codes, self.warp_alpha)
-                energy = levels[0].weights.detach() * elastic_energy(jacobians)
-                values["elastic"] = config.elastic_weight * energy.sum()
+                values["elastic"] = config.elastic_weight * self._elastic(rays, codes, levels[0])
             if config.warp_weight:
                 halves = [level.t.gather(1, half_way(level.weights.detach())[0]) for level in levels]
                 points = rays.points(torch.cat(halves, 1))
                 moved = self.warp(points, codes, self.warp_alpha)
                 values["warp"] = config.warp_weight * displacement_energy(moved, points).sum()
         if config.ambient_weight:
-            energies = [
-                (level.weights.detach() * ambient_energy(level.extras["ambient"])).sum() for level in levels
-            ]
-            values["ambient"] = config.ambient_weight * torch.stack(energies).sum()
+            energy = levels[0].weights.detach() * ambient_energy(levels[0].extras["ambient"])
+            values["ambient"] = config.ambient_weight * energy.sum()
         return values
+
+    def _elastic(self, rays: Rays, codes: Tensor, seen: Seen) -> Tensor:
+        """The sum over rays of how far the warp is from a rigid motion, at all samples or where half is seen."""
+        assert self.warp is not None
+        t, weights = seen.t, seen.weights.detach()
+        if self.config.elastic_reduce == "median":
+            t, weights = t.gather(1, half_way(weights)[0]), torch.ones_like(t[:, :1])
+        jacobians = warp_jacobians(self.warp, rays.points(t), codes, self.warp_alpha)
+        return (weights * elastic_energy(jacobians, self.config.elastic)).sum()
 
     def _of_levels(self, batch: Batch, part: slice, levels: list[Seen]) -> dict[str, Tensor]:
         """Further loss terms of the rays `part` of a batch, which add up over parts."""
@@ -365,7 +391,7 @@ class WarpedTeacher(Renderer):
         for part in self.children():
             if isinstance(part, NeRFMLP):
                 reset_glorot(part)
-            elif isinstance(part, CameraCodes):
+            elif isinstance(part, CameraCodes | DeviceCodes):
                 nn.init.zeros_(part.table)
             else:
                 assert isinstance(part, TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from lumigraph.configs.codylin import CoDyLiNConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.fields.ray_code import code_size
-from lumigraph.fields.ray_motion import LiftingMLP
+from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -68,19 +67,19 @@ class CoDyLiN(MovingLightField):
         count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
         return {"attributes": count, "timed": cameras.times is not None}
 
-    def _new_mask(self) -> LiftingMLP:
+    def _new_mask(self) -> SkipMLP:
         config = self.config
         extra = self.attributes if config.mask_sees_attributes else 0
-        network = LiftingMLP(
-            code_size(RAY_AND_MOMENT - 1 + extra, config.motion_octaves),
+        network = self.small_network(
+            RAY_AND_MOMENT - 1 + extra,
             self.attributes,
+            depth=config.mask_layers,
             width=config.mask_width,
-            layers=config.mask_layers,
             skip=config.mask_skip,
-            zero_head=True,
+            zero=True,
         )
         # At first what moves by itself and each attribute have equal shares.
-        nn.init.constant_(network.head.bias, -math.log(self.attributes))
+        nn.init.constant_(network.output.bias, -math.log(self.attributes))
         return network
 
     @property

@@ -8,6 +8,7 @@ Masks are composited as shares in [0, 1] (the published code composites their lo
 share of a pixel that an attribute moves.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,8 +46,9 @@ class CoNeRF(WarpedTeacher):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
+        captured: Sequence[Cameras] = (),
     ) -> None:
-        super().__init__(config, background, cameras, bounds)
+        super().__init__(config, background, cameras, bounds, captured)
         self.config: CoNeRFConfig = config
         assert cameras.attributes is not None
         attributes = cameras.attributes.shape[1]
@@ -83,7 +85,7 @@ class CoNeRF(WarpedTeacher):
         frames lack values."""
         cameras: Cameras = info.cameras["train"]
         _check(cameras, config, info.source)
-        return cls(config, info.background, cameras, info.bounds)
+        return cls(config, info.background, cameras, info.bounds, tuple(info.cameras.values()))
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         return None if cameras.times is None else super()._codes(cameras)

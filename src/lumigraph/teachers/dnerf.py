@@ -223,8 +223,8 @@ class DNeRF(Renderer):
         )
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
-        """Errors of the final colours, with two networks of the coarse ones, and of how unsteadily things move;
-        `squared_error` is of the final colours."""
+        """Errors of the final colours, with two networks of the coarse ones, and of how unsteadily each network moves
+        things; `squared_error` is of the final colours."""
         config = self.config
         draws = Draws(step_generator(_STREAM, seed, step, self.device), config.perturb, config.density_noise)
         target = ColourTarget(batch, self.background, seed=seed, step=step)
@@ -238,8 +238,13 @@ class DNeRF(Renderer):
             if coarse is not None:
                 values["coarse"] = target.error(coarse.rgb, coarse.opacity, part)
             if compared is not None:
-                share = (end - first) / len(batch.rays)
-                values["motion_tv"] = config.motion_tv_weight * share * self._tv(rays, fine, compared[part])
+                looks = (
+                    [(self.finest, fine)] if coarse is None else [(self.coarse, coarse), (self.finest, fine)]
+                )
+                squares = [self._motion_squares(*look, rays, compared[part]) for look in looks]
+                # The published sum counts every sample alike; here it is over those of the last look.
+                counted = len(batch.rays) * fine.t.shape[1] * 3
+                values["motion_tv"] = config.motion_tv_weight * torch.stack(squares).sum() / counted
             return values
 
         parameters = list(self.parameters())
@@ -260,11 +265,11 @@ class DNeRF(Renderer):
         other = torch.where(forward, known[after], known[before])
         return (distinct + part * (other - distinct))[inverse]
 
-    def _tv(self, rays: Rays, seen: Seen, times: Tensor) -> Tensor:
-        """The mean over samples and axes of the squared difference between displacements at the rays' times and at
-        `times` [b]."""
-        moved = self.finest.displacements(rays.points(seen.t), times, self.compute_dtype)
-        return (moved - seen.extras["displacement"]).square().mean()
+    def _motion_squares(self, network: MovingField, seen: Seen, rays: Rays, times: Tensor) -> Tensor:
+        """The sum over samples and axes of the squared difference between a network's displacements at the rays' times
+        and at `times` [b]."""
+        moved = network.displacements(rays.points(seen.t), times, self.compute_dtype)
+        return (moved - seen.extras["displacement"]).square().sum()
 
     def optimisers(self) -> list[ParameterGroup]:
         """One group with everything.

@@ -15,11 +15,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.conditions import check_captured_times
 from lumigraph.rendering.marched_field import ADAM, MarchedField
-from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import ParameterGroup
-
-_STREAM = 0x94D049BB133111EB
-"""Odd 64-bit constant that keeps apart what different seeds draw."""
 
 
 class DynamicNGP(MarchedField):
@@ -35,6 +31,7 @@ class DynamicNGP(MarchedField):
         super().__init__(config, bounds, background, cameras)
         self.moving = _moving(config, self.layout)
         self.add_networks(self.moving.width)
+        self.occupancy_looks = config.occupancy_times
         if config.random_backdrop and background != "opaque":
             self.backdrop = "random"
 
@@ -71,9 +68,8 @@ class DynamicNGP(MarchedField):
         assert rays.times is not None
         return rays.times
 
-    def random_times(self, count: int, step: int, seed: int) -> Float[Tensor, " count"]:
+    def random_times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
         """Any time, so that a cell is occupied if something is in it at some time."""
-        generator = step_generator(_STREAM, seed, step, self.device)
         return torch.rand(count, generator=generator, device=self.device)
 
 

@@ -5,6 +5,7 @@ Points of a moment are warped to the template by a field of rigid motions (Nerfi
 moments differ in the ambient coordinates at which a slicing surface cuts the template.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,8 +32,9 @@ class HyperNeRF(WarpedTeacher):
         background: Background,
         cameras: Cameras,
         bounds: Bounds,
+        captured: Sequence[Cameras] = (),
     ) -> None:
-        super().__init__(config, background, cameras, bounds)
+        super().__init__(config, background, cameras, bounds, captured)
         self.config: HyperNeRFConfig = config
         self.sheet = self.plane = None
         dims = 0 if config.slicing == "none" else config.ambient_dims
@@ -58,7 +60,7 @@ class HyperNeRF(WarpedTeacher):
         """Raises LumigraphError where the scene has no times."""
         cameras: Cameras = info.cameras["train"]
         check_captured_times(info, "hypernerf", "ngp")
-        return cls(config, info.background, cameras, info.bounds)
+        return cls(config, info.background, cameras, info.bounds, tuple(info.cameras.values()))
 
     def _codes(self, cameras: Cameras) -> TimeCodes | None:
         config: HyperNeRFConfig = self.config

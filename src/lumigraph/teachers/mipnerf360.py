@@ -22,6 +22,7 @@ from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncoder, GridEncoder, RadianceField
+from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
@@ -350,8 +351,8 @@ class MipNeRF360(Renderer):
 
     # ------------------------------------------------------------------ codes of cameras
 
-    def choose_codes(self, choice: CodeChoice) -> None:
-        if self.codes is None:
+    def choose_codes(self, choice: CodeChoice | TimeCodeChoice) -> None:
+        if self.codes is None or choice == "linear":
             super().choose_codes(choice)
         else:
             self.codes.choice = choice

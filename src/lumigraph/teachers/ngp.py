@@ -48,7 +48,12 @@ class NGP(MarchedField):
         self.grid.reset()
 
     def visible_samples(
-        self, rays: CoreRays, times: Float[Tensor, " R"] | None, rule: StepRule, jitter: Float[Tensor, " R"]
+        self,
+        rays: CoreRays,
+        times: Float[Tensor, " R"] | None,
+        rule: StepRule,
+        jitter: Float[Tensor, " R"],
+        learning: bool = False,
     ) -> tuple[Samples, Int[Tensor, " S"]]:
         occupied = self.occupancy.occupied
         return visible_samples(rays, occupied, rule, self.unbounded, jitter, self.grid, self.geometry)

@@ -1,7 +1,7 @@
 """Where the rays of a training step come from.
 
-A source answers `batch(step, rays)` as a pure function of its seed, the step and its own saved state, so that
-a resumed run sees the rays that an uninterrupted one would have seen.
+A source answers `batch(step, rays)` as a pure function of its seed, the step, how far schedules have come and its own
+saved state, so that a resumed run sees the rays that an uninterrupted one would have seen.
 """
 
 import math
@@ -23,6 +23,10 @@ _RARE = 0.05
 
 class RaySource:
     """Base of all ray sources."""
+
+    def begin_step(self, reached: float) -> None:
+        """Told before each step how far schedules have come, in steps of the method's `training_steps`
+        (`Budget.reached`)."""
 
     def batch(self, step: int, rays: int) -> Batch:
         """About `rays` rays for a step. With several processes each gets its own sequence of step numbers."""
@@ -93,7 +97,7 @@ class PhotoSource(RaySource):
     are never drawn.
 
     The draw of a step is a function of (seed, step): the counter-based generator Philox (Salmon et al. 2011)
-    keyed by both, so no state has to be saved.
+    keyed by both, so no state has to be saved. Which pixels and photos come first goes by what `begin_step` was told.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class PhotoSource(RaySource):
         self.attribute_masks = attribute_masks
         self.seed = seed
         self.sampling = sampling or PixelSampling()
+        self._reached = 0.0
         self.cameras = views.cameras
         sizes = views.cameras.size.cpu().numpy().astype(np.int64)
         self._widths = sizes[:, 0]
@@ -209,6 +214,9 @@ class PhotoSource(RaySource):
             self._pools[central, solid] = _Pool(self._numbered(chosen), self._first)
         return self._pools[central, solid]
 
+    def begin_step(self, reached: float) -> None:
+        self._reached = reached
+
     def to(self, device: torch.device) -> "PhotoSource":
         self.cameras = self.cameras.to(device)
         return self
@@ -222,7 +230,7 @@ class PhotoSource(RaySource):
     def draw(self, step: int, rays: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photo number, x and y [rays] (int64) of the pixels of a step."""
         generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
-        pixel = self._drawn(generator, step, rays)
+        pixel = self._drawn(generator, rays)
         if self._same_size:
             index, within = np.divmod(pixel, self._first[1])
             y, x = np.divmod(within, self._widths[0])
@@ -231,11 +239,11 @@ class PhotoSource(RaySource):
             y, x = np.divmod(pixel - self._first[index], self._widths[index])
         return torch.from_numpy(index), torch.from_numpy(x), torch.from_numpy(y)
 
-    def _drawn(self, generator: np.random.Generator, step: int, rays: int) -> np.ndarray:
+    def _drawn(self, generator: np.random.Generator, rays: int) -> np.ndarray:
         """Numbers [rays] of pixels, those that have to meet something first."""
-        central = step < self.sampling.crop_steps
+        central = self._reached < self.sampling.crop_steps
         pool = self._pool(central)
-        photos = self._photos(step, pool)
+        photos = self._photos(pool)
         if self.sampling.same_image:
             photos = np.array([generator.choice(pool.photos() if photos is None else photos)])
         parts, total = [], rays
@@ -250,12 +258,12 @@ class PhotoSource(RaySource):
             else pool.draw(generator, rays, photos)
         )
 
-    def _photos(self, step: int, pool: _Pool) -> np.ndarray | None:
-        """The photos that a step may draw from, None for all that have pixels in the pool."""
-        if self._in_time_order is None or step >= self.sampling.time_steps:
+    def _photos(self, pool: _Pool) -> np.ndarray | None:
+        """The photos that may be drawn from by now, None for all that have pixels in the pool."""
+        if self._in_time_order is None or self._reached >= self.sampling.time_steps:
             return None
         order = self._in_time_order[np.isin(self._in_time_order, pool.photos())]
-        count = math.floor(step / self.sampling.time_steps * len(order))
+        count = math.floor(self._reached / self.sampling.time_steps * len(order))
         return np.sort(order[: max(count, _FEWEST_PHOTOS)])
 
     def _wanted(self, central: bool) -> list[tuple[_Pool, float]]:

@@ -35,6 +35,13 @@ class Budget:
             return min(1.0, seconds / self.seconds)
         return min(1.0, (step - self.first_step) / self.schedule_steps)
 
+    def reached(self, step: int, seconds: float) -> float:
+        """How far schedules have come, in schedule steps: where these are counted exactly the steps made, where the
+        clock paces them its share of `schedule_steps`."""
+        if self.seconds is None:
+            return float(step - self.first_step)
+        return self.progress(step, seconds) * self.schedule_steps
+
     def used(self, step: int, seconds: float) -> float:
         """Used part of what ends training, in [0, 1]."""
         parts = [0.0]
@@ -188,6 +195,7 @@ class RayTask(LightningModule):
         step, seed = self.step, self.seed * self.trainer.world_size + self.trainer.global_rank
         progress = self.budget.progress(step, self.seconds)
         self.renderer.begin_step(step, progress, self.seed)
+        self.source.begin_step(self.budget.reached(step, self.seconds))
         # Each process takes every world_size-th batch of the sequence.
         drawn = self._drawn(
             step * self.trainer.world_size + self.trainer.global_rank, self.renderer.rays_per_step

@@ -119,7 +119,9 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     """
     place = _read_place(folder)
     ids, listed = _read_ids(folder, splits)
-    times = _read_times(folder, ids, listed)
+    entries = _read_metadata(folder, ids)
+    devices = _devices(entries)
+    times = _read_times(folder, ids, listed, entries, devices)
     images, reduced = _image_folder(folder, downscale)
     found = _images(images, ids)
     missing = [f"{images.relative_to(folder)}/{name}" for name in ids if name not in found]
@@ -132,6 +134,8 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     check_downscale(frames, left)
     alpha = uses_alpha(frames, thorough=background is not None)
     captured = make_cameras(frames, place.near / place.scale, place.far / place.scale)
+    if len({devices[name] for name in kept}) > 1:
+        captured = replace(captured, devices=torch.tensor([devices[name] for name in kept]))
     cameras = captured.transformed(place.transform)
     names = [frame.name for frame in frames]
     by_id = dict(zip(kept, names, strict=True))
@@ -316,24 +320,40 @@ def _ids(fields: Fields, key: str) -> list[str]:
     return names
 
 
-def _read_times(folder: Path, ids: Sequence[str], listed: dict[str, list[str]]) -> dict[str, float]:
-    """The share of the capture that has passed at each frame.
-
-    Raises:
-        LumigraphError: a frame has no time, or one camera took two of the training photos at the same time.
-    """
+def _read_metadata(folder: Path, ids: Sequence[str]) -> dict[str, Fields]:
+    """What is said of each frame. Raises LumigraphError where one of `ids` is missing."""
     path = folder / METADATA
     metadata = Fields.of(read_json(path, _MAX_BYTES * 64), str(path))
     entries = {name: Fields.of(value, f"{path}, {name}") for name, value in metadata.members.items()}
     for name in ids:
         if name not in entries:
             raise LumigraphError(f"the frame {name!r} is missing", where=path, todo="Add its 'warp_id'")
-    key = "time_id" if any("time_id" in entry for entry in entries.values()) else "warp_id"
-    numbers = {name: _number(entry, key) for name, entry in entries.items()}
-    cameras = {
+    return entries
+
+
+def _devices(entries: dict[str, Fields]) -> dict[str, int]:
+    """The number of the camera that took each frame; 0 where nothing is said of it."""
+    return {
         name: _number(entry, "camera_id") if "camera_id" in entry else 0 for name, entry in entries.items()
     }
-    moments = {name: (cameras[name], numbers[name]) for name in ids}
+
+
+def _read_times(
+    folder: Path,
+    ids: Sequence[str],
+    listed: dict[str, list[str]],
+    entries: dict[str, Fields],
+    devices: dict[str, int],
+) -> dict[str, float]:
+    """The share of the capture that has passed at each frame.
+
+    Raises:
+        LumigraphError: a frame has no time, or one camera took two of the training photos at the same time.
+    """
+    path = folder / METADATA
+    key = "time_id" if any("time_id" in entry for entry in entries.values()) else "warp_id"
+    numbers = {name: _number(entry, key) for name, entry in entries.items()}
+    moments = {name: (devices[name], numbers[name]) for name in ids}
     twice = _repeated(moments, listed.get("train", ()))
     if twice is not None:
         raise LumigraphError(
