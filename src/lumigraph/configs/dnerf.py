@@ -68,11 +68,11 @@ class DNeRFConfig:
     decay_steps: int | None = None
     """Steps over which the rate falls to a tenth (None: all of training)."""
     crop_steps: int = 0
-    """Steps (of `training_steps`) that learn from the middle of the photos only, against collapse to the background."""
+    """Steps (of --training-steps) that learn from the middle of the photos only, against collapse to the background."""
     crop_share: float = 0.5
     """Share of both sides of a photo that counts as its middle."""
     time_steps: int = 0
-    """Steps (of `training_steps`) over which photos join in the order of their times, the first three of them at once;
+    """Steps (of --training-steps) over which photos join in the order of their times, the first three of them at once;
     0: all from the start."""
     foreground_share: float = 0.0
     """Least share of rays of a step that meet something, where the photos have alpha."""

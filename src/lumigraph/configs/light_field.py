@@ -72,7 +72,7 @@ class LightFieldConfig:
     warmup_steps: int = 200
     """Steps of that rise; 0 is none."""
     schedule: Literal["steps", "budget", "constant"] = "budget"
-    """After the warm-up. steps: times 0.1 every `decay_steps`, as published. budget: a cosine from `lr` to
+    """After the warm-up. steps: times 0.1 every --decay-steps, as published. budget: a cosine from `lr` to
     `lr * final_lr` over the training budget, whatever its length. constant: `lr`."""
     decay_steps: int = 500_000
     """Steps in which the learning rate falls to a tenth (schedule steps)."""

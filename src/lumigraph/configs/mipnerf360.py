@@ -40,7 +40,7 @@ class MipNeRF360Config:
     anneal_slope: float = 10.0
     """How quickly proposals are trusted, the b of Schlick's bias, from not at all to fully (0: fully at once)."""
     proposal_interval: int = 4
-    """Every so many steps proposals learn, once the first `proposal_warmup` steps are over."""
+    """Every so many steps proposals learn, once the first --proposal-warmup steps are over."""
     proposal_warmup: int = 500
     """Steps at first in which proposals always learn."""
     spacing: Literal["linear", "disparity"] | None = None

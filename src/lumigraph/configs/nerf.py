@@ -85,7 +85,7 @@ class NeRFConfig:
     warmup_multiplier: float = 1.0
     """Factor on the learning rate at the end of the rise and from then on."""
     crop_steps: int = 0
-    """Steps (of `training_steps`) that learn from the middle of the photos only, against collapse to the background."""
+    """Steps (of --training-steps) that learn from the middle of the photos only, against collapse to the background."""
     crop_share: float = 0.5
     """Share of both sides of a photo that counts as its middle."""
     foreground_share: float = 0.0
