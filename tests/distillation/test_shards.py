@@ -109,7 +109,7 @@ def test_an_interrupted_bake_says_how_to_go_on(tmp_path: Path, teacher: Run, mon
     said = capsys.readouterr().err
     assert said.endswith("lumigraph: interrupted; the same command with --resume goes on\n")
     assert main([*bake, "--resume"]) == 0
-    assert "2 now" in capsys.readouterr().out
+    assert "2 of them made now" in capsys.readouterr().out
     monkeypatch.setattr("lumigraph.distillation.bake.write_array", interrupted)
     assert main([*bake, "--overwrite"]) == 130
     assert "--resume in place of --overwrite goes on" in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_damaged_views_are_refused_and_made_anew(tmp_path: Path, teacher: Run, r
         (views / "00001.npy").unlink()
     assert main([*bake, "--resume"]) == 0
     assert (
-        "4 now" in capsys.readouterr().out
+        "4 of them made now" in capsys.readouterr().out
     )  # views of the two damaged files, the second one found by itself
     assert bytes_of(views) == good
     assert (views / "00000.npy").stat().st_mtime_ns == kept

@@ -134,7 +134,8 @@ def _read(
             )
     except SystemExit:
         # What a dataclass refuses, tyro tells with the names that its fields have inside.
-        words = " ".join(line.strip("│╭╰─╮╯ ") for line in said.getvalue().splitlines())
+        lines = [line.strip("│╭╰─╮╯|+ ") for line in said.getvalue().splitlines()]
+        words = " ".join(line for line in lines if line.strip("-─"))
         refused = re.search(r"Error parsing (?!--)[\w.-]+: (.+?)\s+For full helptext", words)
         if refused:
             usage_error(refused[1], prog)
