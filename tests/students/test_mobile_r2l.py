@@ -225,6 +225,11 @@ def test_pictures_with_other_pixels_are_resampled_to_those_of_the_first() -> Non
         model.losses(mixed, 1, 0)
 
 
+def test_pictures_of_one_patch_are_refused() -> None:
+    with pytest.raises(LumigraphError, match="single patch.*--up-factors"):
+        student().losses(pictures(size=4), 0, 0)
+
+
 def test_jitter_is_of_each_ray_and_a_function_of_seed_and_step() -> None:
     model, drawn = student(replace(TINY, perturb=True)), pictures()
     values = [

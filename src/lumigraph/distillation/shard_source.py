@@ -146,7 +146,8 @@ class MixedSource(RaySource):
 
     def pictures(self, step: int, count: int) -> Pictures:
         first, second = self.parts.values()
-        of_first = math.floor((step + 1) * self.ratio) > math.floor(step * self.ratio)
+        # Upwards: the first step, by whose pictures a student measures all others, is one of `first`.
+        of_first = math.ceil((step + 1) * self.ratio) > math.ceil(step * self.ratio)
         return (first if of_first else second).pictures(step, count)
 
     @property

@@ -168,7 +168,7 @@ class PictureLightField(Renderer):
         of the first are resampled first.
 
         Raises:
-            LumigraphError: the pictures have no `conditions`, or pixels of different sizes.
+            LumigraphError: the pictures have no `conditions`, pixels of different sizes, or a single patch.
         """
         cameras = batch.cameras
         self.require_conditions(cameras)
@@ -179,8 +179,13 @@ class PictureLightField(Renderer):
             target = _resampled(target, native)
             weight = None if weight is None else _resampled(weight[..., None], native)[..., 0]
         rays = self.grid(native)
-        jitter = self._jitter(rays.numel, step, seed)
         width, height = native.size[0].tolist()
+        if rays[0].numel == 1:
+            raise LumigraphError(
+                f"pictures of {width}x{height} pixels are a single patch of this student",
+                todo="Take larger pictures, or fewer --up-factors",
+            )
+        jitter = self._jitter(rays.numel, step, seed)
         colours = self._colours(self.network, self.codes(rays, jitter), width, height)
         error = (colours - target).square().mean(-1)
         if weight is None:
