@@ -279,15 +279,9 @@ def mean_psnr(model: MobileR2L, views: Cameras) -> float:
 def test_it_learns_a_scene() -> None:
     info = scene_info(32)
     config = MobileR2LConfig(
-        octaves=4,
-        width=48,
-        blocks=3,
-        up_widths=(24, 16),
-        up_blocks=1,
-        lr=5e-3,
-        warmup_lr=1e-3,
+        octaves=4, width=48, blocks=3, up_widths=(24, 16), up_blocks=1, pictures=4, lr=5e-3, warmup_lr=1e-3,
         warmup_steps=20,
-    )
+    )  # fmt: skip
     torch.manual_seed(0)
     model = MobileR2L.from_scene(config, info)
     source, optimiser, steps = live(info, 200), model.make_optimiser(), 350

@@ -14,7 +14,7 @@ class MobileR2LConfig(PictureLightFieldConfig):
 
 
 _PAPER = MobileR2LConfig(**PUBLISHED)
-_SMALLER = replace(_PAPER, octaves=6, schedule="budget", lr=1e-3, training_steps=200_000, perturb=False)
+_SMALLER = replace(_PAPER, schedule="budget", lr=1e-3, training_steps=200_000, perturb=False)
 
 PRESETS: dict[str, MobileR2LConfig] = {
     "cpu": MobileR2LConfig(),

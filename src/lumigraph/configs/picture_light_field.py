@@ -19,8 +19,8 @@ class PictureLightFieldConfig(StudentConfig):
     """
 
     points: int = 8
-    octaves: int = 6
-    training_steps: int = 20_000
+    octaves: int = 4
+    training_steps: int = 10_000
     lr: float = 3e-3
 
     width: int = 96
@@ -31,16 +31,16 @@ class PictureLightFieldConfig(StudentConfig):
     """After the head and within each block; relu is what every runtime knows, gelu is published."""
     up_factors: tuple[int, ...] = (2, 2)
     """By how much each stage makes the grid finer, 2 or 3; their product is the side of a patch, in pixels."""
-    up_widths: tuple[int, ...] = (48, 24)
+    up_widths: tuple[int, ...] = (48, 16)
     """Channels of each stage."""
-    up_blocks: int = 2
+    up_blocks: int = 1
     """Residual blocks of each stage."""
     upsampling: Literal["transposed", "depth-to-space"] = "transposed"
     """How a stage makes the grid finer. transposed: a transposed convolution, as published. depth-to-space: a
     convolution to all pixels of the finer grid, which are then laid side by side: what transposed ones can be written
     as, in operators that browsers and phones run well."""
 
-    pictures: int = 4
+    pictures: int = 2
     """Whole pictures per step."""
     weight_decay: float = 0.0
     """AdamW's weight decay (published: 0.01)."""
