@@ -1,11 +1,13 @@
 """Students that learn from whole pictures: from shards, a live teacher, photos and mixtures; and all verbs on them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lumigraph.cli.main import main
 from lumigraph.configs.common import TrainOptions
@@ -202,7 +204,7 @@ def test_fine_tuning_on_photos_and_pseudo_views(
 def test_every_verb_takes_a_student_of_whole_pictures(
     tmp_path: Path, shards: Path, scene: Scene, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("lumigraph.scenes.load.load_scene", lambda *a, **k: scene)
+    monkeypatch.setattr("lumigraph.scenes.load.load_scene_like", lambda *a, **k: scene)
     run = tmp_path / "student"
 
     def call(*words: object) -> int:
@@ -216,6 +218,27 @@ def test_every_verb_takes_a_student_of_whole_pictures(
     assert call("distill", "mobile-r2l", shards, "--run", run, *SMALL) == 0
     assert Run.open(run).results["training"]["step"] == 3
     assert list((run / "media").glob("*.png"))
+    assert call("eval", run, "--json", tmp_path / "eval.json") == 0
+    assert json.loads((tmp_path / "eval.json").read_text())["psnr"] > 0
+    drawn = tmp_path / "view.png"
+    assert call("render", run, "--path", "orbit", "--frames", 1, "--size", "23x17", "--out", drawn) == 0
+    with Image.open(drawn) as picture:
+        assert picture.size == (23, 17)
+    mixed = (
+        "--pseudo",
+        shards,
+        "--pseudo-ratio",
+        0.5,
+        "--max-steps",
+        2,
+        "--check-every",
+        1,
+        "--device",
+        "cpu",
+    )
+    assert call("finetune", run, "builtin:ball", "--run", tmp_path / "tuned", *mixed) == 0
+    assert Run.open(tmp_path / "tuned").provenance["mixed_with"]["pseudo_ratio"] == 0.5
+    assert "--pseudo-ratio" in refusal("finetune", run, "builtin:ball", "--pseudo-ratio", 2)
     # Its own views are pseudo views like any other: for rays, and for pictures, live too.
     assert call("bake", run, "--out", tmp_path / "baked", "--views", 3, "--device", "cpu") == 0
     assert len(Shards.open(tmp_path / "baked")) == 3
