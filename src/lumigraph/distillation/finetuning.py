@@ -13,7 +13,13 @@ import torch
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.registry import load_renderer_class
-from lumigraph.distillation.origins import Origin, check_same_scene, with_hard_rays
+from lumigraph.distillation.origins import (
+    Origin,
+    check_same_scene,
+    check_tells,
+    with_hard_rays,
+    without_unknown,
+)
 from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
@@ -65,7 +71,8 @@ def finetune(
     Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
     student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
     """
-    check_same_scene(student.info, scene.info, load_renderer_class(student.method).needs)
+    needs = load_renderer_class(student.method).needs
+    check_same_scene(student.info, scene.info, needs)
     own = options.run.resolve() == student.path.resolve()
     place = student.path / STAGE if own else options.run
     training, validation, held = training_and_validation(scene)
@@ -76,6 +83,7 @@ def finetune(
     provenance = {"finetuned_from_step": step, "validation_held_from_training": held}
     if pseudo is not None:
         check_same_scene(student.info, pseudo.info)
+        check_tells(pseudo, student.method, needs, student.path)
         provenance |= {"mixed_with": {**pseudo.provenance, "pseudo_ratio": pseudo_ratio}}
     run = begin(student.method, config, student.info, replace(options, run=place), provenance)
     # The run's own renderer, not the student's: its rate is that of fine-tuning.
@@ -89,15 +97,17 @@ def finetune(
     before = mean_psnr(renderer, validation)
     if begun is not None and process_rank() == 0 and not list_checkpoints(run.checkpoints):
         save_checkpoint(run.checkpoints, _seed(begun, start))
-    source: RaySource = PhotoSource(
+    photos = PhotoSource(
         training,
         options.seed,
         depths=getattr(config, "learn_depth", False),
         sampling=renderer.pixel_sampling(),
         attribute_masks=renderer.wants_attribute_masks,
     )
+    source: RaySource = photos
     if pseudo is not None:
-        source = MixedSource(pseudo.source, source, pseudo_ratio)
+        photos.cameras = without_unknown(photos.cameras, pseudo.tells)
+        source = MixedSource(pseudo.source, photos, pseudo_ratio)
     result = fit(
         renderer.train(),
         with_hard_rays(source, config, options.seed),
