@@ -290,7 +290,7 @@ def test_it_learns_a_scene() -> None:
         optimiser.zero_grad()
         model.losses(source.pictures(step, config.pictures), step, 0).terms["rgb"].backward()
         optimiser.step()
-    assert mean_psnr(model, info.cameras["val"]) > 24
+    assert mean_psnr(model, info.cameras["val"]) > 22
 
 
 def trained(info: SceneInfo, folder: Path, steps: int, resume: bool = False) -> Run:
