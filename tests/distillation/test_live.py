@@ -94,5 +94,8 @@ def test_state_goes_on_exactly(scene: Scene) -> None:
         assert torch.equal(batches[0].rays.origins, batches[1].rays.origins)
         for source, batch in zip((first, second), batches, strict=True):
             source.observe(batch, error)
+    afresh = live(scene)
+    afresh.load_state_dict({})  # of a checkpoint of another stage: labels are made anew
+    assert torch.equal(afresh.batch(0, 32).rgba, live(scene).batch(0, 32).rgba)
     with pytest.raises(LumigraphError, match="another size"):
         live(scene, ring=256).load_state_dict(first.state_dict())

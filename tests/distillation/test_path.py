@@ -107,6 +107,18 @@ def test_fine_tuning_into_another_run_leaves_the_student(
     assert done.result.step == 38
 
 
+def test_fine_tuning_may_mix_in_pseudo_views(tmp_path: Path, shards: Path, scene: Scene) -> None:
+    run = distilled(shards, tmp_path / "student", 20)
+    options = TrainOptions(run=tmp_path / "tuned", max_steps=6, device="cpu", precision="float32")
+    pseudo = from_shards(shards, 0)
+    done = finetune(run, scene, options, EarlyStopping(every=3), None, pseudo, 0.75)
+    assert done.val_psnr_after >= done.val_psnr_before
+    assert done.run.provenance["mixed_with"]["pseudo_ratio"] == 0.75
+    elsewhere = replace(pseudo, info=replace(pseudo.info, source="builtin:other"))
+    with pytest.raises(LumigraphError, match="it is builtin:other"):
+        finetune(run, scene, replace(options, overwrite=True), EarlyStopping(), None, elsewhere, 0.75)
+
+
 def test_a_student_that_knows_depth_is_fine_tuned_on_photos_that_do_not(tmp_path: Path, scene: Scene) -> None:
     options = TrainOptions(run=tmp_path / "student", device="cpu", precision="float32")
     run = Run.create(options.run, "r2l", replace(LEARNER, learn_depth=True), scene.info, options)

@@ -34,19 +34,21 @@ class Arguments:
     reuse: int = 4
     """Live: how often a label is used on average."""
     ring: int = 262_144
-    """Live: labels that are kept at a time."""
+    """Live: labels that are kept at a time; of whole pictures, as many as make 16 steps at least."""
     floor: float = 0.5
-    """Live: part of the rays that is spread evenly, not to where the student is worst."""
+    """Live: part of the rays that is spread evenly, not to where the student is worst; whole pictures are."""
     hold_ratio: float = 0.0
     """Pseudo views: part of them that is left out."""
     empty_share: float = 0.1
-    """Pseudo views: how often a pixel of nothing but background is drawn, as a part of how often the others are."""
+    """Pseudo views: how often a pixel of nothing but background is drawn, as a part of how often the others are; whole
+    pictures are taken as they are."""
     scene: Path | None = None
     """Scene of published ray files; or whose photos are mixed in, with --pseudo-ratio."""
     downscale: int | None = None
     """Reduce the photos of --scene by this factor (None: as for the teacher)."""
     pseudo_ratio: float = 1.0
-    """Part of each batch that comes from the teacher; the rest comes from the photos of --scene."""
+    """Part of each batch, of whole pictures part of the steps, that comes from the teacher; the rest comes from the
+    photos of --scene."""
     layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
     """Ray files: what their columns are, where there are more than nine and no manifest says it."""
 
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> None:
     set_threads(options.devices)
     renderer = load_renderer_class(method)
     attributes = "attributes" in (*renderer.conditions, *renderer.needs)
-    origin = _origin(arguments, config, attributes)
+    origin = _origin(arguments, config, attributes, renderer.whole_views)
     check_tells(origin, method, renderer.needs, arguments.source)
     check_directions(origin, config, arguments.source)
     warn_of_change(origin.info, (*renderer.conditions, "attributes"), method)
@@ -102,11 +104,11 @@ def _check(arguments: Arguments) -> None:
         raise LumigraphError("--pseudo-ratio mixes in photos", todo="Name their scene with --scene")
 
 
-def _origin(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
+def _origin(arguments: Arguments, config: Any, attributes: bool, whole_views: bool) -> "Origin":
     from lumigraph.distillation.origins import mixed_with_photos
     from lumigraph.scenes.load import load_scene_like
 
-    origin = _pseudo(arguments, config, attributes)
+    origin = _pseudo(arguments, config, attributes, whole_views)
     if arguments.pseudo_ratio < 1:
         # Read as the teacher's photos were: what it held out stays held out.
         photos = load_scene_like(origin.info, str(arguments.scene), arguments.downscale)
@@ -114,8 +116,9 @@ def _origin(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
     return origin
 
 
-def _pseudo(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
-    """The teacher's part, by what the folder holds. `attributes`: whether the student knows of these."""
+def _pseudo(arguments: Arguments, config: Any, attributes: bool, whole_views: bool) -> "Origin":
+    """The teacher's part, by what the folder holds. `attributes`: whether the student knows of these; `whole_views`:
+    whether it learns from whole pictures."""
     from lumigraph.distillation import origins
     from lumigraph.distillation.legacy import legacy_files
     from lumigraph.scenes.load import load_scene
@@ -131,14 +134,16 @@ def _pseudo(arguments: Arguments, config: Any, attributes: bool) -> "Origin":
             arguments.ring,
             arguments.floor,
         )
+        per_step = config.pictures if whole_views else config.rays
         return origins.from_teacher(
             source,
-            config.rays,
+            per_step,
             options.seed,
             live,
             options.device,
             options.precision,
             attributes=attributes,
+            whole_views=whole_views,
         )
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
         return origins.from_shards(source, options.seed, arguments.hold_ratio, arguments.empty_share)

@@ -3,11 +3,16 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.cli.train import report
 from lumigraph.configs.common import Device, Precision, TrainOptions
 from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.distillation.origins import Origin
+    from lumigraph.training.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,10 @@ class Arguments:
     """Run folder to write (None: the student itself takes the new weights)."""
     downscale: int | None = None
     """Reduce the photos by this factor (None: as for the teacher)."""
+    pseudo: Path | None = None
+    """Teacher's run or folder of `bake` whose views are mixed in, so that what no photo shows is not forgotten."""
+    pseudo_ratio: float = 0.9
+    """Part of each batch, of whole pictures part of the steps, that comes from --pseudo."""
     lr: float | None = None
     """Learning rate (None: where distillation's has decayed to)."""
     check_every: int = 250
@@ -59,6 +68,8 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    if not 0 <= arguments.pseudo_ratio <= 1:
+        raise LumigraphError(f"--pseudo-ratio must lie in 0..1, not {arguments.pseudo_ratio}")
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.configs.registry import method_entry
     from lumigraph.distillation.finetuning import finetune
@@ -82,7 +93,9 @@ def main(argv: list[str]) -> None:
     student.warn_if_unfinished()
     scene = load_scene_like(student.info, arguments.scene, arguments.downscale)
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
-    done = finetune(student, scene, _options(arguments), rule, arguments.lr)
+    options = _options(arguments)
+    pseudo = None if arguments.pseudo is None else _pseudo(arguments.pseudo, student, options)
+    done = finetune(student, scene, options, rule, arguments.lr, pseudo, arguments.pseudo_ratio)
     report(done.run, done.result, "validation photos")
     held = ", held out of the training photos" if done.held_from_training else ""
     sys.stdout.write(
@@ -90,6 +103,20 @@ def main(argv: list[str]) -> None:
     )
     if not done.gained:
         sys.stdout.write("no step made them better: the student keeps the weights it had\n")
+
+
+def _pseudo(place: Path, student: "Run", options: TrainOptions) -> "Origin":
+    """What a folder of pseudo views holds, or a teacher answers."""
+    from lumigraph.configs.registry import load_renderer_class
+    from lumigraph.distillation import origins
+    from lumigraph.training.runs import is_packed
+
+    if not ((place / "config.json").is_file() or is_packed(place)):
+        return origins.from_shards(place, options.seed)
+    whole = load_renderer_class(student.method).whole_views
+    per_step = student.config.pictures if whole else student.config.rays
+    live = origins.LiveOptions()
+    return origins.from_teacher(place, per_step, options.seed, live, options.device, options.precision, whole)
 
 
 def _options(arguments: Arguments) -> TrainOptions:

@@ -279,6 +279,10 @@ def _describe(name: str, arguments_type: type) -> str:
     lines = [inspect.getdoc(arguments_type) or "", registry.method_entry(name).summary + "."]
     if presets:
         lines.append(f"--preset NAME starts from one of: {', '.join(presets)}; other options change it.")
+    sizes = {preset: config.about for preset, config in presets.items() if hasattr(config, "about")}
+    if sizes:
+        width = max(map(len, sizes))
+        lines.append("\n".join(f"  {preset:{width}s} {about}" for preset, about in sizes.items()))
     return "\n\n".join(lines)
 
 

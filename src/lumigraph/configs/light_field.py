@@ -1,4 +1,4 @@
-"""Options that the students share which are one residual MLP per ray. Imports no torch."""
+"""Options that students share: points on rays, the schedule, one residual MLP per ray. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,11 +9,60 @@ Activation = Literal["relu", "leaky_relu", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightFieldConfig:
-    """A deep residual MLP from the code of a ray to its colour. The defaults are sized for minutes on two cores."""
+class StudentConfig:
+    """What every student that sees points on rays is told: where these lie, and how the learning rate goes."""
 
     training_steps: int = 60_000
     """Steps over which schedules run, and of distillation where neither --max-steps nor --max-minutes is given."""
+
+    points: int = 24
+    """Points on a ray, both ends included."""
+    octaves: int = 4
+    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
+    between the pseudo views come out right; few learn smooth pictures in minutes."""
+    perturb: bool = False
+    """Jitter the points within their bins during training."""
+    extent: Literal["ball", "cameras"] = "ball"
+    """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
+    box. cameras: from the smallest near to the largest far of the training cameras, as published."""
+    ray_space: Literal["auto", "world", "ndc"] = "auto"
+    """Where rays are made into points. ndc: in the normalised device coordinates of a forward-facing scene, from its
+    near plane to infinity, as MobileR2L does; world: in the scene, as R2L does everywhere; auto: ndc for scenes that
+    have it, else world."""
+    near: float | None = None
+    """Depth of the first point in scene units, instead of that of `extent`."""
+    far: float | None = None
+    """Depth of the last point in scene units, instead of that of `extent`."""
+
+    lr: float = 4e-3
+    """Adam's learning rate."""
+    warmup_lr: float = 4e-4
+    """Learning rate of step 0, from which it rises linearly to `lr`."""
+    warmup_steps: int = 200
+    """Steps of that rise; 0 is none."""
+    schedule: Literal["steps", "budget", "constant"] = "budget"
+    """After the warm-up. steps: times 0.1 every --decay-steps, as published. budget: a cosine from `lr` to
+    `lr * final_lr` over the training budget, whatever its length. constant: `lr`."""
+    decay_steps: int = 500_000
+    """Steps in which the learning rate falls to a tenth (schedule steps)."""
+    final_lr: float = 0.02
+    """Part of `lr` that is left at the end (schedule budget)."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            positive=("training_steps", "points", "lr", "decay_steps"),
+            not_negative=("octaves", "warmup_steps", "warmup_lr"),
+            shares=("final_lr",),
+        )
+        if self.points < 2:
+            raise ValueError("points must be at least 2: both ends of the ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightFieldConfig(StudentConfig):
+    """A deep residual MLP from the code of a ray to its colour. The defaults are sized for minutes on two cores."""
+
     width: int = 128
     """Units of every hidden layer."""
     depth: int = 24
@@ -33,26 +82,8 @@ class LightFieldConfig:
     outer_activation: Activation = "none"
     """After the addition of a residual block."""
 
-    points: int = 24
-    """Points on a ray, both ends included."""
-    octaves: int = 4
-    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
-    between the pseudo views come out right; few learn smooth pictures in minutes."""
-    perturb: bool = False
-    """Jitter the points within their bins during training."""
-    extent: Literal["ball", "cameras"] = "ball"
-    """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
-    box. cameras: from the smallest near to the largest far of the training cameras, as published."""
-    ray_space: Literal["auto", "world", "ndc"] = "auto"
-    """Where rays are made into points. ndc: in the normalised device coordinates of a forward-facing scene, from its
-    near plane to infinity, as MobileR2L does; world: in the scene, as R2L does everywhere; auto: ndc for scenes that
-    have it, else world."""
     unit_directions: bool = False
     """Make the direction of every ray as long as 1 first, as HyperNeRF's rays are; near and far are then distances."""
-    near: float | None = None
-    """Depth of the first point in scene units, instead of that of `extent`."""
-    far: float | None = None
-    """Depth of the last point in scene units, instead of that of `extent`."""
     learn_depth: bool = False
     """Predict depth as well, where the labels have it."""
     depth_weight: float = 0.1
@@ -65,22 +96,9 @@ class LightFieldConfig:
     hard_multiple: int = 20
     """Size of the hard-ray pool in multiples of `rays`."""
 
-    lr: float = 4e-3
-    """Adam's learning rate."""
-    warmup_lr: float = 4e-4
-    """Learning rate of step 0, from which it rises linearly to `lr`."""
-    warmup_steps: int = 200
-    """Steps of that rise; 0 is none."""
-    schedule: Literal["steps", "budget", "constant"] = "budget"
-    """After the warm-up. steps: times 0.1 every --decay-steps, as published. budget: a cosine from `lr` to
-    `lr * final_lr` over the training budget, whatever its length. constant: `lr`."""
-    decay_steps: int = 500_000
-    """Steps in which the learning rate falls to a tenth (schedule steps)."""
-    final_lr: float = 0.02
-    """Part of `lr` that is left at the end (schedule budget)."""
-
     def __post_init__(self) -> None:
-        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=("final_lr",))
+        super().__post_init__()
+        check_numbers(self, positive=_POSITIVE, not_negative=("depth_weight",))
         if self.depth < 3:
             raise ValueError(f"depth must be at least 3 (head, body, tail), not {self.depth}")
         if self.residual and (self.depth - 2) % self.layers_per_block:
@@ -88,8 +106,6 @@ class LightFieldConfig:
                 f"depth - 2 must be a multiple of layers_per_block ({self.layers_per_block}), "
                 f"and {self.depth} - 2 is not"
             )
-        if self.points < 2:
-            raise ValueError("points must be at least 2: both ends of the ray")
         if not all(0 <= ratio <= 1 for ratio in self.hard_ratio):
             raise ValueError(f"hard_ratio must lie in 0..1, not {self.hard_ratio}")
 
@@ -99,10 +115,7 @@ class LightFieldConfig:
         return (self.depth - 2) // self.layers_per_block
 
 
-_POSITIVE = (
-    "training_steps", "width", "layers_per_block", "points", "rays", "hard_multiple", "lr", "decay_steps",
-)  # fmt: skip
-_NOT_NEGATIVE = ("octaves", "warmup_steps", "warmup_lr", "depth_weight")
+_POSITIVE = ("width", "layers_per_block", "rays", "hard_multiple")
 
 PUBLISHED: dict[str, Any] = {
     "width": 256,

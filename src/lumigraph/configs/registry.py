@@ -121,6 +121,13 @@ METHODS: dict[str, MethodEntry] = {
             renderer="lumigraph.students.codylin:CoDyLiN",
             summary="CoDyLiN: DyLiN with attributes, such as a head's turn, that are set when it is drawn",
         ),
+        MethodEntry(
+            name="mobile-r2l",
+            kind="student",
+            config="lumigraph.configs.mobile_r2l:MobileR2LConfig",
+            renderer="lumigraph.students.mobile_r2l:MobileR2L",
+            summary="MobileR2L: a picture in one pass of a convolutional network, for phones and browsers",
+        ),
     )
 }
 

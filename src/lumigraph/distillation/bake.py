@@ -144,9 +144,7 @@ def masks_told(renderer: Renderer, cameras: Cameras) -> int:
     """Of how many attributes the renderer tells masks: all, or none. None where cameras say no attributes."""
     if "attributes" not in renderer.conditions or cameras.attributes is None:
         return 0
-    first = torch.zeros(1, dtype=torch.int64, device=cameras.device)
-    ray = cameras.rays(first, first, first).to(renderer.device)
-    masks = renderer.render(ray).extras.get("attribute_masks")
+    masks = renderer.view(cameras[0].resized(1, 1)).extras.get("attribute_masks")
     return 0 if masks is None else masks.shape[-1]
 
 

@@ -13,7 +13,14 @@ import torch
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.registry import load_renderer_class
-from lumigraph.distillation.origins import check_same_scene, with_hard_rays
+from lumigraph.distillation.origins import (
+    Origin,
+    check_same_scene,
+    check_tells,
+    with_hard_rays,
+    without_unknown,
+)
+from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
 from lumigraph.rendering.background import as_rgba, display_target
@@ -23,7 +30,7 @@ from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
 from lumigraph.training.fit import EarlyStopping, TrainResult, begin, fit, process_rank
 from lumigraph.training.runs import Run, load_weights
-from lumigraph.training.sources import PhotoSource
+from lumigraph.training.sources import PhotoSource, RaySource
 from lumigraph.training.validation import ValidationViews, looking, mask_of
 
 STAGE = "finetune"
@@ -50,9 +57,16 @@ class Finetuned:
 
 
 def finetune(
-    student: Run, scene: Scene, options: TrainOptions, rule: EarlyStopping, lr: float | None = None
+    student: Run,
+    scene: Scene,
+    options: TrainOptions,
+    rule: EarlyStopping,
+    lr: float | None = None,
+    pseudo: Origin | None = None,
+    pseudo_ratio: float = 0.0,
 ) -> Finetuned:
-    """Fine-tunes `student` on the training photos of `scene`.
+    """Fine-tunes `student` on the training photos of `scene`, and where `pseudo` is given, on these for a part
+    `pseudo_ratio` of what it learns from.
 
     Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
     student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
@@ -67,6 +81,10 @@ def finetune(
     config = replace(student.config, schedule="constant", warmup_steps=0, lr=rate if lr is None else lr)
     again = (student.path / STAGE).is_dir()
     provenance = {"finetuned_from_step": step, "validation_held_from_training": held}
+    if pseudo is not None:
+        check_same_scene(student.info, pseudo.info)
+        check_tells(pseudo, student.method, needs, student.path)
+        provenance |= {"mixed_with": {**pseudo.provenance, "pseudo_ratio": pseudo_ratio}}
     run = begin(student.method, config, student.info, replace(options, run=place), provenance)
     # The run's own renderer, not the student's: its rate is that of fine-tuning.
     renderer = run.new_renderer()
@@ -82,13 +100,17 @@ def finetune(
     photos = PhotoSource(
         training,
         options.seed,
-        depths=config.learn_depth,
+        depths=getattr(config, "learn_depth", False),
         sampling=renderer.pixel_sampling(),
         attribute_masks=renderer.wants_attribute_masks,
     )
+    source: RaySource = photos
+    if pseudo is not None:
+        photos.cameras = without_unknown(photos.cameras, pseudo.tells)
+        source = MixedSource(pseudo.source, photos, pseudo_ratio)
     result = fit(
         renderer.train(),
-        with_hard_rays(photos, config, options.seed),
+        with_hard_rays(source, config, options.seed),
         run,
         # The first step finds the student's optimiser in the checkpoint just written.
         replace(options, run=place, resume=True),

@@ -8,6 +8,9 @@ student's error over coarse tiles of the pool's cameras: tile j gets a ray with 
     p_j = floor area_j / sum area + (1 - floor) e_j area_j / sum e area
 
 where e_j is a running mean of the student's error in the tile, and the floor keeps asking everywhere.
+
+Students that learn from whole pictures get those of a window over the pool, which moves on as the student learns
+(`LivePictures`).
 """
 
 import numpy as np
@@ -15,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumigraph.distillation.bake import masks_told
+from lumigraph.distillation.bake import masks_told, quantise
 from lumigraph.distillation.shard_source import draws
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
-from lumigraph.rendering.renderer import Batch, Renderer, Rendering, concatenate_renderings
-from lumigraph.training.sources import RaySource
+from lumigraph.rendering.renderer import Batch, Pictures, Renderer, Rendering, concatenate_renderings
+from lumigraph.training.sources import RaySource, chosen_views
 
 TILE = 16
 """Side of a tile, pixels."""
@@ -177,6 +180,9 @@ class LiveSource(RaySource):
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes up a state given by `state_dict`; an empty one is that before the first step."""
+        if not state:
+            return
         own = self.state_dict()
         if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
             raise LumigraphError(
@@ -187,3 +193,65 @@ class LiveSource(RaySource):
             if name != "counters":
                 values.copy_(state[name])
         self._labelled, self._blocks = state["counters"].tolist()
+
+
+class LivePictures(RaySource):
+    """Whole pictures that `teacher` renders while the student learns, 8 bits to a channel.
+
+    Step s draws from the pictures first .. first + kept - 1 of the pool's cameras, counted round and round, where
+    first = floor(s count / reuse): so each is drawn `reuse` times on average before the window leaves it. Pictures are
+    rendered when they are first drawn, and depend on their camera only: there is no state, and a resumed run renders
+    those again that it needs.
+    """
+
+    def __init__(
+        self,
+        teacher: Renderer,
+        cameras: Cameras,
+        seed: int,
+        *,
+        reuse: int = 4,
+        kept: int = 64,
+        asked: Cameras | None = None,
+    ):
+        """`cameras`: the pool, all of one size; `kept`: pictures in memory, at most one of each camera; `asked`: as for
+        `LiveSource`."""
+        self.teacher = teacher.eval()
+        self.cameras = cameras
+        self._asked = cameras if asked is None else asked
+        self.seed, self.reuse = seed, reuse
+        self.kept = min(kept, len(cameras))
+        self._rendered: dict[int, Tensor] = {}
+
+    def pictures(self, step: int, count: int) -> Pictures:
+        first, pool = step * count // self.reuse, len(self.cameras)
+        window = (first + np.arange(self.kept)) % pool
+        index = chosen_views(draws(self.seed, step), window, count).tolist()
+        drawn = [self._picture(camera) for camera in index]
+        if len(self._rendered) > self.kept:
+            staying = {*window.tolist(), *index}
+            self._rendered = {camera: seen for camera, seen in self._rendered.items() if camera in staying}
+        device = self.cameras.device
+        rgb = torch.stack(drawn).to(device).float() / 255
+        rgba = torch.nn.functional.pad(rgb, (0, 1), value=1.0)
+        return Pictures(self.cameras[torch.tensor(index, device=device)], rgba)
+
+    def _picture(self, camera: int) -> Tensor:
+        if camera not in self._rendered:
+            seen = self.teacher.view(self._asked[camera]).rgb
+            self._rendered[camera] = torch.from_numpy(quantise(seen, 8))
+        return self._rendered[camera]
+
+    @property
+    def picture_pixels(self) -> int:
+        return int(self.cameras.size[0].prod())
+
+    def to(self, device: torch.device) -> "LivePictures":
+        self.teacher.to(device)
+        self.cameras, self._asked = self.cameras.to(device), self._asked.to(device)
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        weights = sum(t.nbytes for t in (*self.teacher.parameters(), *self.teacher.buffers()))
+        return weights + 3 * self.kept * self.picture_pixels

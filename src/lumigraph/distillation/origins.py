@@ -13,7 +13,7 @@ from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.legacy import LegacySource, legacy_files
-from lumigraph.distillation.live import LiveSource
+from lumigraph.distillation.live import LivePictures, LiveSource
 from lumigraph.distillation.poses import Poses, sample_poses
 from lumigraph.distillation.ray_table import Layout
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
@@ -34,6 +34,10 @@ HELD_VIEWS = 8
 """Pseudo views at the end that are not learnt from but watched; a tenth where there are few."""
 _WATCHED_SIDE = 200
 """Longest side, pixels, of the views that a live teacher renders to watch the student with."""
+
+_KEPT_BATCHES = 16
+"""Of a live teacher's pictures as many are kept as make so many steps, where that is more than the ring holds: a few
+would be learnt by heart."""
 
 _SAME_PLACE = 1e-3
 """Cameras that are less than this apart, as a part of the scene's extent, count as one."""
@@ -120,36 +124,46 @@ class LiveOptions:
 
 def from_teacher(
     folder: Path,
-    rays: int,
+    per_step: int,
     seed: int,
     live: LiveOptions,
     device: str,
     precision: str,
     *,
     attributes: bool = True,
+    whole_views: bool = False,
 ) -> Origin:
-    """Rays that the teacher in `folder` labels while the student learns. `rays`: of a step; `attributes`: whether the
-    student knows of these."""
+    """Rays that the teacher in `folder` labels while the student learns, or pictures for one with `whole_views`.
+    `per_step`: how many; `attributes`: whether the student knows of these.
+
+    Raises:
+        LumigraphError: the teacher answers for whole pictures only, and rays are wanted.
+    """
     run = open_teacher(folder)
     teacher = run.load_renderer(device, precision)
+    if teacher.whole_views and not whole_views:
+        raise LumigraphError(
+            f"{run.method} answers for whole pictures, and this student wants single rays",
+            where=folder,
+            todo="Distil from its pseudo views: lumigraph bake RUN --out VIEWS",
+        )
     info = taught_scene(run.info, teacher, attributes=attributes)
     captured, forward = info.cameras["train"], info.forward is not None
     cameras = sample_poses(live.poses, live.cameras, seed, captured, forward=forward, times=live.times)
     cameras = cameras.to(teacher.device)
-    source = LiveSource(
-        teacher,
-        cameras,
-        rays,
-        seed,
-        reuse=live.reuse,
-        ring=live.ring,
-        floor=live.floor,
-        asked=asked_of(teacher, run.info, cameras),
-    )
+    asked = asked_of(teacher, run.info, cameras)
+    source: RaySource
+    if whole_views:
+        kept = max(live.ring // int(cameras.size[0].prod()), _KEPT_BATCHES * per_step)
+        source = LivePictures(teacher, cameras, seed, reuse=live.reuse, kept=kept, asked=asked)
+    else:
+        options = {"reuse": live.reuse, "ring": live.ring, "floor": live.floor}
+        source = LiveSource(teacher, cameras, per_step, seed, asked=asked, **options)
     teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
     # Another seed than the pool's: these are views that the student never learns from.
     watched = sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward, times=live.times)
-    views = rendered_views(teacher, _small(asked_of(teacher, run.info, watched)))
+    watched = asked_of(teacher, run.info, watched)
+    views = rendered_views(teacher, watched if whole_views else _small(watched))
     provenance = {"from": "live teacher", **vars(live), **teacher_provenance(run)}
     if "attributes" in teacher.conditions and not attributes:
         provenance["attributes"] = "told"
@@ -300,7 +314,7 @@ def _share_a_place(some: Cameras, others: Cameras) -> bool:
 
 
 def with_hard_rays(source: RaySource, config: Any, seed: int) -> RaySource:
-    """The source with the hard-ray pool that the config asks for."""
-    if min(config.hard_ratio) == 0:
+    """The source with the hard-ray pool that the config asks for; students of whole pictures know none."""
+    if min(getattr(config, "hard_ratio", (0,))) == 0:
         return source
     return HardPool(source, config.rays, config.hard_ratio, config.hard_multiple, seed)

@@ -1,4 +1,4 @@
-"""Rays of a training step from stored pseudo views, and mixtures of two sources."""
+"""Rays or pictures of a training step from stored pseudo views, and mixtures of two sources."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.rays import concatenate
-from lumigraph.rendering.renderer import Batch
-from lumigraph.training.sources import RaySource
+from lumigraph.rendering.renderer import Batch, Pictures
+from lumigraph.training.sources import RaySource, chosen_views
 
 
 def draws(seed: int, step: int, stream: int = 0) -> np.random.Generator:
@@ -75,6 +75,19 @@ class ShardSource(RaySource):
             attribute_masks=None if masks is None else torch.from_numpy(masks).to(device),
         )
 
+    def pictures(self, step: int, count: int) -> Pictures:
+        """Whole views, each as likely as any other, however empty."""
+        index = chosen_views(draws(self.seed, step), self._views, count)
+        stored = np.stack([self.shards.image(view) for view in index.tolist()])
+        rgb = torch.from_numpy(stored.astype(np.float32) / (2**self.shards.plan.bits - 1))
+        device = self.cameras.device
+        rgba = torch.nn.functional.pad(rgb.to(device), (0, 1), value=1.0)
+        return Pictures(self.cameras[torch.from_numpy(index).to(device)], rgba)
+
+    @property
+    def picture_pixels(self) -> int:
+        return math.prod(self.shards.plan.size)
+
     def _draw(self, step: int, rays: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """View, x and y of the pixels of a step."""
         generator = draws(self.seed, step)
@@ -106,7 +119,8 @@ class ShardSource(RaySource):
 
 
 class MixedSource(RaySource):
-    """A part `ratio` of every batch from `first`, the rest from `second` (R2L's mixture of pseudo and real rays)."""
+    """A part `ratio` of every batch from `first`, the rest from `second` (R2L's mixture of pseudo and real rays). Of
+    whole pictures, which may differ in size, it is a part of the steps."""
 
     def __init__(self, first: RaySource, second: RaySource, ratio: float):
         if not 0 <= ratio <= 1:
@@ -133,6 +147,16 @@ class MixedSource(RaySource):
             depth=_joined([batch.depth for batch in batches], batches),
             attribute_masks=_joined([batch.attribute_masks for batch in batches], batches),
         )
+
+    def pictures(self, step: int, count: int) -> Pictures:
+        first, second = self.parts.values()
+        # Upwards: the first step, by whose pictures a student measures all others, is one of `first`.
+        of_first = math.ceil((step + 1) * self.ratio) > math.ceil(step * self.ratio)
+        return (first if of_first else second).pictures(step, count)
+
+    @property
+    def picture_pixels(self) -> int:
+        return max(source.picture_pixels for source in self.parts.values())
 
     def observe(self, batch: Batch, squared_error: torch.Tensor) -> None:
         for source, chosen in zip(

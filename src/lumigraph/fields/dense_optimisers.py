@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OPTIMISERS = ("adam", "sgd", "radam", "ranger")
+OPTIMISERS = ("adam", "adamw", "sgd", "radam", "ranger")
 """What `make_optimiser` knows."""
 
 
@@ -21,8 +21,9 @@ def make_optimiser(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
         if name != "adam":
             raise ValueError(f"{name} does not know tables, adam does")
         return TableAdam(_without(groups, "momentum"))
-    if name == "adam":
-        optimiser: torch.optim.Optimizer = torch.optim.Adam(_without(groups, "momentum"), fused=True)
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        optimiser: torch.optim.Optimizer = kind(_without(groups, "momentum"), fused=True)
         optimiser.register_step_post_hook(_count_as_changed)
         return optimiser
     if name == "sgd":

@@ -5,7 +5,6 @@ the numbers are is the method's: points along the ray (R2L, Wang et al., ECCV 20
 a ray that was moved (DyLiN). All else, from the schedule to the fused training step, is here.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -25,13 +24,13 @@ from lumigraph.fields.residual_mlp import (
     plain_forward,
     squared_error,
 )
-from lumigraph.geometry.bounds import Bounds
-from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
 from lumigraph.rendering.randomness import step_generator
+from lumigraph.rendering.ray_extent import ray_extent
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.schedules import student_schedule
 
 FUSED_CHUNK = 3072
 """Rays that go through the network together on a CPU: large enough for the matrix products, small for the caches."""
@@ -98,25 +97,7 @@ class LightField(Renderer):
 
     @classmethod
     def from_scene(cls, config: Any, info: Any) -> "LightField":
-        """`near` and `far` are the config's, or as its `extent` says; 0 and 1 in normalised device coordinates."""
-        frame = info.forward if config.ray_space != "world" else None
-        if config.ray_space == "ndc" and frame is None:
-            raise LumigraphError(
-                "this scene has no normalised device coordinates: it is not a forward-facing one",
-                where=info.source,
-                todo="Leave --ray-space out",
-            )
-        near, far = 0.0, 1.0
-        if frame is None:
-            near, far = _extent(info.cameras["train"], info.bounds, config.extent)
-        near = near if config.near is None else config.near
-        far = far if config.far is None else config.far
-        if not (math.isfinite(far) and 0 <= near < far):
-            raise LumigraphError(
-                f"a ray needs 0 <= near < far, and they are {near:g} and {far:g}",
-                where=info.source,
-                todo="Give them with --near and --far, in scene units",
-            )
+        near, far, frame = ray_extent(config, info)
         return cls(config, near, far, info.background, frame, **cls.scene_options(info))
 
     @classmethod
@@ -304,17 +285,7 @@ class LightField(Renderer):
         return [ParameterGroup("network", list(self.network.parameters()), self.config.lr)]
 
     def lr_scale(self, step: int, progress: float) -> float:
-        """Linear warm-up, then 0.1^((step - n) / decay) (R2L section A.4), or a cosine over the budget."""
-        config = self.config
-        scale = 1.0
-        if config.schedule == "budget":
-            scale = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-        elif config.schedule == "steps" and step >= config.warmup_steps:
-            scale = 0.1 ** ((step - config.warmup_steps) / config.decay_steps)
-        if step < config.warmup_steps:
-            first = config.warmup_lr / config.lr
-            scale *= first + (1 - first) * step / config.warmup_steps
-        return scale
+        return student_schedule(self.config, step, progress)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the batch; and the activations of a chunk (of all rays when not fused)."""
@@ -327,13 +298,3 @@ class LightField(Renderer):
         )
         described = 4 * (64 + 2 * self.scalars) * (rays + hard)
         return super().memory_estimate(rays) + at_once * per_ray + described
-
-
-def _extent(cameras: Cameras, bounds: Bounds, extent: str) -> tuple[float, float]:
-    """Depths of the first and the last point of a ray, scene units."""
-    near, far = float(cameras.near.min()), float(cameras.far.max())
-    if extent == "cameras":
-        return near, far
-    distance = (cameras.camera_to_world[:, :, 3] - bounds.centre).norm(dim=1)
-    radius = float(bounds.half_extent.max())
-    return max(near, float(distance.min()) - radius), min(far, float(distance.max()) + radius)

@@ -2,13 +2,14 @@
 colours.
 
 Teachers, students and exported bundles are all `Renderer`s, so evaluation, movies, baking, distillation and
-viewers are written once. A bundle does not train; it implements `render` only.
+viewers are written once. A bundle does not train; it implements `render` only. Students that make a picture of the rays
+of its patches (`whole_views`) implement `view` instead, and learn from whole pictures.
 """
 
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -105,11 +106,49 @@ class Batch:
     weight: Tensor | None = None
     attribute_masks: Tensor | None = None
 
+    @property
+    def pixels(self) -> int:
+        """Rays in all."""
+        return len(self.rays)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        moved = {name: getattr(self, name) for name in ("rgba", *_KNOWN_OF_RAYS)}
+        moved = {name: None if value is None else value.to(device) for name, value in moved.items()}
+        return replace(self, rays=self.rays.to(device), **moved)
+
+
+_KNOWN_OF_RAYS = ("depth", "depth_sigma", "weight", "attribute_masks")
+
+
+@dataclass
+class Pictures:
+    """B whole pictures with their cameras, which have one size: what a renderer learns from that has `whole_views`.
+
+    `rgba` [B, H, W, 4] is premultiplied, in [0, 1] (alpha 1 where the photo has none). `weight` [B, H, W] is what a
+    pixel counts, 0 outside a mask; None means all alike.
+    """
+
+    cameras: Cameras
+    rgba: Float[Tensor, "B H W 4"]
+    weight: Float[Tensor, "B H W"] | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels in all."""
+        return self.rgba.shape[:3].numel()
+
+    def to(self, device: torch.device) -> "Pictures":
+        """The same on another device."""
+        weight = None if self.weight is None else self.weight.to(device)
+        return Pictures(self.cameras.to(device), self.rgba.to(device), weight)
+
 
 @dataclass
 class Losses:
     """`terms`: scalar loss terms by name, whose sum is minimised. `squared_error` [B]: detached mean over the
-    colour channels of the squared rgb error of each ray, for PSNR and for choosing hard rays."""
+    colour channels of the squared rgb error of each ray, or of each picture over its pixels, for PSNR and for choosing
+    hard rays."""
 
     terms: dict[str, Tensor]
     squared_error: Float[Tensor, " B"]
@@ -197,6 +236,8 @@ class Renderer(nn.Module):
     frame: ForwardFrame | None = None
     """In whose normalised device coordinates rays are sampled, and the extra `depth_raw` is."""
     chunk: int = DEFAULT_CHUNK
+    whole_views: bool = False
+    """Whether it answers for whole pictures only: it is asked through `view` alone, and learns from `Pictures`."""
     compute_dtype: torch.dtype = torch.float32
     """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings
     stay float32."""
@@ -249,7 +290,16 @@ class Renderer(nn.Module):
     # ------------------------------------------------------------------ rendering
 
     def render(self, rays: Rays) -> Rendering:
-        """Renders rays of any leading shape, without gradients."""
+        """Renders rays of any leading shape, without gradients.
+
+        Raises:
+            LumigraphError: the renderer has `whole_views`.
+        """
+        if self.whole_views:
+            raise LumigraphError(
+                "this renderer answers for whole pictures, not for single rays",
+                todo="Ask it for views: bake them with `lumigraph bake` where rays of it are wanted",
+            )
         raise NotImplementedError
 
     @torch.no_grad()
@@ -351,12 +401,18 @@ class Renderer(nn.Module):
         """Rays wanted for the next step; may adapt, from saved state only."""
         raise NotImplementedError
 
+    @property
+    def pictures_per_step(self) -> int:
+        """Whole pictures wanted for every step, where it has `whole_views`."""
+        raise NotImplementedError
+
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         """Called before each step: schedules and occupancy updates. Randomness is a function of (seed, step)
         only."""
 
-    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
-        """Loss terms of a batch, with gradients. Randomness is a function of (seed, step) only."""
+    def losses(self, batch: Any, step: int, seed: int) -> Losses:
+        """Loss terms of a `Batch`, or of `Pictures` where it has `whole_views`, with gradients. Randomness is a
+        function of (seed, step) only."""
         raise NotImplementedError
 
     def optimisers(self) -> list[ParameterGroup]:
@@ -378,12 +434,12 @@ class Renderer(nn.Module):
         return 1.0
 
     def memory_estimate(self, rays: int) -> int:
-        """Bytes that training with `rays` rays per step takes at its peak. This default counts weights,
+        """Bytes that training with `rays` rays, or pixels, per step takes at its peak. This default counts weights,
         gradients and two Adam moments; methods add their activations to it."""
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters())
         return 4 * weights + sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
 
-    def warm_up(self, batch: Batch, seed: int) -> None:
+    def warm_up(self, batch: Batch | Pictures, seed: int) -> None:
         """Runs everything a training step and a preview run, so that kernels are compiled before the clock
         starts. State is left as it was; a method with kernels that this does not reach extends it."""
         saved = {name: tensor.detach().clone() for name, tensor in self.named_buffers()}
@@ -391,7 +447,10 @@ class Renderer(nn.Module):
             self.begin_step(0, 0.0, seed)
             torch.stack(list(self.losses(batch, 0, seed).terms.values())).sum().backward()
             with torch.no_grad():
-                self.render(batch.rays)
+                if isinstance(batch, Pictures):
+                    self.view(batch.cameras[0])
+                else:
+                    self.render(batch.rays)
             warm_up_tables([group.parameters[0] for group in self.optimisers() if group.table])
         finally:
             self.zero_grad(set_to_none=True)

@@ -251,7 +251,7 @@ def _carry_out(task: RayTask, watch: Watch, device: torch.device, devices: int) 
         raise LumigraphError(
             "memory ran out during training",
             where=watch.run.path,
-            todo="Use fewer rays per step, a smaller preset, or a larger --downscale; --resume goes on",
+            todo="Use fewer rays or pictures per step, a smaller preset, or a larger --downscale; --resume goes on",
         ) from error
 
 
@@ -298,7 +298,11 @@ def check_memory(renderer: Renderer, source: RaySource, device: torch.device, li
     On a CPU that is the process as it stands, training, and the images; on an accelerator, training alone.
     """
     on_cpu = device.type == "cpu"
-    training, images = renderer.memory_estimate(renderer.rays_per_step), source.nbytes
+    if renderer.whole_views:
+        per_step = renderer.pictures_per_step * source.picture_pixels
+    else:
+        per_step = renderer.rays_per_step
+    training, images = renderer.memory_estimate(per_step), source.nbytes
     needed = training + (images if on_cpu else 0)
     already = psutil.Process().memory_info().rss if on_cpu else 0
     available = available_memory(device)
@@ -308,7 +312,8 @@ def check_memory(renderer: Renderer, source: RaySource, device: torch.device, li
     )
     if needed > FAR_BEYOND * available:
         raise LumigraphError(
-            text, todo="Use fewer rays per step, a smaller preset, a larger --downscale, or a larger machine"
+            text,
+            todo="Use fewer rays or pictures per step, a smaller preset, a larger --downscale, or a larger machine",
         )
     line.say(text if needed <= available else f"warning: {text}; training may run out of it")
 

@@ -1,7 +1,8 @@
 """Where the rays of a training step come from.
 
 A source answers `batch(step, rays)` as a pure function of its seed, the step, how far schedules have come and its own
-saved state, so that a resumed run sees the rays that an uninterrupted one would have seen.
+saved state, so that a resumed run sees the rays that an uninterrupted one would have seen. `pictures(step, count)` is
+the same for renderers that learn from whole pictures.
 """
 
 import math
@@ -13,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.rendering.renderer import Batch, PixelSampling
+from lumigraph.rendering.background import as_rgba
+from lumigraph.rendering.renderer import Batch, Pictures, PixelSampling
 from lumigraph.scenes.scene import Views
 
 _FEWEST_PHOTOS = 3
@@ -31,6 +33,23 @@ class RaySource:
     def batch(self, step: int, rays: int) -> Batch:
         """About `rays` rays for a step. With several processes each gets its own sequence of step numbers."""
         raise NotImplementedError
+
+    def pictures(self, step: int, count: int) -> Pictures:
+        """`count` whole pictures of one size for a step, which may share a picture where there are few; a pure function
+        as `batch` is, and of no state at all.
+
+        Raises:
+            LumigraphError: this source has rays without their pictures.
+        """
+        raise LumigraphError(
+            "this student learns from whole pictures, and these are single rays",
+            todo="Give it pseudo views of `lumigraph bake`, a teacher's run, or photos; or choose another student",
+        )
+
+    @property
+    def picture_pixels(self) -> int:
+        """Pixels of the largest picture that `pictures` gives."""
+        return 0
 
     def observe(self, batch: Batch, squared_error: Float[Tensor, " B"]) -> None:
         """Told the error [B] of the batch it gave, after the update; a pool of hard rays learns from it."""
@@ -292,6 +311,25 @@ class PhotoSource(RaySource):
             batch.attribute_masks = self._attribute_masks(index, x, y).to(device)
         return batch
 
+    def pictures(self, step: int, count: int) -> Pictures:
+        """Whole photos of one size, each as likely as any other; what their masks leave out counts nothing."""
+        sizes = self.views.cameras.size.cpu()
+        generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
+        alike = (sizes == sizes[generator.integers(len(sizes))]).all(1).nonzero()[:, 0].numpy()
+        index = chosen_views(generator, alike, count)
+        masks = [self.views.mask(i) for i in index.tolist()]
+        weight = None
+        if any(mask is not None for mask in masks):
+            whole = torch.ones(*sizes[index[0]].flip(0).tolist())
+            weight = torch.stack([whole if mask is None else mask.float() for mask in masks])
+        device = self.cameras.device
+        rgba = torch.stack([as_rgba(self.views.image(i)) for i in index.tolist()])
+        return Pictures(self.cameras[torch.from_numpy(index).to(device)], rgba, weight).to(device)
+
+    @property
+    def picture_pixels(self) -> int:
+        return int(self.views.cameras.size.prod(1).max())
+
     def _attribute_masks(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_attribute_masks(index, x, y)
         attributes = self.cameras.attributes
@@ -306,6 +344,11 @@ class PhotoSource(RaySource):
             return known
         pixel = self._first[index.numpy()] + y.numpy() * self._widths[index.numpy()] + x.numpy()
         return torch.where(torch.from_numpy(_kept(pixel, self.seed, self.keep_depth)), known, torch.nan)
+
+
+def chosen_views(generator: np.random.Generator, views: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the numbers `views`, none twice unless they are fewer."""
+    return generator.choice(views, count, replace=count > len(views))
 
 
 def _middle(size: int, share: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one training task: make this renderer agree with these rays."""
+"""The one training task: make this renderer agree with these rays, or pictures."""
 
 import math
 import time
@@ -10,9 +10,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.rendering.renderer import Batch, Losses, Renderer
+from lumigraph.rendering.renderer import Batch, Losses, Pictures, Renderer
 from lumigraph.training.checkpoints import Checkpoint, pack_optimiser, unpack_optimiser
 from lumigraph.training.sources import RaySource
+
+_WARM_UP_RAYS = 256
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,16 @@ class Window:
     terms: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, batch: Batch, losses: Losses) -> None:
+    def add(self, batch: Batch | Pictures, losses: Losses) -> None:
         """Counts one step in. Repeated hard rays are left out of the error: they would make it look worse."""
-        error = losses.squared_error.detach()[: batch.fresh].mean()
+        error = losses.squared_error.detach()
+        error = error.mean() if isinstance(batch, Pictures) else error[: batch.fresh].mean()
         self.squared_error = error if self.squared_error is None else self.squared_error + error
         for name, value in losses.terms.items():
             earlier = self.terms.get(name)
             self.terms[name] = value.detach() if earlier is None else earlier + value.detach()
         self.steps += 1
-        self.rays += len(batch.rays)
+        self.rays += batch.pixels
 
 
 class RayTask(LightningModule):
@@ -156,7 +159,7 @@ class RayTask(LightningModule):
     def _warm_up(self) -> None:
         """Compiles kernels before the clock starts."""
         with torch.random.fork_rng():
-            batch = self._drawn(self.step, min(256, self.renderer.rays_per_step))
+            batch = self._drawn(self.step, most=_WARM_UP_RAYS)
             self.renderer.warm_up(batch, self.seed)
 
     def checkpoint(self) -> Checkpoint:
@@ -197,9 +200,7 @@ class RayTask(LightningModule):
         self.renderer.begin_step(step, progress, self.seed)
         self.source.begin_step(self.budget.reached(step, self.seconds))
         # Each process takes every world_size-th batch of the sequence.
-        drawn = self._drawn(
-            step * self.trainer.world_size + self.trainer.global_rank, self.renderer.rays_per_step
-        )
+        drawn = self._drawn(step * self.trainer.world_size + self.trainer.global_rank)
         losses = self.renderer.losses(drawn, step, seed)
         total = sum_of_terms(losses.terms, step)
         scale = self.renderer.lr_scale(step, progress)
@@ -209,19 +210,21 @@ class RayTask(LightningModule):
         self.manual_backward(total)
         clip_gradients(self.optimiser)
         self.optimiser.step()
-        self.source.observe(drawn, losses.squared_error.detach())
+        if isinstance(drawn, Batch):
+            self.source.observe(drawn, losses.squared_error.detach())
         self.window.add(drawn, losses)
         self.step = step + 1
         self.begun = True
 
-    def _drawn(self, number: int, rays: int) -> Batch:
-        batch = self.source.batch(number, rays)
-        if batch.rgba.device != self.device:
-            batch.rays, batch.rgba = batch.rays.to(self.device), batch.rgba.to(self.device)
-            for name in ("depth", "depth_sigma", "weight", "attribute_masks"):
-                values = getattr(batch, name)
-                setattr(batch, name, None if values is None else values.to(self.device))
-        return batch
+    def _drawn(self, number: int, most: int | None = None) -> Batch | Pictures:
+        """What step `number` learns from; at most `most` rays, or one picture, where that is given."""
+        renderer = self.renderer
+        if renderer.whole_views:
+            drawn = self.source.pictures(number, renderer.pictures_per_step if most is None else 1)
+        else:
+            rays = renderer.rays_per_step
+            drawn = self.source.batch(number, rays if most is None else min(most, rays))
+        return drawn if drawn.rgba.device == self.device else drawn.to(self.device)
 
 
 def clip_gradients(optimiser: torch.optim.Optimizer) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import psnr_of
 from lumigraph.files import new_file
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.rays import Rays, concatenate
+from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, as_rgba, display_target
 from lumigraph.rendering.movies import DepthScale
 from lumigraph.rendering.renderer import Renderer, concatenate_renderings
@@ -138,7 +138,7 @@ class Probe:
         """
         chosen = np.unique(np.linspace(0, len(views) - 1, min(most_views, len(views))).round().astype(int))
         generator = np.random.Generator(np.random.Philox(key=len(views)))
-        rays, truth = [], []
+        pixels, truth = [], []
         for i in chosen.tolist():
             rgba = as_rgba(views.image(i))
             height, width = rgba.shape[:2]
@@ -150,13 +150,18 @@ class Probe:
                 torch.from_numpy(generator.integers(0, len(inside), size=-(-count // len(chosen))))
             ]
             x, y = pixel % width, pixel // width
-            rays.append(views.cameras.rays(torch.full_like(x, i), x, y))
+            pixels.append(torch.stack([torch.full_like(x, i), x, y]))
             truth.append(display_target(rgba[y, x], background))
-        if not rays:
+        if not pixels:
             raise LumigraphError(
                 "the masks of the validation views leave no pixel", todo="Mend the masks (white = use)"
             )
-        return cls(concatenate(rays), torch.cat(truth))
+        return cls._of_pixels(views.cameras, torch.cat(pixels, 1), torch.cat(truth))
+
+    @classmethod
+    def _of_pixels(cls, cameras: Cameras, pixels: Int[Tensor, "3 N"], truth: Float[Tensor, "N 3"]) -> "Probe":
+        """Of pixels (camera, x, y)."""
+        return cls(cameras.rays(*pixels), truth)
 
     @classmethod
     def of_source(cls, source: RaySource, background: Background, *, count: int = PROBE_RAYS) -> "Probe":
@@ -165,19 +170,58 @@ class Probe:
         return cls(batch.rays, display_target(batch.rgba, background))
 
     def measure(self, renderer: Renderer) -> Measurement:
-        """Renders the probe's rays."""
+        """Renders what the probe looks at."""
         start = time.perf_counter()
         with looking(renderer):
-            parts = self.rays.to(renderer.device).split(renderer.chunk)
-            rgb = concatenate_renderings([renderer.render(part) for part in parts]).rgb.float().cpu()
+            rgb, rendered = self._seen(renderer)
         seconds = time.perf_counter() - start
         truth = self.truth.cpu()
         spread, true_spread = float(rgb.std(0).max()), float(truth.std(0).max())
         return Measurement(
             psnr=psnr_of(float((rgb.clamp(0, 1) - truth).square().mean())),
             constant=true_spread > FLAT and spread < FLAT * true_spread,
-            rays_per_second=len(rgb) / max(seconds, 1e-9),
+            rays_per_second=rendered / max(seconds, 1e-9),
         )
+
+    def _seen(self, renderer: Renderer) -> tuple[Float[Tensor, "N 3"], int]:
+        """Colours on the CPU, and how many pixels were rendered for them."""
+        parts = self.rays.to(renderer.device).split(renderer.chunk)
+        rgb = concatenate_renderings([renderer.render(part) for part in parts]).rgb.float().cpu()
+        return rgb, len(rgb)
+
+
+class PictureProbe(Probe):
+    """Fixed pixels for renderers that answer for whole pictures only: their views are rendered for them."""
+
+    def __init__(self, cameras: Cameras, pixels: Int[Tensor, "3 N"], truth: Float[Tensor, "N 3"]):
+        """`pixels`: (camera, x, y)."""
+        self.cameras, self.pixels, self.truth = cameras, pixels, truth
+
+    @classmethod
+    def _of_pixels(
+        cls, cameras: Cameras, pixels: Int[Tensor, "3 N"], truth: Float[Tensor, "N 3"]
+    ) -> "PictureProbe":
+        return cls(cameras, pixels, truth)
+
+    @classmethod
+    def of_source(
+        cls, source: RaySource, background: Background, *, count: int = PROBE_RAYS
+    ) -> "PictureProbe":
+        """All pixels of the first picture of the source."""
+        drawn = source.pictures(0, 1).to(torch.device("cpu"))
+        height, width = drawn.rgba.shape[1:3]
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        pixels = torch.stack([torch.zeros_like(x), x, y]).flatten(1)
+        return cls(drawn.cameras, pixels, display_target(drawn.rgba, background).flatten(0, 2))
+
+    def _seen(self, renderer: Renderer) -> tuple[Float[Tensor, "N 3"], int]:
+        rgb, rendered = torch.empty_like(self.truth, device="cpu"), 0
+        for camera in self.pixels[0].unique().tolist():
+            view = renderer.view(self.cameras[camera]).rgb.float().cpu()
+            chosen = self.pixels[0] == camera
+            rgb[chosen] = view[self.pixels[2, chosen], self.pixels[1, chosen]]
+            rendered += view.shape[:2].numel()
+        return rgb, rendered
 
 
 def write_preview(

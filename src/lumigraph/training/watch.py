@@ -20,7 +20,14 @@ from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.progress import ProgressLine, Status
 from lumigraph.training.runs import Run
 from lumigraph.training.task import RayTask, Window
-from lumigraph.training.validation import PROBE_RAYS, PROBE_VIEWS, Probe, ValidationViews, write_preview
+from lumigraph.training.validation import (
+    PROBE_RAYS,
+    PROBE_VIEWS,
+    PictureProbe,
+    Probe,
+    ValidationViews,
+    write_preview,
+)
 
 log = logging.getLogger("lumigraph")
 
@@ -146,12 +153,13 @@ class Watch(Callback):
         if self._leads:
             self._writer = SummaryWriter(str(self.run.logs), purge_step=self.task.step, flush_secs=30)
             background = self.task.renderer.background
+            probe = PictureProbe if self.task.renderer.whole_views else Probe
             if self.validation is not None:
                 # Early stopping decides by it, so it looks at more.
                 size = {} if self.best is None else {"count": 4 * PROBE_RAYS, "most_views": 8 * PROBE_VIEWS}
-                self._probe = Probe.of_views(self.validation, background, **size)
+                self._probe = probe.of_views(self.validation, background, **size)
             else:
-                self._probe = Probe.of_source(self.task.source, background)
+                self._probe = probe.of_source(self.task.source, background)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:

@@ -1,0 +1,246 @@
+"""Light fields that answer with a whole picture: a ray for each patch of it, and a network of convolutions that makes
+the patches (MobileR2L, Cao et al., CVPR 2023, arXiv 2212.08057).
+
+A patch is seen through its centre: with patches of f pixels the rays are those of the camera with f times fewer pixels
+each way. Pictures whose sides are no multiples of f are rendered in whole patches and cut to size. What a network has
+learnt of a patch holds for pixels as fine as those it has learnt from; cameras with others get the picture rendered
+with those, and resampled.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lumigraph.configs.picture_light_field import PictureLightFieldConfig
+from lumigraph.errors import LumigraphError
+from lumigraph.fields.ray_code import point_depths, positional_encoding
+from lumigraph.fields.ray_grid_network import RayGridNetwork
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.background import Background, display_target
+from lumigraph.rendering.light_field import Description, Lines
+from lumigraph.rendering.randomness import step_generator
+from lumigraph.rendering.ray_extent import ray_extent
+from lumigraph.rendering.renderer import Losses, ParameterGroup, Pictures, Renderer, Rendering
+from lumigraph.rendering.schedules import student_schedule
+
+_STREAM = 0xBF58476D1CE4E5B9
+"""Odd 64-bit constant that keeps the jitter of different seeds apart."""
+_SAME_PIXELS = 0.02
+"""Focal lengths that differ by a smaller part than this have pixels of the same size."""
+_FOCAL_SPREAD = 1.1
+"""Pictures learnt from together may have pixels that differ by this factor."""
+
+
+class PictureLightField(Renderer):
+    """Description of the rays of a grid -> encoding -> convolutions -> picture. Colours are those on the scene's
+    display background; there is no depth."""
+
+    whole_views = True
+    knows_bfloat16 = True
+    focal: Tensor
+
+    def __init__(
+        self,
+        config: PictureLightFieldConfig,
+        near: float,
+        far: float,
+        background: Background,
+        frame: ForwardFrame | None = None,
+    ):
+        """`near`, `far`: depths of the first and the last point, scene units; where a `frame` is given, in its
+        normalised device coordinates."""
+        super().__init__()
+        self.config = config
+        self.background = background
+        self.near, self.far = near, far
+        self.frame = frame
+        self.network = RayGridNetwork(
+            config.inputs,
+            config.width,
+            config.blocks,
+            up_factors=config.up_factors,
+            up_widths=config.up_widths,
+            up_blocks=config.up_blocks,
+            activation=config.activation,
+            upsampling=config.upsampling,
+        )
+        # Focal lengths, pixels, of the pictures that it learns from; 0 before the first.
+        self.register_buffer("focal", torch.zeros(2))
+        self._folded: tuple[Any, RayGridNetwork] | None = None
+
+    @classmethod
+    def from_scene(cls, config: Any, info: Any) -> "PictureLightField":
+        near, far, frame = ray_extent(config, info)
+        return cls(config, near, far, info.background, frame)
+
+    # ------------------------------------------------------------------ what a method says
+
+    def describe(self, lines: Lines, depths: Float[Tensor, "K N1"]) -> Description:
+        """The numbers that stand for rays, with gradients; `depths`: where their points are taken."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ rays to pictures
+
+    def grid(self, cameras: Cameras) -> Rays:
+        """The rays [B, h, w] through the centres of the patches of B cameras of one size; at the right and the bottom
+        the last patches may reach over the rim."""
+        patch = self.config.patch
+        width, height = (-(-side // patch) for side in cameras.size[0].tolist())
+        coarse = replace(cameras, focal=cameras.focal / patch, principal=cameras.principal / patch)
+        camera, y, x = (torch.arange(count, device=cameras.device) for count in (len(cameras), height, width))
+        return coarse.rays(camera[:, None, None], x, y[:, None])
+
+    def codes(self, rays: Rays, jitter: Float[Tensor, "K N"] | None = None) -> Float[Tensor, "B E h w"]:
+        """The encoded description of the rays [B, h, w] of a grid; `jitter` moves the points of the N rays within their
+        bins. Always in float32: the finest waves of the code have no room in less."""
+        flat = rays.flatten()
+        origins, directions = flat.origins, flat.directions
+        if self.frame is not None:
+            origins, directions = self.frame.lines(origins, directions)
+        near = torch.tensor(self.near, device=self.device)
+        far = torch.tensor(self.far, device=self.device)
+        depths = point_depths(self.config.points, near, far, jitter)
+        rows = self.describe(Lines(origins, directions, flat.times, flat.attributes), depths).rows
+        code = positional_encoding(rows.T, self.config.octaves)
+        return code.reshape(*rays.shape, -1).permute(0, 3, 1, 2)
+
+    def _colours(
+        self, network: nn.Module, code: Float[Tensor, "B E h w"], width: int, height: int
+    ) -> Float[Tensor, "B H W 3"]:
+        """Pictures cut to `width` x `height`."""
+        low = self.compute_dtype != torch.float32
+        with torch.autocast(self.device.type, self.compute_dtype if low else torch.bfloat16, enabled=low):
+            raw = network(code)
+        return torch.sigmoid(raw.float()).permute(0, 2, 3, 1)[:, :height, :width]
+
+    def folded(self) -> RayGridNetwork:
+        """The network without batch norm, as it is rendered and shipped; kept as long as the weights do not change."""
+        tensors = self.network.state_dict(keep_vars=True).values()
+        key = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._folded is None or self._folded[0] != key:
+            self._folded = (key, self.network.folded())
+        return self._folded[1]
+
+    # ------------------------------------------------------------------ rendering
+
+    @torch.no_grad()
+    def view(self, camera: Cameras) -> Rendering:
+        """The picture [H, W] of one camera. Where its pixels are finer or coarser than those learnt from, the picture
+        is rendered with those and resampled.
+
+        Raises:
+            LumigraphError: the camera lacks one of the renderer's `conditions`.
+        """
+        self.require_conditions(camera)
+        camera = camera.to(self.device)
+        native = self.native(camera)
+        width, height = native.size[0].tolist()
+        colours = self._colours(self.folded(), self.codes(self.grid(native)), width, height)
+        return Rendering(rgb=_resampled(colours, camera)[0])
+
+    def native(self, camera: Cameras) -> Cameras:
+        """The camera with as many pixels as its field of view has of those that were learnt from."""
+        scale = self._scale(camera)
+        if abs(scale - 1) < _SAME_PIXELS:
+            return camera
+        width, height = (max(1, round(side * scale)) for side in camera.size[0].tolist())
+        return camera.resized(width, height)
+
+    def _scale(self, cameras: Cameras) -> float:
+        """How many pixels learnt from lie along one of these."""
+        if not bool(self.focal.all()):
+            return 1.0
+        return float((self.focal / cameras.focal.mean(0)).prod().sqrt())
+
+    # ------------------------------------------------------------------ training
+
+    @property
+    def pictures_per_step(self) -> int:
+        return self.config.pictures
+
+    def losses(self, batch: Pictures, step: int, seed: int) -> Losses:
+        """Mean squared error over all pixels (MobileR2L, equation 3). Pictures with finer or coarser pixels than those
+        of the first are resampled first.
+
+        Raises:
+            LumigraphError: the pictures have no `conditions`, pixels of different sizes, or a single patch.
+        """
+        cameras = batch.cameras
+        self.require_conditions(cameras)
+        self._note_pixels(cameras)
+        target, weight = display_target(batch.rgba, self.background), batch.weight
+        native = self.native(cameras)
+        if native is not cameras:
+            target = _resampled(target, native)
+            weight = None if weight is None else _resampled(weight[..., None], native)[..., 0]
+        rays = self.grid(native)
+        width, height = native.size[0].tolist()
+        if rays[0].numel == 1:
+            raise LumigraphError(
+                f"pictures of {width}x{height} pixels are a single patch of this student",
+                todo="Take larger pictures, or fewer --up-factors",
+            )
+        jitter = self._jitter(rays.numel, step, seed)
+        colours = self._colours(self.network, self.codes(rays, jitter), width, height)
+        error = (colours - target).square().mean(-1)
+        if weight is None:
+            return Losses({"rgb": error.mean()}, error.detach().mean((1, 2)))
+        seen, counted = (error * weight).sum((1, 2)), weight.sum((1, 2))
+        each = seen.detach() / counted.clamp(min=1)
+        return Losses({"rgb": seen.sum() / counted.sum().clamp(min=1)}, each)
+
+    def _note_pixels(self, cameras: Cameras) -> None:
+        """Remembers the focal lengths of the first pictures, by which all are measured."""
+        if float(cameras.focal.amax() / cameras.focal.amin()) > _FOCAL_SPREAD:
+            low, high = float(cameras.focal.amin()), float(cameras.focal.amax())
+            raise LumigraphError(
+                f"these pictures have focal lengths of {low:.0f} to {high:.0f} pixels, and a student of whole pictures "
+                "learns one",
+                todo="Take pseudo views of one focal length: no --poses r2l, or bake with --no-random-focal",
+            )
+        if not bool(self.focal.all()):
+            self.focal.copy_(cameras.focal.mean(0))
+
+    def _jitter(self, rays: int, step: int, seed: int) -> Tensor | None:
+        if not self.config.perturb:
+            return None
+        generator = step_generator(_STREAM, seed, step, self.device)
+        return torch.rand(self.config.points, rays, generator=generator, device=self.device)
+
+    def optimisers(self) -> list[ParameterGroup]:
+        config, weights = self.config, list(self.network.parameters())
+        return [
+            ParameterGroup("network", weights, config.lr, optimiser="adamw", weight_decay=config.weight_decay)
+        ]
+
+    def lr_scale(self, step: int, progress: float) -> float:
+        """See `student_schedule`."""
+        return student_schedule(self.config, step, progress)
+
+    def memory_estimate(self, rays: int) -> int:
+        """Weights, gradients and moments; the pictures; and the activations, all of which are kept for the gradient."""
+        config, grid = self.config, rays / self.config.patch**2
+        kept = grid * (3 * config.inputs + _KEPT * config.blocks * config.width)
+        for factor, width in zip(config.up_factors, config.up_widths, strict=True):
+            grid *= factor**2
+            kept += grid * width * (1 + _KEPT * config.up_blocks)
+        return super().memory_estimate(rays) + round(4 * (kept + 16 * rays))
+
+
+_KEPT = 6
+"""Tensors of its size that a residual block keeps: of two convolutions, two batch norms, an activation and the sum."""
+
+
+def _resampled(pictures: Float[Tensor, "B h w C"], cameras: Cameras) -> Float[Tensor, "B H W C"]:
+    """Pictures at the size of `cameras`: blurred where that is smaller, interpolated where it is larger."""
+    width, height = cameras.size[0].tolist()
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    planes = pictures.permute(0, 3, 1, 2).float()
+    sized = nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return sized.permute(0, 2, 3, 1)
