@@ -91,6 +91,8 @@ def test_a_quick_look_at_some_views(run: Path, capsys) -> None:
     assert "moving, 1 of 2 test views\n" in capsys.readouterr().out
     results = read_json(run / "results.json")
     assert results["1 of 2 test"]["views"] == 1
+    assert (run / "media" / "eval_1_of_2_test.png").is_file()
+    assert not (run / "media" / "eval_test.png").exists()
     assert "test" not in results
     assert cli.main(["eval", str(run), "--views", "0"]) == 2
     assert "measures nothing" in capsys.readouterr().err
@@ -217,6 +219,9 @@ def test_a_picture_and_the_frames_of_a_movie(run: Path, tmp_path: Path, capsys) 
     first = tmp_path / "orbit.png"
     assert cli.main(["render", str(run), "--out", str(first)]) == 0
     assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(folder / "frame_0000.png")))
+    beside = tmp_path / "beside.png"
+    assert cli.main(["render", str(run), "--path", "heldout", "--photos", "--out", str(beside)]) == 0
+    assert Image.open(beside).size == (32, 16)
     assert cli.main(["render", str(run), "--out", str(tmp_path / "many.png"), "--frames", "2"]) == 2
     assert "a picture cannot hold 2 frames" in capsys.readouterr().err
 

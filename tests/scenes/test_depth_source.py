@@ -85,7 +85,7 @@ def test_a_run_goes_on_with_the_depth_that_it_was_begun_with(tmp_path: Path, sce
     assert main([*train, "--max-steps", "1"]) == 0
     again = [*train, "--max-steps", "2", "--resume"]
     assert main([*again, "--depth-sigma", "0.1"]) == 2
-    assert "begun with depth from elsewhere" in capsys.readouterr().err
+    assert "depth from elsewhere: depth_sigma was None" in capsys.readouterr().err
     assert main([*again, "--depth-range", "1", "9"]) == 2
     assert "depth maps read as" in capsys.readouterr().err
     assert main(again) == 0

@@ -252,11 +252,11 @@ class TestDivide:
             "train": [0, 4, 8, 12, 16],
             "val": [2, 6, 10, 14],
         }
-        # Filed from the last to the first; two of a rig share their time and stay in the order of their names.
+        # Filed from the last to the first; what two cameras of a rig saw at one time stays together.
         times = [(19 - i) // 2 / 9 for i in range(20)]
         assert divide(self.names, options, None, "here", times=times) == {
-            "train": [2, 6, 10, 14, 18],
-            "val": [4, 8, 12, 16],
+            "train": [2, 3, 10, 11, 18, 19],
+            "val": [6, 7, 14, 15],
         }
 
     def test_names(self):

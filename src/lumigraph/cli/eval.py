@@ -1,8 +1,9 @@
 """`lumigraph eval RUN_OR_BUNDLE`: PSNR, SSIM, MS-SSIM and LPIPS on held-out views."""
 
 import logging
+import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +40,7 @@ class Arguments:
     split: Literal["test", "val", "train"] | None = None
     """Which views (None: test, or val where the scene holds out no others)."""
     views: int | None = None
-    """Measure only so many of the views, evenly spread, for a quick look (None: all)."""
+    """Measure only so many of the photos, evenly spread, for a quick look (None: all)."""
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
@@ -88,6 +89,8 @@ def _measure_views(
     arguments: Arguments, renderer: "Renderer", info: "SceneInfo", lpips: "LPIPS | None", reason: str | None
 ) -> None:
     """Measures on the views of a split, and writes what was asked for."""
+    import torch
+
     from lumigraph.evaluation.depth_pictures import saving_depth
     from lumigraph.evaluation.evaluate import cameras_for, evaluate
     from lumigraph.evaluation.pictures import Gallery, view_stems
@@ -102,6 +105,9 @@ def _measure_views(
         _check_unchanged(info, scene, split, renderer.conditions)
         if split == "train":
             cameras = renderer.refined(cameras)
+    elif not _same_places(info.cameras.get(split), cameras):
+        # Codes of the cameras of a rig go by the numbers of photos, and these are others.
+        cameras = replace(cameras, ids=torch.full_like(cameras.ids, -1))
     views, cameras = _of_known_state(renderer, scene.split(split), cameras)
     views, cameras, part = _some(views, cameras, arguments.views, split)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
@@ -132,7 +138,7 @@ def _measure_views(
     if arguments.json is not None:
         write_json(arguments.json, data)
     section = (part if arguments.scene is None else f"{part} of {scene.info.source}") + codes
-    name = split if arguments.codes is None else f"{split}_codes_{arguments.codes}"
+    name = re.sub(r"\W+", "_", part + codes)
     picture = _keep_in_run(arguments.renderer, section, name, data, gallery)
     counted = f"{len(views)} {split}" if part == split else part
     _report(result, f"{scene.info.name}, {counted} views{codes}", picture)
@@ -141,13 +147,16 @@ def _measure_views(
 
 
 def _some(views: "Views", cameras: "Cameras", count: int | None, split: str) -> "tuple[Views, Cameras, str]":
-    """So many of the views, evenly spread, their cameras, and what they are in words."""
+    """So many of the photos, evenly spread, each at all its sizes, their cameras, and what they are in words."""
     import torch
 
-    if count is None or count >= len(views):
+    ids = views.cameras.ids
+    photos = ids.unique()
+    if count is None or count >= len(photos):
         return views, cameras, split
-    kept = torch.linspace(0, len(views) - 1, count).round().long()
-    return views.subset(kept.tolist()), cameras[kept], f"{count} of {len(views)} {split}"
+    chosen = photos[torch.linspace(0, len(photos) - 1, count).round().long()]
+    kept = torch.isin(ids, chosen).nonzero()[:, 0]
+    return views.subset(kept.tolist()), cameras[kept], f"{count} of {len(photos)} {split}"
 
 
 def _check(arguments: Arguments) -> None:
@@ -166,7 +175,7 @@ def _check(arguments: Arguments) -> None:
     if arguments.rays is not None and any(option is not None for option in of_scenes):
         raise LumigraphError(
             "--rays measures on frames of rays, which have no views, codes or depth",
-            todo="Leave --scene, --split, --codes and --save-depth out",
+            todo="Leave --scene, --split, --views, --codes and --save-depth out",
         )
 
 
@@ -232,11 +241,9 @@ def scene_source(renderer: Path, info: "SceneInfo") -> str:
 def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str, conditions: tuple[str, ...]) -> None:
     """The views that count as held out now must be those that were held out in training, and show the scene in the same
     states: the same times and attributes, where the renderer's colours go by these (`conditions`)."""
-    import torch
 
     then, now = info.cameras.get(split), scene.info.cameras[split]
-    same = then is not None and len(then) == len(now)
-    if then is None or not same or not torch.allclose(then.camera_to_world, now.camera_to_world, atol=1e-4):
+    if then is None or not _same_places(then, now):
         problem = "are not those of the time of training"
     elif changed := [name for name in conditions if not _alike(getattr(then, name), getattr(now, name))]:
         problem = f"have other {' and '.join(changed)} than at the time of training"
@@ -247,6 +254,15 @@ def _check_unchanged(info: "SceneInfo", scene: "Scene", split: str, conditions: 
         where=scene.info.source,
         todo="Name the scene with --scene if they are held out all the same, or train again",
     )
+
+
+def _same_places(then: "Cameras | None", now: "Cameras") -> bool:
+    """Whether these are the same cameras, as far as their places tell."""
+    import torch
+
+    if then is None or len(then) != len(now):
+        return False
+    return torch.allclose(then.camera_to_world, now.camera_to_world.cpu(), atol=1e-4)
 
 
 def _alike(then: "Tensor | None", now: "Tensor | None") -> bool:

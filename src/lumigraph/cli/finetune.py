@@ -113,10 +113,20 @@ def _pseudo(place: Path, student: "Run", options: TrainOptions) -> "Origin":
 
     if not ((place / "config.json").is_file() or is_packed(place)):
         return origins.from_shards(place, options.seed)
-    whole = load_renderer_class(student.method).whole_views
+    method = load_renderer_class(student.method)
+    whole = method.whole_views
     per_step = student.config.pictures if whole else student.config.rays
     live = origins.LiveOptions()
-    return origins.from_teacher(place, per_step, options.seed, live, options.device, options.precision, whole)
+    return origins.from_teacher(
+        place,
+        per_step,
+        options.seed,
+        live,
+        options.device,
+        options.precision,
+        attributes="attributes" in (*method.conditions, *method.needs),
+        whole_views=whole,
+    )
 
 
 def _options(arguments: Arguments) -> TrainOptions:

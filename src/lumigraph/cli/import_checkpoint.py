@@ -95,6 +95,12 @@ def main(argv: list[str]) -> None:
 def _check_frame(program: str, info: "SceneInfo") -> None:
     """Raises LumigraphError where cameras do not stand, or look as far, as the program that wrote the checkpoint had
     them."""
+    if info.format in ("blender", "multiscale") and info.bounds.unbounded:
+        raise LumigraphError(
+            f"these opaque photos are read as an unbounded scene in other units than those of {program}",
+            where=info.source,
+            todo="Write the box of the scene into its transforms files: 'aabb': [[x, y, z], [x, y, z]]",
+        )
     if program == "dnerf":
         _check_moving_frame(info)
         return
@@ -103,12 +109,6 @@ def _check_frame(program: str, info: "SceneInfo") -> None:
             f"{program} does not read scenes in this format ({info.format}), so a checkpoint has another frame",
             where=info.source,
             todo="Give the scene that it was trained on, in Blender's or in LLFF's format",
-        )
-    if info.format in ("blender", "multiscale") and info.bounds.unbounded:
-        raise LumigraphError(
-            f"these opaque photos are read as an unbounded scene in other units than those of {program}",
-            where=info.source,
-            todo="Write the box of the scene into its transforms files: 'aabb': [[x, y, z], [x, y, z]]",
         )
     facing, option = _INWARD[program]
     if info.format == "llff" and info.forward is None and info.facing.facing != facing:

@@ -123,7 +123,7 @@ def _read(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            parsed = tyro.cli(
                 wanted,
                 prog=prog,
                 description=description,
@@ -141,6 +141,8 @@ def _read(
             usage_error(refused[1], prog)
         sys.stderr.write(said.getvalue())
         raise
+    sys.stderr.write(said.getvalue())
+    return parsed
 
 
 def _tell_in_whole_paragraphs(options: Any) -> None:

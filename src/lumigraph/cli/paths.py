@@ -75,7 +75,9 @@ def path_cameras(
 
 
 def _through(cameras: Cameras, count: int | None) -> Cameras:
-    """These cameras, or so many on a smooth path through them."""
+    """These cameras, or so many on a smooth path through them; one is the first of them."""
+    if count == 1:
+        return cameras[:1]
     return cameras if count is None else trajectories.cameras_path(cameras, count)
 
 

@@ -291,7 +291,8 @@ def _photos(
     views = scene.split(captured_split(info, arguments.path))
     width, height = cameras.size[0].tolist()
     sizes = views.cameras.size
-    if len(views) != len(cameras) or bool(
+    # A picture shows the first of them.
+    if len(cameras) not in (1, len(views)) or bool(
         (sizes != sizes[:1]).any() | (sizes[0] < cameras.size[0].cpu()).any()
     ):
         raise LumigraphError(

@@ -1,5 +1,6 @@
 """Options of depth supervision, shared by the methods that know it. Imports no torch."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -153,8 +154,10 @@ class DepthSource:
     proportion (None: a sensor's depth counts as exact)."""
 
     def to_json(self) -> dict[str, Any]:
-        """What a run remembers of it; of folders the names, for they may move."""
-        return {key: value.name if isinstance(value, Path) else value for key, value in vars(self).items()}
+        """What a run remembers of it; of folders, which may move, what is in them."""
+        return {
+            key: _contents(value) if isinstance(value, Path) else value for key, value in vars(self).items()
+        }
 
     def __post_init__(self) -> None:
         """Raises ValueError for options that do not go together."""
@@ -164,6 +167,12 @@ class DepthSource:
             raise ValueError(_needs("--mono-depth", "--depth-source mono or composite", self.mono_depth))
         if (self.colmap is not None) != ("colmap" in (self.depth_source, self.depth_align)):
             raise ValueError(_needs("--colmap", "--depth-source colmap or --depth-align colmap", self.colmap))
+
+
+def _contents(folder: Path) -> str:
+    """Tells folders apart by the names and sizes of their files."""
+    files = sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*.*"))
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _needs(option: str, choice: str, folder: Path | None) -> str:

@@ -23,8 +23,8 @@ class NeRFConfig:
     importance: int = 32
     """Samples added where the coarse network has found something, for the fine network; 0: the coarse network only."""
     disparity: bool | None = None
-    """Spread the even samples evenly in inverse depth (None: where the scene is unbounded, and samples are not in
-    normalised device coordinates)."""
+    """Spread the even samples evenly in inverse depth (None: where the scene is unbounded, its near plane not at 0,
+    and samples not in normalised device coordinates)."""
     perturb: float = 1.0
     """How far training moves samples within their bins at random, 0..1."""
     density_noise: float = 0.0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -166,8 +166,12 @@ def table_of(plan: Plan, layout: Layout | None, where: Path) -> Table:
 
 
 def _table_of(cameras: Cameras, info: SceneInfo, masks: bool, layout: Layout | None, where: str) -> Table:
+    # What views were asked for with may be more than what they tell: attributes that nobody knows of.
+    told = info.cameras["train"].attributes is not None
+    if not told:
+        cameras = replace(cameras, attributes=None)
     if layout is None:
-        layout = "codylin" if cameras.attributes is not None else "r2l" if cameras.times is None else "dylin"
+        layout = "codylin" if told else "r2l" if cameras.times is None else "dylin"
     needs = {"dylin": "times", "dylin-hypernerf": "times", "codylin": "attributes"}.get(layout)
     if needs is not None and getattr(cameras, needs) is None:
         raise LumigraphError(

@@ -209,7 +209,9 @@ def cameras_path(cameras: Cameras, frames: int, loop: bool = False) -> Cameras:
 
     def blend(values: Tensor) -> Tensor:
         weight = fraction.reshape(-1, *[1] * (values.ndim - 1))
-        return torch.lerp(values[first].double(), values[second].double(), weight).to(values.dtype)
+        start, end = values[first].double(), values[second].double()
+        # Where there is nothing of the end, an unknown end is no matter.
+        return torch.where(weight == 0, start, torch.lerp(start, end, weight)).to(values.dtype)
 
     width, height = cameras.size[0].tolist()
     focal = blend(cameras.resized(width, height).focal)

@@ -30,9 +30,18 @@ _MODELS = {
     8: ("SIMPLE_RADIAL_FISHEYE", 4),
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
 """Names of the camera models and how many parameters they have, by their numbers in binary files."""
-_TWO_FOCAL_LENGTHS = {"PINHOLE", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV", "THIN_PRISM_FISHEYE"}
+_TWO_FOCAL_LENGTHS = {
+    "PINHOLE",
+    "OPENCV",
+    "OPENCV_FISHEYE",
+    "FULL_OPENCV",
+    "FOV",
+    "THIN_PRISM_FISHEYE",
+    "RAD_TAN_THIN_PRISM_FISHEYE",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,10 @@ def _binary_lenses(data: bytes) -> Iterator[Lens]:
     for _ in range(count):
         number, model, width, height = struct.unpack_from("<IiQQ", data, at)
         if model not in _MODELS:
-            raise ValueError(f"there is no camera model {model}")
+            raise LumigraphError(
+                f"the COLMAP model has a camera of kind {model}, which is not known here",
+                todo="Let COLMAP undistort the photos (image_undistorter), and use what it writes",
+            )
         name, size = _MODELS[model]
         yield _lens(number, name, width, height, struct.unpack_from(f"<{size}d", data, at + 24))
         at += 24 + 8 * size

@@ -94,7 +94,7 @@ def divide(
     if rule == "files":
         result = _listed(names, listed, where)
     elif rule == "interpolation":
-        result = _between(_in_time_order(len(names), times), options.interval, where)
+        result = _between(_moments(len(names), times), options.interval, where)
     else:
         held_out = _held_out(rule, names, options, positions, where)
         result = {"train": [i for i in range(len(names)) if i not in held_out], "test": sorted(held_out)}
@@ -154,25 +154,31 @@ def _listed(
     }
 
 
-def _in_time_order(count: int, times: Sequence[float] | None) -> list[int]:
-    """The places of all views in the order of their times; in that of their names where times are the same."""
-    return sorted(range(count), key=lambda place: 0.0 if times is None else times[place])
+def _moments(count: int, times: Sequence[float] | None) -> list[list[int]]:
+    """The places of all views, those of one time together, in the order of their times; each for itself, in the order
+    of their names, where nothing has a time."""
+    if times is None:
+        return [[place] for place in range(count)]
+    found: dict[float, list[int]] = {}
+    for place, time in enumerate(times):
+        found.setdefault(time, []).append(place)
+    return [found[time] for time in sorted(found)]
 
 
-def _between(order: Sequence[int], interval: int, where: str) -> dict[str, list[int]]:
-    """Every `interval`-th view of `order` trains, the middle of each gap judges, the others are left out (HyperNeRF's
-    `InterpDataSource`)."""
-    if interval >= len(order):
+def _between(moments: Sequence[Sequence[int]], interval: int, where: str) -> dict[str, list[int]]:
+    """Every `interval`-th moment trains, the middle of each gap judges, the others are left out (HyperNeRF's
+    `InterpDataSource`). What several cameras saw at a moment stays together."""
+    if interval >= len(moments):
         raise LumigraphError(
-            f"--interval {interval} leaves no gap between {len(order)} views",
+            f"--interval {interval} leaves no gap between the views of {len(moments)} moments",
             where=where,
             todo="Choose a smaller one",
         )
-    train = range(0, len(order), interval)
+    train = range(0, len(moments), interval)
     middles = [place + interval // 2 for place in train[:-1]]
     return {
-        "train": sorted(order[place] for place in train),
-        "val": sorted(order[place] for place in middles),
+        part: sorted(view for place in chosen for view in moments[place])
+        for part, chosen in (("train", train), ("val", middles))
     }
 
 

@@ -70,16 +70,17 @@ class NeRF(Renderer):
         background: Background,
         frame: ForwardFrame | None = None,
         steps_per_epoch: int = 1,
-        unbounded: bool = False,
+        spread_far: bool = False,
     ) -> None:
         """`frame`: in whose normalised device coordinates rays are sampled. `steps_per_epoch`: steps that see as many
-        rays as there are pixels to train on. `unbounded`: whether the scene is."""
+        rays as there are pixels to train on. `spread_far`: whether samples are
+        even in inverse depth where the config leaves it open and there is no frame."""
         super().__init__()
         self.config = config
         self.background = background
         self.frame = frame
         self.steps_per_epoch = steps_per_epoch
-        self.disparity = unbounded and frame is None if config.disparity is None else config.disparity
+        self.disparity = spread_far and frame is None if config.disparity is None else config.disparity
         # The published order of initialisation: coarse, then fine. Alone, the coarse one has the size of the fine one.
         coarse = (config.coarse_depth, config.coarse_width) if config.importance else (None, None)
         self.coarse = _network(config, coarse[0] or config.depth, coarse[1] or config.width)
@@ -102,7 +103,9 @@ class NeRF(Renderer):
         frame = chosen_frame(config.ndc, info.forward, info.source)
         pixels = int(cameras.size.prod(1).sum())
         steps_per_epoch = max(1, math.ceil(pixels / config.rays))
-        renderer = cls(config, info.background, frame, steps_per_epoch, info.bounds.unbounded)
+        # From a near plane at 0, inverse depth has no beginning.
+        far_off = info.bounds.unbounded and bool((cameras.near > 0).all())
+        renderer = cls(config, info.background, frame, steps_per_epoch, far_off)
         if renderer.disparity:
             require_inverse_depth(cameras.near, frame, info.source, "Pass --disparity False")
         if frame is not None:

@@ -138,9 +138,12 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
 
 def _same_depth(run: Run, provenance: dict[str, Any]) -> None:
     before, now = run.provenance.get("depth_source"), provenance.get("depth_source")
-    if before != now:
+    if before is None or now is None:
+        return  # whether depth is used at all stands in the config
+    changed = [f"{name} was {before.get(name)!r}" for name in now if before.get(name) != now[name]]
+    if changed:
         raise LumigraphError(
-            f"the run was begun with depth from elsewhere: {before}, now {now}",
+            f"the run was begun with depth from elsewhere: {', '.join(changed)}",
             where=run.path,
             todo="Resume with the same options of depth, or start afresh with --overwrite",
         )
@@ -275,7 +278,8 @@ def _prepare(
     check_memory(renderer, source, device, line)
     check_disk(renderer, run)
     precision = str(renderer.compute_dtype).removeprefix("torch.")
-    run.update_results("machine", {"device": device.type, "precision": precision})
+    if process_rank() == 0:
+        run.update_results("machine", {"device": device.type, "precision": precision})
     line.say(f"computing in {precision} on {device}; reading photos, preparing kernels")
 
 

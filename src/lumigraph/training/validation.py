@@ -244,7 +244,10 @@ def write_preview(
         seen = renderer.view(camera)
     panels = [np.asarray(truth), np.asarray(_as_picture(_greyed(seen.rgb.cpu(), mask)))]
     if seen.depth is not None:
-        panels.append(DepthScale().draw(seen).numpy())
+        depth = DepthScale().draw(seen)
+        panels.append(
+            (depth if mask is None else torch.where(mask.cpu()[..., None], depth, 128).byte()).numpy()
+        )
     picture = np.concatenate(panels, axis=1)
     with new_file(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")

@@ -319,7 +319,7 @@ class Watch(Callback):
             path, self.task.renderer, self.validation, self.task.renderer.background, speed * seconds
         )
         if self._writer is not None:
-            self._writer.add_image("truth, rendering, depth", picture, self.task.step, dataformats="HWC")
+            self._writer.add_image("preview", picture, self.task.step, dataformats="HWC")
 
     def _checkpoint_now(self) -> None:
         if self._constant == 0:  # what may have collapsed is not worth keeping

@@ -93,7 +93,8 @@ def read(
     check_enough(len(frames[files[0].path]), len(files[0].missing), files[0].path)
     check_downscale(everything, downscale)
     alpha = uses_alpha(everything, thorough=background is not None)
-    place = placed(files[0].common, everything, alpha)
+    # By the training frames alone: what is added to other splits later must not move the scene.
+    place = placed(files[0].common, frames[files[0].path], alpha)
     scale, _, _ = split_similarity(place.transform)
     parts, first = [], 0
     for file in files:
@@ -150,24 +151,33 @@ def recorded_path(folder: Path, info: SceneInfo) -> Cameras:
         raise LumigraphError("'frames' is an empty list", where=path, todo="Add poses, or remove the file")
     fields = [Fields.of(entry, f"{path}, frame {number}") for number, entry in enumerate(entries)]
     frames = [
-        Frame(frame, frame.where, path, frame.pose("transform_matrix"), _lens(frame, common, template), False)
+        Frame(
+            frame,
+            frame.where,
+            path,
+            frame.pose("transform_matrix"),
+            _lens(frame, common, template, info.downscale),
+            False,
+        )
         for frame in fields
     ]
     scale, _, _ = split_similarity(info.world_transform)
     cameras = make_cameras(frames, float(template.near) / scale, float(template.far) / scale)
-    cameras = cameras.transformed(info.world_transform)
+    cameras = cameras.transformed(info.world_transform).downscale(info.downscale)
     times = None
     if template.times is not None:
         times = torch.linspace(0, 1, len(frames)) if cameras.times is None else cameras.times
     return replace(cameras, times=times, attributes=None, ids=torch.full_like(cameras.ids, -1))
 
 
-def _lens(frame: Fields, common: Fields, template: Cameras) -> Intrinsics:
-    """The lens of a camera without an image: what the file says of it, or that of the template."""
-    width, height = template.size[0].tolist()
+def _lens(frame: Fields, common: Fields, template: Cameras, downscale: int) -> Intrinsics:
+    """The lens of a camera without an image, at the photos' full size: what the file says of it, or that of the
+    template, which is `downscale` times smaller."""
+    width, height = (downscale * side for side in template.size[0].tolist())
     if any(key in fields for fields in (frame, common) for key in FOCAL_KEYS):
         return read_intrinsics(frame, common, (width, height))
-    fx, fy, cx, cy = *template.focal[0].tolist(), *template.principal[0].tolist()
+    fx, fy = (downscale * value for value in template.focal[0].tolist())
+    cx, cy = (downscale * value for value in template.principal[0].tolist())
     distortion = tuple(template.distortion[0].tolist())
     return Intrinsics((width, height), (fx, fy), (cx, cy), distortion, template.fisheye)
 

@@ -83,7 +83,7 @@ def read(folder: Path, downscale: int, splits: SplitOptions, background: Backgro
     check_enough(len(frames["train"]), len(missing), path)
     check_downscale(everything, downscale)
     alpha = uses_alpha(everything, thorough=background is not None)
-    place = placed(common, everything, alpha)
+    place = placed(common, frames["train"], alpha)
     scale, _, _ = split_similarity(place.transform)
     views, memory, first = {}, MemoryBudget(), 0
     for split, listed in frames.items():
