@@ -1,7 +1,6 @@
 """PhotoSource: what it draws, and that it draws the same again."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -83,20 +82,6 @@ def test_nothing_left_by_the_masks():
 def test_state_of_another_source_is_refused():
     with pytest.raises(LumigraphError, match="another ray source"):
         RaySource().load_state_dict({"pool": torch.zeros(1)})
-
-
-@pytest.mark.slow
-def test_drawing_lego_is_quick(shared_data):
-    from lumigraph.scenes.load import load_scene
-
-    source = PhotoSource(load_scene(shared_data / "nerf_synthetic" / "lego", downscale=4).split("train"), 0)
-    source.batch(0, 8192)
-    times = []
-    for step in range(50):
-        start = time.perf_counter()
-        source.batch(step, 8192)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 3e-3
 
 
 def test_depth_is_unknown_where_photos_have_none(ball):
