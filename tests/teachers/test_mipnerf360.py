@@ -215,6 +215,32 @@ def test_normals_are_unit_vectors_down_the_density(scene: Scene, config: MipNeRF
     assert not normals.requires_grad
 
 
+@pytest.mark.parametrize("config", [SMALL, NETWORKS])
+def test_predicted_normals_come_to_be_those_of_the_density(scene: Scene, config: MipNeRF360Config) -> None:
+    torch.manual_seed(0)
+    config = replace(config, normals=True, predicted_normals_weight=1.0, orientation_weight=0.1)
+    renderer, batch = made(config, scene.info), a_batch(scene)
+    if config.field == "grid":
+        torch.nn.init.normal_(renderer.field.encoder.grid.table)  # pyright: ignore
+    layer = renderer.field.normal
+    assert layer is not None
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.02)
+    history = []
+    for _ in range(60):
+        losses = renderer.losses(batch, 0, 0)
+        assert "orientation" in losses.terms
+        optimiser.zero_grad()
+        torch.stack(list(losses.terms.values())).sum().backward()
+        assert any(bool(p.grad.any()) for p in layer.parameters() if p.grad is not None)
+        optimiser.step()
+        history.append(float(losses.terms["normals"].detach()))
+    assert history[-1] < 0.8 * history[0]
+    rendering = renderer.render(batch.rays)
+    assert rendering.opacity is not None
+    seen = (rendering.opacity > 0).float()
+    torch.testing.assert_close(rendering.extras["normals"].norm(dim=1), seen, atol=1e-4, rtol=0)
+
+
 # ------------------------------------------------------------------ losses
 
 

@@ -118,9 +118,13 @@ class MipNeRF360Config:
     density_noise: float = 0.0
     """Standard deviation of noise on densities before their activation, in training."""
     normals: bool = False
-    """Also give normals of the density where the renderer is asked."""
+    """Also give normals where the renderer is asked: those of the density, or what the field predicts."""
+    predicted_normals_weight: float = 0.0
+    """Weight of the loss between the normals of the density and those that the field then predicts, which are smoother
+    (Ref-NeRF: 0.0003). On a grid only the predicted ones learn from it."""
     orientation_weight: float = 0.0
-    """Weight of the loss on visible normals that look away from the camera (Ref-NeRF); needs "mlp"."""
+    """Weight of the loss on visible normals that look away from the camera (Ref-NeRF: 0.1), predicted ones where there
+    are such; those of the density need "mlp"."""
 
     depth: DepthLoss = dataclasses.field(default_factory=DepthLoss)
     """Depth supervision."""
@@ -164,8 +168,10 @@ class MipNeRF360Config:
             raise ValueError(f"near_plane {near} is not in front of far_plane {far}")
         if self.depth_guided and not self.depth.needs_depth:
             raise ValueError("depth_guided needs photos with depth, which depth_loss asks for")
-        if self.orientation_weight and self.field == "grid":
-            raise ValueError("orientation_weight needs second derivatives, which only field mlp has")
+        if self.orientation_weight and self.field == "grid" and not self.predicted_normals_weight:
+            raise ValueError(
+                "orientation_weight needs second derivatives, which only field mlp has, or predicted_normals_weight"
+            )
 
 
 _POSITIVE = (
@@ -175,8 +181,8 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
-    "density_noise", "orientation_weight", "codes", "code_weight", "proposal_depth_weight", "lr_delay_steps", "cells",
-    "view_octaves",
+    "density_noise", "orientation_weight", "predicted_normals_weight", "codes", "code_weight", "cells",
+    "proposal_depth_weight", "lr_delay_steps", "view_octaves",
 )  # fmt: skip
 _SHARES = ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2")
 _RANGES = {

@@ -149,7 +149,9 @@ class RadianceField(DensityField):
         view_width: int,
         view_octaves: int,
         codes: int,
+        normals: bool = False,
     ) -> None:
+        """`normals`: whether it predicts them."""
         super().__init__(encoder, depth, width)
         self.view_octaves = view_octaves
         ray_width = (3 + 6 * view_octaves if view_octaves else 0) + codes
@@ -162,6 +164,7 @@ class RadianceField(DensityField):
             nn.Linear(view_width, view_width, bias=self.bias) for _ in range(view_layers - 1)
         )
         self.rgb = nn.Linear(view_width, 3, bias=self.bias)
+        self.normal = nn.Linear(width, 3, bias=self.bias) if normals else None
         self.reset()
 
     def reset(self) -> None:
@@ -170,6 +173,12 @@ class RadianceField(DensityField):
             inputs = self.ray_layer.in_features + self.sample_layer.in_features
             _initialise(self.sample_layer, inputs)
             _initialise(self.ray_layer, inputs)
+
+    def predicted_normals(self, hidden: Float[Tensor, "n W"]) -> Float[Tensor, "n 3"] | None:
+        """Unit normals as the field predicts them (Ref-NeRF, section 4.2), None where it does not."""
+        if self.normal is None:
+            return None
+        return -functional.normalize(self.normal(hidden), dim=1, eps=1e-6)
 
     def rays_part(
         self, view_directions: Float[Tensor, "B 3"], codes: Tensor | None

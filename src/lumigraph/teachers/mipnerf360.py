@@ -114,6 +114,7 @@ class MipNeRF360(Renderer):
             view_width=config.view_width,
             view_octaves=config.view_octaves,
             codes=config.codes,
+            normals=config.predicted_normals_weight > 0,
         )
 
     @classmethod
@@ -293,11 +294,13 @@ class MipNeRF360(Renderer):
         if not normals:
             return *self._where_something_may_be(network, points, covariances, noise), None
         learning = torch.is_grad_enabled()
+        # A grid has no second derivatives: its normals are what others learn from.
+        twice = learning and not network.on_grid
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             hidden = network.hidden(points, covariances)
             density = network.density_of(hidden, noise)
-            (slope,) = torch.autograd.grad(density.sum(), [points], create_graph=learning)
+            (slope,) = torch.autograd.grad(density.sum(), [points], retain_graph=learning, create_graph=twice)
         slope = -torch.nn.functional.normalize(slope, dim=1, eps=1e-6)
         return (hidden, density, slope) if learning else (hidden.detach(), density.detach(), slope)
 
@@ -336,7 +339,8 @@ class MipNeRF360(Renderer):
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
-        seen = self._see(flat, normals=self.config.normals)
+        predicted = self.field.normal is not None
+        seen = self._see(flat, normals=self.config.normals and not predicted)
         weights, edges = seen.final.weights, seen.final.edges
         codes = None if self.codes is None else self.codes.shown(flat.origins)
         rgb = self._shade(weights, seen.hidden, flat.view_directions, codes)
@@ -344,8 +348,11 @@ class MipNeRF360(Renderer):
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         raw = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1)
         depth, extras = ray_depths(raw, median_depth(edges, weights), opacity, flat.far)
-        if seen.normals is not None:
-            per_ray = (weights[..., None] * seen.normals.reshape(*weights.shape, 3)).sum(1)
+        normals = (
+            self.field.predicted_normals(seen.hidden) if self.config.normals and predicted else seen.normals
+        )
+        if normals is not None:
+            per_ray = (weights[..., None] * normals.reshape(*weights.shape, 3)).sum(1)
             extras["normals"] = torch.nn.functional.normalize(per_ray, dim=1, eps=1e-6)
         return Rendering(rgb, depth, opacity, extras).reshape(*rays.shape)
 
@@ -412,7 +419,7 @@ class MipNeRF360(Renderer):
                 exponent=self._trust(),
                 proposals_learn=learn,
                 depth=None if batch.depth is None else batch.depth[part],
-                normals=config.orientation_weight > 0,
+                normals=config.orientation_weight + config.predicted_normals_weight > 0,
             )
             codes = self._learnt_codes(rays)
             rgb = self._shade(seen.final.weights, seen.hidden, rays.view_directions, codes)
@@ -443,7 +450,20 @@ class MipNeRF360(Renderer):
         if codes is not None:
             terms["codes"] = config.code_weight * codes.square().mean()
         if seen.normals is not None:
-            terms["orientation"] = config.orientation_weight * self._orientation(rays, final, seen.normals)
+            terms |= self._normal_terms(rays, seen, seen.normals)
+        return terms
+
+    def _normal_terms(self, rays: Rays, seen: _Seen, normals: Float[Tensor, "n 3"]) -> dict[str, Tensor]:
+        """What the normals of the density and those that the field predicts have to do with each other, sum_i w_i
+        |n_i - n'_i|^2 (Ref-NeRF, equation 10), and with the camera."""
+        config, final = self.config, seen.final
+        predicted, terms = self.field.predicted_normals(seen.hidden), {}
+        if predicted is not None:
+            apart = (normals - predicted).square().sum(1).reshape(final.weights.shape)
+            terms["normals"] = config.predicted_normals_weight * (final.weights * apart).sum(1).mean()
+            normals = predicted
+        if config.orientation_weight:
+            terms["orientation"] = config.orientation_weight * self._orientation(rays, final, normals)
         return terms
 
     @property
