@@ -74,8 +74,9 @@ class DNeRFConfig:
     time_steps: int = 0
     """Steps (of --training-steps) over which photos join in the order of their times, the first three of them at once;
     0: all from the start."""
-    foreground_share: float = 0.0
-    """Least share of rays of a step that meet something, where the photos have alpha."""
+    foreground_share: float = 0.5
+    """Least share of rays of a step that meet something, where the photos have alpha; as published 0, with which a
+    small object is taken for background at first, and for long."""
     same_image: bool = False
     """Take all rays of a step from one photo, and so of one time."""
 
@@ -117,6 +118,7 @@ _PAPER = DNeRFConfig(
     time_octaves=10,
     density="relu",
     lr=5e-4,
+    foreground_share=0.0,
     decay_steps=500_000,
     crop_steps=500,
     time_steps=100_000,

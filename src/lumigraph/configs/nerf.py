@@ -88,8 +88,9 @@ class NeRFConfig:
     """Steps (of --training-steps) that learn from the middle of the photos only, against collapse to the background."""
     crop_share: float = 0.5
     """Share of both sides of a photo that counts as its middle."""
-    foreground_share: float = 0.0
-    """Least share of rays of a step that meet something, where the photos have alpha."""
+    foreground_share: float = 0.5
+    """Least share of rays of a step that meet something, where the photos have alpha; as published 0, with which a
+    small object is taken for background at first, and for long."""
     same_image: bool = False
     """Take all rays of a step from one photo."""
 
@@ -141,6 +142,7 @@ _PAPER = NeRFConfig(
     direction_octaves=4,
     density="relu",
     lr=5e-4,
+    foreground_share=0.0,
 )
 """Mildenhall et al. 2020, section 5.3: the rate falls from 5e-4 to 5e-5."""
 
