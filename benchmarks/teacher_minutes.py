@@ -1,7 +1,7 @@
 """PSNR on the test views against minutes of training, each budget a run of its own, through the command line.
 
     python benchmarks/teacher_minutes.py SCENE [--methods ngp] [--downscale 4] [--minutes 1 2 5 10] [--seeds 0]
-        [--vary OPTION VALUE [VALUE ...]] [--runs FOLDER] [--out FILE] [-- OPTIONS]
+        [--vary OPTION VALUE [VALUE ...]] [--test-views N] [--runs FOLDER] [--out FILE] [-- OPTIONS]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
 With --vary each method is trained with each value of an option: `--vary motion factors warp`.
@@ -31,6 +31,7 @@ def measure(
     seed: int,
     options: list[str],
     run: Path,
+    views: int | None,
 ) -> dict[str, Any]:
     """Trains in the folder `run`, evaluates, and says what came of it under the name `label`."""
     start = time.perf_counter()
@@ -39,7 +40,7 @@ def measure(
         "--max-minutes", minutes, "--seed", seed, *options,
     )  # fmt: skip
     wall = time.perf_counter() - start
-    figures, training = evaluated(run, run / "eval.json"), trained(run)
+    figures, training = evaluated(run, run / "eval.json", views=views), trained(run)
     return {
         "method": label,
         "minutes": minutes,
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument(
         "--vary", nargs="+", metavar="OPTION VALUE", help="an option of the methods and its values"
     )
+    parser.add_argument("--test-views", type=int, help="measure on so many of the test views (None: all)")
     parser.add_argument("--runs", type=Path, help="folder in which to keep the runs")
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "teacher_minutes.json", help="file for the table"
@@ -89,7 +91,8 @@ def main() -> None:
             label = " ".join([method, *variant[1:]])
             run = folder / f"{name}-{label.replace(' ', '-')}-{minutes:g}-minutes-seed-{seed}"
             of_run = [*variant, *options]
-            rows.append(measure(label, method, arguments.scene, downscale, minutes, seed, of_run, run))
+            views = arguments.test_views
+            rows.append(measure(label, method, arguments.scene, downscale, minutes, seed, of_run, run, views))
             print(rows[-1], flush=True)
             scene = {"name": name, "downscale": downscale, "options": options}
             write_json(arguments.out, {"machine": machine(), "scene": scene, "runs": rows})

@@ -28,9 +28,10 @@ def trained(run: Path) -> dict[str, Any]:
     return {**training, "usual_rays_per_second": round(median(rates)) if rates else None}
 
 
-def evaluated(renderer: Path, report: Path, device: str = "auto") -> dict[str, Any]:
-    """The figures of `eval` on the test views, rounded for a table."""
-    verb("eval", renderer, "--json", report, "--device", device)
+def evaluated(renderer: Path, report: Path, device: str = "auto", views: int | None = None) -> dict[str, Any]:
+    """The figures of `eval` on the test views, or on `views` of them evenly spread, rounded for a table."""
+    some = [] if views is None else ["--views", views]
+    verb("eval", renderer, "--json", report, "--device", device, *some)
     result = read_json(report)
     return {
         "psnr": round(result["psnr"], 3),
