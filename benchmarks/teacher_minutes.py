@@ -1,10 +1,10 @@
 """PSNR on the test views against minutes of training, each budget a run of its own, through the command line.
 
-    python benchmarks/teacher_minutes.py SCENE [--methods ngp] [--downscale 4] [--minutes 1 2 5 10] [--seeds 0]
-        [--vary OPTION VALUE [VALUE ...]] [--test-views N] [--runs FOLDER] [--out FILE] [-- OPTIONS]
+    python benchmarks/teacher_minutes.py SCENE [--methods ngp] [--downscale 4] [--minutes 1 2 5 10 | --steps N [N ...]]
+        [--seeds 0] [--vary OPTION VALUE [VALUE ...]] [--test-views N] [--runs FOLDER] [--out FILE] [-- OPTIONS]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
-With --vary each method is trained with each value of an option: `--vary motion factors warp`.
+With --steps budgets are steps, which other programs beside it do not change. With --vary each method is trained with each value of an option: `--vary motion factors warp`.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def measure(
     method: str,
     scene: str,
     downscale: int,
-    minutes: float,
+    budget: tuple[str, float],
     seed: int,
     options: list[str],
     run: Path,
@@ -37,13 +37,13 @@ def measure(
     start = time.perf_counter()
     peak = verb(
         "train", method, scene, "--run", run, "--downscale", downscale,
-        "--max-minutes", minutes, "--seed", seed, *options,
+        *spending(budget), "--seed", seed, *options,
     )  # fmt: skip
     wall = time.perf_counter() - start
     figures, training = evaluated(run, run / "eval.json", views=views), trained(run)
     return {
         "method": label,
-        "minutes": minutes,
+        budget[0]: budget[1],
         "seed": seed,
         **figures,
         "steps": training["step"],
@@ -52,6 +52,16 @@ def measure(
         "wall_seconds": round(wall, 1),
         "peak_memory_mb": peak,
     }
+
+
+def spending(budget: tuple[str, float]) -> list[str | float]:
+    """`("minutes", 5)` or `("steps", 1000)` as options of `train`."""
+    kind, amount = budget
+    return (
+        ["--max-minutes", amount]
+        if kind == "minutes"
+        else ["--max-steps", amount, "--training-steps", amount]
+    )
 
 
 def varied(vary: list[str] | None) -> list[list[str]]:
@@ -72,6 +82,7 @@ def main() -> None:
         default=[1, 2, 5, 10],
         help="budgets in minutes, each a run of its own",
     )
+    parser.add_argument("--steps", type=int, nargs="+", default=[], help="budgets in steps instead")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each a run of its own")
     parser.add_argument(
         "--vary", nargs="+", metavar="OPTION VALUE", help="an option of the methods and its values"
@@ -86,13 +97,15 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         name, downscale, options = Path(arguments.scene).name, arguments.downscale, arguments.options
-        several = arguments.methods, varied(arguments.vary), arguments.minutes, arguments.seeds
-        for method, variant, minutes, seed in itertools.product(*several):
+        minutes, steps = arguments.minutes, arguments.steps
+        budgets = [("steps", n) for n in steps] or [("minutes", n) for n in minutes]
+        several = arguments.methods, varied(arguments.vary), budgets, arguments.seeds
+        for method, variant, budget, seed in itertools.product(*several):
             label = " ".join([method, *variant[1:]])
-            run = folder / f"{name}-{label.replace(' ', '-')}-{minutes:g}-minutes-seed-{seed}"
+            run = folder / f"{name}-{label.replace(' ', '-')}-{budget[1]:g}-{budget[0]}-seed-{seed}"
             of_run = [*variant, *options]
             views = arguments.test_views
-            rows.append(measure(label, method, arguments.scene, downscale, minutes, seed, of_run, run, views))
+            rows.append(measure(label, method, arguments.scene, downscale, budget, seed, of_run, run, views))
             print(rows[-1], flush=True)
             scene = {"name": name, "downscale": downscale, "options": options}
             write_json(arguments.out, {"machine": machine(), "scene": scene, "runs": rows})
