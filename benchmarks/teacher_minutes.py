@@ -4,7 +4,8 @@
         [--seeds 0] [--vary OPTION VALUE [VALUE ...]] [--test-views N] [--runs FOLDER] [--out FILE] [-- OPTIONS]
 
 The rate falls towards the end of a run's budget, so a run of ten minutes is not ahead of one of two after two minutes.
-With --steps budgets are steps, which other programs beside it do not change. With --vary each method is trained with each value of an option: `--vary motion factors warp`.
+With --steps budgets are steps, which other programs beside it do not change. With --vary each method is trained with
+each value of an option: `--vary motion factors warp`.
 """
 
 import contextlib
