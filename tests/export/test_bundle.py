@@ -125,7 +125,9 @@ def test_the_manifest_says_all_a_player_needs(run: Run, finished: Path) -> None:
     assert {"lumigraph", "torch", "onnx", "onnxscript", "onnxruntime"} <= set(provenance["versions"])
     assert (manifest["form"], manifest["precision"]) == ("fused", "float32")
     assert manifest["network"]["parameters"] == provenance["parameters"]
-    assert manifest["network"]["multiply_adds"] == WIDTH * HEIGHT * manifest["network"]["multiply_adds_per_ray"]
+    assert (
+        manifest["network"]["multiply_adds"] == WIDTH * HEIGHT * manifest["network"]["multiply_adds_per_ray"]
+    )
     assert manifest["network"]["multiply_adds_per_ray"] == run.new_renderer().network.multiplications()
     for form in ("rays", "view"):
         assert manifest["parity"][form]["max_abs_error"] <= 1 / 255

@@ -171,7 +171,10 @@ def test_fused_rendering_is_the_exported_network(code) -> None:
     assert model.fused
     seen = model.render(rays())
     torch.testing.assert_close(
-        seen.rgb, model.network(model.ray_codes(rays().origins, rays().directions))[:, :3].detach(), atol=1e-5, rtol=1e-5
+        seen.rgb,
+        model.network(model.ray_codes(rays().origins, rays().directions))[:, :3].detach(),
+        atol=1e-5,
+        rtol=1e-5,
     )
     assert seen.depth is None
     assert model.render(rays().reshape(5, 8)).rgb.shape == (5, 8, 3)

@@ -40,7 +40,12 @@ from lumigraph.export.precision import Precision, calibration_codes, network_in
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
-from lumigraph.rendering.picture_light_field import SAME_PIXELS, PictureLightField, resampled, with_learnt_pixels
+from lumigraph.rendering.picture_light_field import (
+    SAME_PIXELS,
+    PictureLightField,
+    resampled,
+    with_learnt_pixels,
+)
 from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
@@ -97,7 +102,8 @@ def write_bundle(
         )
     if shape.snap_gelu and (shape.form != "lens" or shape.precision == "int8"):
         raise LumigraphError(
-            "Snap's GELU is for the network of a lens, in float32 or float16", todo="Add --form lens, without int8"
+            "Snap's GELU is for the network of a lens, in float32 or float16",
+            todo="Add --form lens, without int8",
         )
     _check_replaceable(Path(out), overwrite)
     with files.new_folder(out, overwrite) as folder:
@@ -206,7 +212,9 @@ class _Made:
         else:
             first = cameras[0]
             same = replace(
-                cameras, focal=first.focal.expand_as(cameras.focal), principal=first.principal.expand_as(cameras.principal)
+                cameras,
+                focal=first.focal.expand_as(cameras.focal),
+                principal=first.principal.expand_as(cameras.principal),
             )
             cameras, view = same, LensView(sessions, *student.size, lens.require_lens(renderer).config.patch)
             paint = lambda camera: view(camera.transformed(to_capture))  # noqa: E731
@@ -243,7 +251,9 @@ def _network_sizes(student: _Student) -> dict[str, Any]:
     """Parameters of the network as it is shipped, and multiply-adds of the whole student, of a ray and of a picture."""
     network = colours_module(student.renderer)
     width, height = student.size
-    each, picture = multiply_adds(student.renderer, student.info.world_transform, width, height, student.conditions)
+    each, picture = multiply_adds(
+        student.renderer, student.info.world_transform, width, height, student.conditions
+    )
     sizes: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in network.parameters())}
     if each is not None:
         sizes["multiply_adds_per_ray"] = each
@@ -435,13 +445,13 @@ class BundleRenderer(Renderer):
         runnable = [form for form in self.manifest["models"] if form != lens.SNAP]
         self._sessions = {form: self._session(form) for form in runnable}
         self.whole_views = "rays" not in self._sessions
-        self._size = [self.manifest["camera"]["width"], self.manifest["camera"]["height"]]
+        width, height = self._size = [self.manifest["camera"][side] for side in ("width", "height")]
         self._lens: LensView | None = None
         if "view" in self._sessions:
             inputs = self._sessions["view"].inputs
             self.conditions = tuple(name for name, of_view in CONDITIONS.items() if of_view in inputs)
         else:
-            self._lens = LensView(self._sessions, *self._size, self.manifest["picture"]["patch"])
+            self._lens = LensView(self._sessions, width, height, self.manifest["picture"]["patch"])
 
     def _session(self, form: str) -> Session:
         model = self.manifest["models"][form]
@@ -453,8 +463,11 @@ class BundleRenderer(Renderer):
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
-        """Colours of rays of any leading shape. Raises LumigraphError where they lack one of the `conditions`, and where
-        the bundle answers for whole pictures."""
+        """Colours of rays of any leading shape.
+
+        Raises:
+            LumigraphError: they lack one of the `conditions`, or the bundle answers for whole pictures.
+        """
         if self.whole_views:
             return super().render(rays)
         self.require_conditions(rays)
@@ -494,11 +507,13 @@ class BundleRenderer(Renderer):
         fitted = [_within(side, most) for side, most in zip(sides, self._size, strict=True)]
         if fitted != sides:
             native = native.resized(*fitted)
-        if any(side > most for side, most in zip(fitted, self._size, strict=True)) or not self._knows_lens(native):
+        if any(side > most for side, most in zip(fitted, self._size, strict=True)) or not self._knows_lens(
+            native
+        ):
             width, height = self._size
             raise LumigraphError(
-                f"the bundle draws {width}x{height} pixels of the field of view it was exported for, and this camera asks "
-                f"for {sides[0]}x{sides[1]} of them",
+                f"the bundle draws {width}x{height} pixels of the field of view it was exported for, and this camera "
+                f"asks for {sides[0]}x{sides[1]} of them",
                 where=str(self.folder),
                 todo="Take cameras with that field of view, of any size, or render the run itself",
             )

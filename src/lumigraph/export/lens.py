@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lumigraph.errors import LumigraphError
 from lumigraph.export import onnx as graphs
 from lumigraph.export.parity import compare
-from lumigraph.export.portable import PinholeRays, PictureColours, ToScene, colours_module
+from lumigraph.export.portable import PictureColours, PinholeRays, ToScene, colours_module
 from lumigraph.export.ports import Port
 from lumigraph.export.precision import Precision, quantised
 from lumigraph.export.runtime import Session
@@ -112,15 +112,24 @@ def lens_graphs(
     points, octaves = renderer.config.scalars, renderer.config.octaves
     rays = codes[0].shape[2] * codes[0].shape[3]
     pose = (
-        Port("c2w33", (1, 1, 3, 3), "rotation, camera in OpenGL's frame (x right, y up, z backward) to the capture's"),
+        Port(
+            "c2w33",
+            (1, 1, 3, 3),
+            "rotation, camera in OpenGL's frame (x right, y up, z backward) to the capture's",
+        ),
         Port("c2w13", (1, 1, 1, 3), "position of the camera, units of the capture"),
     )
     points_port = Port("pts", (1, 1, rays, points), "points of the ray of each patch, x y z after x y z")
     sampler = _graph(
-        Sampler(renderer, world_transform, camera), (torch.eye(3)[None, None], torch.ones(1, 1, 1, 3)), pose, (points_port,)
+        Sampler(renderer, world_transform, camera),
+        (torch.eye(3)[None, None], torch.ones(1, 1, 1, 3)),
+        pose,
+        (points_port,),
     )
     told = replace(points_port, name="rays")
-    embedded = Port("embbrays", (1, 2 * octaves + 1, rays, points), "sines, cosines, and the points themselves")
+    embedded = Port(
+        "embbrays", (1, 2 * octaves + 1, rays, points), "sines, cosines, and the points themselves"
+    )
     embedder = _graph(Embedder(octaves), (torch.zeros(1, 1, rays, points),), (told,), (embedded,))
     network = _network(colours_module(renderer, half=precision == "float16"), codes)
     if precision == "int8":
@@ -164,7 +173,9 @@ class LensView:
 # -------------------------------------------------------------------------------------------- Snap's GELU
 
 
-def snap_network(renderer: MobileR2L, half: bool, codes: list[Tensor]) -> tuple[graphs.Graph, dict[str, float]]:
+def snap_network(
+    renderer: MobileR2L, half: bool, codes: list[Tensor]
+) -> tuple[graphs.Graph, dict[str, float]]:
     """The network with GeluSnap, an operator of Snap's runtime that no other knows, in place of every GELU; and what
     that changes: PSNR [dB] between pictures of the network and the same graph where GeluSnap is computed as GELU
     (`psnr_as_gelu`), as its approximation by a hyperbolic tangent (`psnr_as_tanh`), and as Relu (`psnr_as_relu`),
@@ -175,7 +186,8 @@ def snap_network(renderer: MobileR2L, half: bool, codes: list[Tensor]) -> tuple[
     """
     if renderer.config.activation != "gelu":
         raise LumigraphError(
-            "this network has no GELU that could become Snap's", todo="Leave --snap-gelu out: Relu runs in a lens as it is"
+            "this network has no GELU that could become Snap's",
+            todo="Leave --snap-gelu out: Relu runs in a lens as it is",
         )
     import onnx
 
@@ -189,11 +201,17 @@ def snap_network(renderer: MobileR2L, half: bool, codes: list[Tensor]) -> tuple[
     exact = colours_module(renderer)
     with torch.no_grad():
         wanted = torch.cat([exact(code) for code in codes[:2]])
-    ways = {"psnr_as_gelu": ("Gelu", "none"), "psnr_as_tanh": ("Gelu", "tanh"), "psnr_as_relu": ("Relu", None)}
+    ways = {
+        "psnr_as_gelu": ("Gelu", "none"),
+        "psnr_as_tanh": ("Gelu", "tanh"),
+        "psnr_as_relu": ("Relu", None),
+    }
     figures = {}
     for name, (kind, approximate) in ways.items():
         session = Session(_computed_as(written.data, kind, approximate), FILES[SNAP])
-        found = torch.cat([torch.from_numpy(session.run({"input": code.contiguous().numpy()})) for code in codes[:2]])
+        found = torch.cat(
+            [torch.from_numpy(session.run({"input": code.contiguous().numpy()})) for code in codes[:2]]
+        )
         figures[name] = compare("network", len(found), wanted, found).psnr
     return written, figures
 
@@ -256,4 +274,6 @@ def constants_script(constants: dict[str, Any]) -> bytes:
     import json
 
     head = "// Constants of this lens; lengths in the units of the capture, FOCAL in cells of the grid of rays.\n"
-    return (head + "".join(f"var {name} = {json.dumps(value)};\n" for name, value in constants.items())).encode()
+    return (
+        head + "".join(f"var {name} = {json.dumps(value)};\n" for name, value in constants.items())
+    ).encode()

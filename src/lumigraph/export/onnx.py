@@ -161,7 +161,7 @@ def picture_view_graph(
     conditions: Sequence[Condition] = (),
     network: Graph | None = None,
 ) -> Graph:
-    """The graph of `rays_view_graph` for a student of whole pictures: one pass of its network, of `network` where given.
+    """The graph of `rays_view_graph` for a student of whole pictures: one pass of its network, or of `network`.
 
     Pictures whose sides are no multiples of a patch are made of whole patches and cut.
     """
@@ -252,15 +252,21 @@ def _append_cut(model: Any, width: int, height: int) -> None:
     import onnx
     from onnx import helper
 
-    for name, values in (("batch", [0]), ("cut_from", [0, 0]), ("cut_to", [height, width]), ("sides", [0, 1])):
+    for name, values in (
+        ("batch", [0]),
+        ("cut_from", [0, 0]),
+        ("cut_to", [height, width]),
+        ("sides", [0, 1]),
+    ):
         model.graph.initializer.append(
             helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
         )
-    for kind, inputs, output, more in (
+    nodes: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
         ("Squeeze", ["colours", "batch"], "planes", {}),
         ("Transpose", ["planes"], "patches", {"perm": [1, 2, 0]}),
         ("Slice", ["patches", "cut_from", "cut_to", "sides"], "image", {}),
-    ):
+    )
+    for kind, inputs, output, more in nodes:
         model.graph.node.append(helper.make_node(kind, inputs, [output], name=f"node_{output}", **more))
 
 

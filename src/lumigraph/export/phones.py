@@ -9,10 +9,12 @@ Each format needs packages of its own, which are large: the extras coreml, liter
 
 import contextlib
 import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._decomp import get_decompositions
 
 from lumigraph import files
 from lumigraph.errors import LumigraphError
@@ -39,8 +42,11 @@ class Format:
 
     file: str
     libraries: tuple[str, ...]
+    halved: bool
+    """Whether its converter takes modules that compute in half precision."""
     runtime: str
-    write: Callable[[nn.Module, tuple[Tensor, ...], tuple[Port, ...], Path], None]
+    write: Callable[[nn.Module, tuple[Tensor, ...], tuple[Port, ...], Path, bool], None]
+    """A module, an example and the ports of its inputs, where to, and whether in half precision."""
     open: Callable[[Path], Callable[[tuple[Tensor, ...]], Tensor]] | None
 
 
@@ -74,13 +80,12 @@ def write(
     made = FORMATS[name]
     width, height = cameras.size[0].tolist()
     inputs, outputs, example = view_ports(width, height, conditions)
-    module = view_image(
-        renderer, info.world_transform, width, height, conditions, precision == "float16", BLOCK_RAYS
-    )
+    half = made.halved and precision == "float16"
+    module = view_image(renderer, info.world_transform, width, height, conditions, half, BLOCK_RAYS)
     path = folder / made.file
     with _quiet(), torch.no_grad():
         try:
-            made.write(module, example, inputs, path)
+            made.write(module, example, inputs, path, precision == "float16")
         except LumigraphError:
             raise
         except Exception as error:  # converters have no base class of errors
@@ -124,11 +129,12 @@ def _files(path: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_coreml(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
 ) -> None:
-    import coremltools
+    coremltools = import_module("coremltools")
 
-    program = torch.export.export(module, example).run_decompositions({})
+    unknown = get_decompositions([torch.ops.aten.addcmul])
+    program = torch.export.export(module, example).run_decompositions(unknown)
     model = coremltools.convert(
         program,
         convert_to="mlprogram",
@@ -145,17 +151,38 @@ def _write_coreml(
 
 
 def _write_litert(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
 ) -> None:
-    import litert_torch
+    litert_torch = import_module("litert_torch")
 
     litert_torch.convert(module, example).export(str(path))
+    if half:
+        _halve_weights(path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Weights in half precision, which are made float32 again when the file is opened: LiteRT's processors of
+    convolutions know no half precision on a CPU."""
+    qtyping, quantizer = (import_module(f"ai_edge_quantizer.{name}") for name in ("qtyping", "quantizer"))
+
+    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    quantiser = quantizer.Quantizer(str(path))
+    quantiser.update_quantization_recipe(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        op_config=qtyping.OpQuantizationConfig(
+            weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT
+        ),
+        algorithm_key="float_casting",
+    )
+    quantiser.quantize().export_model(str(path), overwrite=True)
 
 
 def _open_litert(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
-    from ai_edge_litert.interpreter import Interpreter
+    interpreter = import_module("ai_edge_litert.interpreter")
 
-    runner = Interpreter(model_path=str(path), num_threads=torch.get_num_threads()).get_signature_runner()
+    opened = interpreter.Interpreter(model_path=str(path), num_threads=torch.get_num_threads())
+    runner = opened.get_signature_runner()
 
     def paint(values: tuple[Tensor, ...]) -> Tensor:
         given = {f"args_{i}": np.ascontiguousarray(value.numpy()) for i, value in enumerate(values)}
@@ -168,20 +195,21 @@ def _open_litert(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
 
 
 def _write_executorch(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
 ) -> None:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
+    xnnpack = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    exir = import_module("executorch.exir")
 
     program = torch.export.export(module, example)
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    lowered = exir.to_edge_transform_and_lower(
+        program, partitioner=[xnnpack.XnnpackPartitioner()]
+    ).to_executorch()
     files.write_bytes_atomic(path, lowered.buffer)
 
 
 def _open_executorch(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
-    from executorch.runtime import Runtime
-
-    method = Runtime.get().load_program(path).load_method("forward")
+    runtime = import_module("executorch.runtime")
+    method = runtime.Runtime.get().load_program(path).load_method("forward")
 
     def paint(values: tuple[Tensor, ...]) -> Tensor:
         return method.execute(list(values))[0].clone()
@@ -191,13 +219,18 @@ def _open_executorch(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
 
 FORMATS = {
     "coreml": Format(
-        "view.mlpackage", ("coremltools",), "Core ML, on Apple's systems only", _write_coreml, None
+        "view.mlpackage", ("coremltools",), True, "Core ML, on Apple's systems only", _write_coreml, None
     ),
     "litert": Format(
-        "view.tflite", ("litert-torch", "ai-edge-litert"), "LiteRT", _write_litert, _open_litert
+        "view.tflite", ("litert-torch", "ai-edge-litert"), False, "LiteRT", _write_litert, _open_litert
     ),
     "executorch": Format(
-        "view.pte", ("executorch",), "ExecuTorch with its XNNPACK backend", _write_executorch, _open_executorch
+        "view.pte",
+        ("executorch",),
+        True,
+        "ExecuTorch with its XNNPACK backend",
+        _write_executorch,
+        _open_executorch,
     ),
 }
 
@@ -208,8 +241,9 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
     finally:
         logging.disable(before)

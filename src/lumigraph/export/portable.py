@@ -195,20 +195,26 @@ class ViewImage(nn.Module):
     def __init__(self, code: nn.Module, network: nn.Module, width: int, height: int, block: int):
         """`code`: a `PictureCode`, or a `RayCode`; `network`: what turns it into colours."""
         super().__init__()
-        self.code, self.network = code, network
+        self.encoder, self.network = code, network  # `code` is a name that traced modules have taken
         self.width, self.height, self.block = width, height, block
         self.camera = PinholeRays(width, height, 1)
 
-    def forward(self, camera_to_world: Tensor, focal: Tensor, principal: Tensor, *conditions: Tensor) -> Tensor:
-        if isinstance(self.code, PictureCode):
-            colours = self.network(self.code(camera_to_world, focal, principal, *conditions))
-            return colours[0].permute(1, 2, 0)[: self.height, : self.width]
+    def forward(
+        self, camera_to_world: Tensor, focal: Tensor, principal: Tensor, *conditions: Tensor
+    ) -> Tensor:
+        if isinstance(self.encoder, PictureCode):
+            colours = self.network(self.encoder(camera_to_world, focal, principal, *conditions))
+            image = colours[0].permute(1, 2, 0)
+            # A side that is cut to what it is becomes a node which coremltools does not know.
+            for side, size in enumerate((self.height, self.width)):
+                image = image if image.shape[side] == size else image.narrow(side, 0, size)
+            return image
         origin, across, down = self.camera(camera_to_world, focal, principal)
         parts = []
         for rows in down.split(self.block):
             directions = (rows[:, None] + across).reshape(-1, 3)
             repeated = [value.expand(len(directions), *value.shape) for value in conditions]
-            parts.append(self.network(self.code(origin.expand_as(directions), directions, *repeated)))
+            parts.append(self.network(self.encoder(origin.expand_as(directions), directions, *repeated)))
         return torch.cat(parts).reshape(self.height, self.width, 3)
 
 

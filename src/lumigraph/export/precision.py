@@ -3,8 +3,8 @@
 - float32: as it was trained.
 - float16: weights and activations in half precision; the code before it and the colours after it stay float32.
 - int8: matrices and activations of all layers but the first and the last three in 8 bits, by onnxruntime's static
-  quantisation, written in standard operators (QuantizeLinear, DequantizeLinear). Each row of a matrix has a scale of its
-  own; those of activations are the extremes seen while the network answered for `codes`. The first layer sees sines
+  quantisation, written in standard operators (QuantizeLinear, DequantizeLinear). Each row of a matrix has its scale;
+  those of activations are the extremes seen while the network answered for `codes`. The first layer sees sines
   beside coordinates that are several times larger; the last ones make colours of what all blocks have added up.
 """
 
@@ -59,7 +59,11 @@ def calibration_codes(
     drawn = sample_poses("fitted", views, 0, info.cameras["train"], forward=info.forward is not None)
     cameras = drawn.resized(width, height).transformed(info.to_capture)
     whole = isinstance(renderer, PictureLightField)
-    make = _picture_code(renderer, info, width, height, conditions) if whole else _ray_codes(renderer, info, conditions)
+    make = (
+        _picture_code(renderer, info, width, height, conditions)
+        if whole
+        else _ray_codes(renderer, info, conditions)
+    )
     with torch.no_grad():
         return [make(cameras[i]) for i in range(len(cameras))]
 
