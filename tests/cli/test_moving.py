@@ -46,14 +46,15 @@ class Changing(Renderer):
         super().__init__()
         self.conditions = config.knows
         inputs = 6 + ("times" in config.knows) + attributes * ("attributes" in config.knows)
-        self.layers = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, 3), nn.Sigmoid())
+        self.layers = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh())
+        self.network = nn.Sequential(nn.Linear(16, 3), nn.Sigmoid())
         self.edits: dict[int, float] = {}
 
     @classmethod
     def from_scene(cls, config: ChangingConfig, info: SceneInfo) -> "Changing":
         return cls(config, len(info.attributes))
 
-    def ray_colours(
+    def ray_codes(
         self,
         origins: Tensor,
         directions: Tensor,
@@ -63,10 +64,10 @@ class Changing(Renderer):
         given = [origins, directions]
         given += [] if times is None else [times[:, None]]
         given += [] if attributes is None else [attributes.nan_to_num(0.0)]
-        return self.layers[2:](self.hidden(torch.cat(given, -1)))
+        return self.hidden(torch.cat(given, -1))
 
     def hidden(self, given: Tensor) -> Tensor:
-        units = list(self.layers[:2](given).unbind(-1))
+        units = list(self.layers(given).unbind(-1))
         for channel, value in self.edits.items():
             units[channel] = torch.full_like(units[channel], value)
         return torch.stack(units, -1)
@@ -90,7 +91,7 @@ class Changing(Renderer):
         self.require_conditions(rays)
         flat = rays.flatten()
         named = {name: getattr(flat, name) for name in self.conditions}
-        rgb = self.ray_colours(flat.origins, flat.directions, **named)
+        rgb = self.network(self.ray_codes(flat.origins, flat.directions, **named))
         masks = {"attribute_masks": rgb[:, :2]} if "attributes" in self.conditions else {}
         return Rendering(rgb=rgb, extras=masks).reshape(*rays.shape)
 

@@ -123,6 +123,12 @@ def test_the_manifest_says_all_a_player_needs(run: Run, finished: Path) -> None:
     assert provenance["config"]["width"] == 8
     assert provenance["scene"] == "toy"
     assert {"lumigraph", "torch", "onnx", "onnxscript", "onnxruntime"} <= set(provenance["versions"])
+    assert (manifest["form"], manifest["precision"]) == ("fused", "float32")
+    assert manifest["network"]["parameters"] == provenance["parameters"]
+    assert (
+        manifest["network"]["multiply_adds"] == WIDTH * HEIGHT * manifest["network"]["multiply_adds_per_ray"]
+    )
+    assert manifest["network"]["multiply_adds_per_ray"] == run.new_renderer().network.multiplications()
     for form in ("rays", "view"):
         assert manifest["parity"][form]["max_abs_error"] <= 1 / 255
         assert manifest["parity"][form]["psnr"] > 60
@@ -146,6 +152,16 @@ def test_a_bundle_names_the_scene_that_eval_is_to_find(tmp_path: Path) -> None:
     assert manifest["scene"]["source"] == str(tmp_path / "scene")
     assert "scene_relative_to_run" not in manifest["provenance"]["run"]
     assert BundleRenderer(tmp_path / "bundle").info.source == str(tmp_path / "scene")
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_bundles_of_earlier_versions_open(bundle: Path, schema: int) -> None:
+    """They say nothing of form, precision and sizes, and always have both graphs."""
+    wanted = BundleRenderer(bundle).view(_cameras(1)[0]).rgb
+    _change(bundle, _set(schema, "schema"))
+    for key in ("form", "precision", "phones", "network"):
+        _change(bundle, _remove_key(key))
+    assert torch.equal(BundleRenderer(bundle).view(_cameras(1)[0]).rgb, wanted)
 
 
 # ---- a bundle is a renderer
@@ -222,7 +238,7 @@ def test_a_bundle_does_not_ask_near_and_far_of_the_rays(finished: Path) -> None:
 
 @pytest.mark.parametrize("error", [0.0040, float("nan"), float("inf")])
 def test_an_error_that_a_picture_would_show_is_refused(error: float) -> None:
-    with pytest.raises(LumigraphError, match="onnxruntime does not paint what torch paints: rays"):
+    with pytest.raises(LumigraphError, match="does not paint what torch paints in float32: rays"):
         parity.Parity("rays", 1, 3, error, 40.0).require()
     parity.Parity("rays", 1, 3, 0.0039, 48.0).require()
 
@@ -265,7 +281,7 @@ def test_what_is_not_a_bundle_is_never_replaced(
 
 
 def test_a_bundle_of_any_version_is_replaced_when_told(run: Run, bundle: Path) -> None:
-    _change(bundle, _set(3, "schema"))
+    _change(bundle, _set(7, "schema"))
     (bundle / "view.onnx").unlink()
     write_bundle(run, bundle, check_views=1, overwrite=True)
     assert bundles.read_manifest(bundle)["schema"] == bundles.SCHEMA
@@ -308,7 +324,7 @@ def _set(value: Any, *keys: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(4, "schema"), r"version 4, this lumigraph reads versions 2 and 3 \(in .*manifest\.json\)"),
+        (_set(5, "schema"), r"version 5, this lumigraph reads versions 2, 3 and 4 \(in .*manifest\.json\)"),
         (_remove_key("schema"), "version None"),
         (_set("a web site", "format"), "not a lumigraph bundle's"),
         (_remove_key("models", "view"), "'view' is missing"),

@@ -1,4 +1,4 @@
-"""Graphs of any student that offers `ray_colours`, in onnxruntime against torch."""
+"""Graphs of any student that offers `ray_codes` and a network, in onnxruntime against torch."""
 
 import builtins
 from typing import Any
@@ -19,11 +19,15 @@ class TinyStudent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+        layers = [nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3), nn.Sigmoid()]
+        self.network = nn.Sequential(*layers)
+
+    def ray_codes(self, origins: Tensor, directions: Tensor) -> Tensor:
+        rays = torch.cat([origins, directions], -1)
+        return torch.cat([torch.sin(3 * rays), torch.cos(3 * rays)], -1)
 
     def ray_colours(self, origins: Tensor, directions: Tensor) -> Tensor:
-        rays = torch.cat([origins, directions], -1)
-        return torch.sigmoid(self.layers(torch.cat([torch.sin(3 * rays), torch.cos(3 * rays)], -1)))
+        return self.network(self.ray_codes(origins, directions))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_the_view_graph_makes_the_rays_of_a_pinhole_camera(
 ) -> None:
     monkeypatch.setattr(graphs, "BLOCK_RAYS", block)  # 24: three blocks, the last one smaller
     width, height = 8, 7
-    graph = graphs.view_graph(rays_graph, width, height)
+    graph = graphs.rays_view_graph(rays_graph, width, height)
     rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
     pose = torch.cat([rotation, torch.tensor([[0.1], [-0.7], [2.0]])], 1)
     focal, principal = torch.tensor([9.0, 11.0]), torch.tensor([3.5, 4.25])

@@ -189,7 +189,9 @@ def test_plain_and_fused_steps_agree() -> None:
 
 def test_rendering_is_the_exported_function() -> None:
     model, seen = student(replace(TINY, zero_heads=False)), rays()
-    colours = model.ray_colours(seen.origins, seen.directions, seen.times, seen.attributes).detach()
+    colours = model.network(
+        model.ray_codes(seen.origins, seen.directions, seen.times, seen.attributes)
+    ).detach()
     torch.testing.assert_close(model.render(seen).rgb, colours, atol=1e-5, rtol=1e-4)
 
 

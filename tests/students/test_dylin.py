@@ -128,7 +128,7 @@ def test_plain_and_fused_steps_agree(per_point: bool) -> None:
 
 def test_rendering_is_the_exported_function() -> None:
     model, seen = scrambled(student()), rays()
-    colours = model.ray_colours(seen.origins, seen.directions, seen.times).detach()
+    colours = model.network(model.ray_codes(seen.origins, seen.directions, seen.times)).detach()
     torch.testing.assert_close(model.render(seen).rgb, colours, atol=1e-5, rtol=1e-4)
     later = replace(seen, times=1 - seen.times)
     assert not torch.allclose(model.render(later).rgb, colours, atol=1e-4)

@@ -1,26 +1,28 @@
 """Bundles: a folder with a student's graphs and a manifest that says all a player needs.
 
-    manifest.json   ports, camera, scene, provenance, licence, checksums, parity with torch
-    rays.onnx       origins [N, 3], directions [N, 3] -> rgb [N, 3]
+    manifest.json   form, precision, ports, camera, scene, sizes, provenance, licence, checksums, parity with torch
     view.onnx       camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]
+    rays.onnx       origins [N, 3], directions [N, 3] -> rgb [N, 3]; not of students that answer for whole pictures
     poster.png      what the first held-out camera sees
 
 Where the student knows time or attributes, rays.onnx takes times [N] and attributes [N, A] as well, and view.onnx time,
 a scalar, and attributes [A]; the manifest gives the range, the names and a default of each.
 Graphs and the manifest's camera are in the units of the capture, so that a pose of the capture (or of an application
 that tracks in it) goes in as it is; `scene` holds the cameras and the transform of the run, in scene units.
-All names in the manifest are relative, so a bundle can be moved. `write_bundle` makes one from a run;
-`BundleRenderer` renders it through onnxruntime.
+
+A bundle in the form "lens" has Sampler.onnx, Embedder.onnx and Network.onnx instead (`lens.py`), and a folder lens/.
+Files for phones (`phones.py`) are beside either. All names in the manifest are relative, so a bundle can be moved.
+`write_bundle` makes one from a run; `BundleRenderer` renders it through onnxruntime.
 """
 
 import hashlib
 import io
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,22 +31,43 @@ from torch import Tensor
 from lumigraph import __version__, files
 from lumigraph.configs.serial import config_to_json
 from lumigraph.errors import LumigraphError
+from lumigraph.export import lens, parity, phones
 from lumigraph.export import onnx as graphs
-from lumigraph.export import parity
+from lumigraph.export.lens import LensView
+from lumigraph.export.portable import colours_module, multiply_adds, require_portable
 from lumigraph.export.ports import CONDITIONS, Condition, conditions_of
+from lumigraph.export.precision import Precision, calibration_codes, network_in
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.picture_light_field import (
+    SAME_PIXELS,
+    PictureLightField,
+    resampled,
+    with_learnt_pixels,
+)
 from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
 
 MANIFEST = "manifest.json"
 FORMAT = "lumigraph bundle"
-SCHEMA = 3
-READABLE = (2, SCHEMA)
-"""Version 2 has no bundles that take time or attributes, and is the same otherwise."""
+SCHEMA = 4
+READABLE = (2, 3, SCHEMA)
+"""Versions 2 and 3 have students of rays in float32 only; version 2 none that take time or attributes."""
 UNSTATED = "not stated: ask whoever took the photos and trained the model"
+Form = Literal["fused", "lens"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a bundle is to hold: the form and the precision of its graphs, whether a lens gets the network with Snap's
+    GELU as well, and the formats for phones, names of `phones.FORMATS`."""
+
+    form: Form = "fused"
+    precision: Precision = "float32"
+    snap_gelu: bool = False
+    phones: tuple[str, ...] = ()
 
 
 # -------------------------------------------------------------------------------------------- writing
@@ -54,6 +77,7 @@ def write_bundle(
     run: Run,
     out: str | Path,
     *,
+    shape: Shape | None = None,
     licence: str = UNSTATED,
     check_views: int = 3,
     overwrite: bool = False,
@@ -61,55 +85,179 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Export a student's run to the folder `out`, and return its manifest.
 
-    Both graphs are compared with torch on `check_views` cameras first; `report` gets the figures, a line each.
-    Whatever goes wrong, nothing is left at `out`.
+    All graphs are compared with torch in float32 on `check_views` cameras first; `report` gets the figures, a line
+    each. Whatever goes wrong, nothing is left at `out`.
 
     Raises:
-        LumigraphError: the method has no such graph, a library is missing, `out` exists (with `overwrite`:
-            and is no bundle), or torch and onnxruntime differ by more than 1/255.
+        LumigraphError: the method has no such graph, or none of this `shape`, a library is missing, `out` exists (with
+            `overwrite`: and is no bundle), or torch and onnxruntime differ by more than the precision allows.
     """
+    shape = shape or Shape()
     graphs.require_libraries((*graphs.WRITERS, "onnxruntime"), "export")
-    graphs.require_portable(run.method)
+    require_portable(run.method)
+    phones.require_formats(shape.phones, shape.precision)
     if check_views < 1:
         raise LumigraphError(
             "a bundle is checked on one camera at least", todo="Choose a number of 1 or more"
         )
+    if shape.snap_gelu and (shape.form != "lens" or shape.precision == "int8"):
+        raise LumigraphError(
+            "Snap's GELU is for the network of a lens, in float32 or float16",
+            todo="Add --form lens, without int8",
+        )
     _check_replaceable(Path(out), overwrite)
-    cameras = evenly_spread(run.info, check_views)
     with files.new_folder(out, overwrite) as folder:
-        renderer = run.load_renderer("cpu").eval()
-        renderer.compute_dtype = torch.float32
-        width, height = cameras.size[0].tolist()
-        conditions = conditions_of(renderer, run.info, cameras)
-        rays = graphs.rays_graph(renderer, run.info.world_transform, conditions)
-        written = {"rays": rays, "view": graphs.view_graph(rays, width, height, conditions)}
-        figures, poster = _check(renderer, written, cameras, run.info.to_capture)
-        for figure in figures:
-            report(str(figure))
-            figure.require()
-        models = {form: _write_graph(folder, form, graph) for form, graph in written.items()}
-        manifest = {
-            "format": FORMAT,
-            "schema": SCHEMA,
-            "method": run.method,
-            "models": models,
-            "poster": _write(folder, "poster.png", _png(poster)),
-            "camera": _camera(cameras[0].transformed(run.info.to_capture), conditions),
-            "scene": run.info.to_json(),
-            "provenance": _provenance(run, renderer),
-            "licence": licence,
-            "parity": {
-                figure.form: {
-                    "max_abs_error": figure.max_abs_error,
-                    "psnr": figure.psnr,
-                    "cameras": figure.cameras,
-                }
-                for figure in figures
-            },
-        }
+        manifest = _written(run, shape, folder, check_views, report)
+        manifest["licence"] = licence
         files.write_json(folder / MANIFEST, manifest)
         BundleRenderer(folder)  # it opens: checksums, ports and scene are what a reader will find
     return manifest
+
+
+def _written(
+    run: Run, shape: Shape, folder: Path, check_views: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Everything but the manifest, which is returned."""
+    renderer = run.load_renderer("cpu").eval()
+    renderer.compute_dtype = torch.float32
+    cameras = evenly_spread(run.info, check_views)
+    if isinstance(renderer, PictureLightField):
+        cameras = renderer.native(cameras)
+    student = _Student(renderer, run.info, cameras, conditions_of(renderer, run.info, cameras))
+    made = (_lens if shape.form == "lens" else _fused)(student, shape)
+    figures, poster = made.check(student, shape.precision)
+    for figure in figures:
+        report(str(figure))
+        figure.require()
+    models = {form: _write_graph(folder, made.files[form], graph) for form, graph in made.graphs.items()}
+    for form, more in made.about.items():
+        models[form] |= more
+    written = {}
+    for name in shape.phones:
+        written[name], lines = phones.write(
+            name, renderer, run.info, cameras, student.conditions, shape.precision, folder
+        )
+        for line in lines:
+            report(line)
+    capture = cameras[0].transformed(run.info.to_capture)
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "method": run.method,
+        "form": shape.form,
+        "precision": shape.precision,
+        "models": models,
+        "phones": written,
+        "network": _network_sizes(student),
+        "poster": _write(folder, "poster.png", _png(poster)),
+        "camera": _camera(capture, student.conditions),
+        "scene": run.info.to_json(),
+        "provenance": _provenance(run, renderer),
+        "parity": {figure.form: figure.to_json() for figure in figures},
+    }
+    if isinstance(renderer, PictureLightField):
+        manifest["picture"] = {"patch": renderer.config.patch, "focal": renderer.focal.tolist()}
+    if shape.form == "lens":
+        constants = lens.lens_constants(lens.require_lens(renderer), run.info, capture)
+        (folder / "lens").mkdir()
+        manifest["lens"] = _write(folder, "lens/constants.js", lens.constants_script(constants)) | {
+            "constants": constants
+        }
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Student:
+    """A renderer with the cameras, scene units, of which the first is the one that graphs are made for."""
+
+    renderer: Renderer
+    info: SceneInfo
+    cameras: Cameras
+    conditions: tuple[Condition, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width, height = self.cameras.size[0].tolist()
+        return width, height
+
+    def codes(self, precision: Precision) -> list[Tensor]:
+        """What the network sees of pseudo views, of as many as the precision asks for."""
+        views = {"views": 2} if precision != "int8" else {}
+        return calibration_codes(self.renderer, self.info, *self.size, self.conditions, **views)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Graphs by their names in the manifest, with the names of their files and what else is to be said of them."""
+
+    graphs: Mapping[str, graphs.Graph]
+    files: Mapping[str, str]
+    about: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def sessions(self) -> dict[str, Session]:
+        """All but what no runtime here knows."""
+        known = {form: graph for form, graph in self.graphs.items() if form != lens.SNAP}
+        return {form: Session(graph.data, self.files[form]) for form, graph in known.items()}
+
+    def check(
+        self, student: _Student, precision: Precision
+    ) -> tuple[list[parity.Parity], Float[Tensor, "H W 3"]]:
+        """How exact the graphs are, and a poster."""
+        renderer, cameras, to_capture = student.renderer, student.cameras, student.info.to_capture
+        sessions, figures = self.sessions(), []
+        if "rays" in sessions:
+            figures.append(parity.check_rays(renderer, sessions["rays"], cameras, to_capture, precision))
+        if "view" in sessions:
+            paint: Any = lambda camera: parity.view_colours(sessions["view"], camera, to_capture)  # noqa: E731
+        else:
+            first = cameras[0]
+            same = replace(
+                cameras,
+                focal=first.focal.expand_as(cameras.focal),
+                principal=first.principal.expand_as(cameras.principal),
+            )
+            cameras, view = same, LensView(sessions, *student.size, lens.require_lens(renderer).config.patch)
+            paint = lambda camera: view(camera.transformed(to_capture))  # noqa: E731
+        view_figure, poster = parity.check_views(renderer, paint, cameras, precision)
+        return [*figures, view_figure], poster
+
+
+def _fused(student: _Student, shape: Shape) -> _Made:
+    renderer, info, conditions = student.renderer, student.info, student.conditions
+    network = network_in(shape.precision, renderer, student.codes(shape.precision))
+    if isinstance(renderer, PictureLightField):
+        view = graphs.picture_view_graph(renderer, info.world_transform, *student.size, conditions, network)
+        return _Made({"view": view}, {"view": "view.onnx"})
+    rays = graphs.rays_graph(renderer, info.world_transform, conditions, network)
+    view = graphs.rays_view_graph(rays, *student.size, conditions)
+    return _Made({"rays": rays, "view": view}, {"rays": "rays.onnx", "view": "view.onnx"})
+
+
+def _lens(student: _Student, shape: Shape) -> _Made:
+    renderer = lens.require_lens(student.renderer)
+    codes = student.codes(shape.precision)
+    camera = student.cameras[0].transformed(student.info.to_capture)
+    made: dict[str, graphs.Graph] = dict(
+        lens.lens_graphs(renderer, student.info.world_transform, camera, shape.precision, codes)
+    )
+    about = {}
+    if shape.snap_gelu:
+        made[lens.SNAP], figures = lens.snap_network(renderer, shape.precision == "float16", codes)
+        about[lens.SNAP] = {"runs_in": "SnapML, which knows the operator GeluSnap", **figures}
+    return _Made(made, {form: f"{lens.FILES[form]}.onnx" for form in made}, about)
+
+
+def _network_sizes(student: _Student) -> dict[str, Any]:
+    """Parameters of the network as it is shipped, and multiply-adds of the whole student, of a ray and of a picture."""
+    network = colours_module(student.renderer)
+    width, height = student.size
+    each, picture = multiply_adds(
+        student.renderer, student.info.world_transform, width, height, student.conditions
+    )
+    sizes: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in network.parameters())}
+    if each is not None:
+        sizes["multiply_adds_per_ray"] = each
+    return {**sizes, "multiply_adds": picture}
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:
@@ -137,26 +285,14 @@ def evenly_spread(info: SceneInfo, count: int) -> Cameras:
     return replace(cameras, attributes=cameras.attributes.nan_to_num(0.0))
 
 
-def _check(
-    renderer: Renderer,
-    written: dict[str, graphs.Graph],
-    cameras: Cameras,
-    to_capture: Float[Tensor, "4 4"],
-) -> tuple[list[parity.Parity], Float[Tensor, "H W 3"]]:
-    sessions = {form: Session(graph.data, f"{form}.onnx") for form, graph in written.items()}
-    rays = parity.check_rays(renderer, sessions["rays"], cameras, to_capture)
-    view, poster = parity.check_views(renderer, sessions["view"], cameras, to_capture)
-    return [rays, view], poster
-
-
 def _write(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     files.write_bytes_atomic(folder / name, data)
     return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _write_graph(folder: Path, form: str, graph: graphs.Graph) -> dict[str, Any]:
+def _write_graph(folder: Path, name: str, graph: graphs.Graph) -> dict[str, Any]:
     return {
-        **_write(folder, f"{form}.onnx", graph.data),
+        **_write(folder, name, graph.data),
         "opset": graphs.OPSET,
         "inputs": [port.to_json() for port in graph.inputs],
         "outputs": [port.to_json() for port in graph.outputs],
@@ -173,7 +309,7 @@ def _png(image: Float[Tensor, "H W 3"]) -> bytes:
 
 
 def _camera(camera: Cameras, conditions: Sequence[Condition]) -> dict[str, Any]:
-    """The camera a player starts with, units of the capture: values for the inputs of `view.onnx`."""
+    """The camera a player starts with, units of the capture: values for the inputs of the graph from pose to image."""
     width, height = camera.size[0].tolist()
     return {
         "width": width,
@@ -236,24 +372,37 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         )
     if manifest.get("schema") not in READABLE:
         raise LumigraphError(
-            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions 2 and 3",
+            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions 2, 3 and 4",
             where=path,
             todo="Export the run again, or install the version of lumigraph that wrote the bundle",
         )
     try:
-        parts = [*(manifest["models"][form] for form in ("rays", "view")), manifest["poster"]]
-        for part in parts:
+        models = manifest["models"]
+        named = list(models) if manifest.get("form", "fused") == "lens" else ["view"]
+        named += ["rays"] if "rays" in models or manifest["schema"] < 4 else []
+        described = [models[form] for form in named]
+        for part in (*described, manifest["poster"], *_further_files(manifest)):
             _verify(folder, str(part["file"]), str(part["sha256"]))
-        for form in ("rays", "view"):
-            for port in (*manifest["models"][form]["inputs"], *manifest["models"][form]["outputs"]):
+        for model in described:
+            for port in (*model["inputs"], *model["outputs"]):
                 _ = port["name"] + port["dtype"], [*port["shape"]]
         _ = manifest["scene"], manifest["camera"]["width"] + manifest["camera"]["height"] + 0
+        if "rays" not in named:
+            _ = manifest["picture"]["patch"] + 0, [value + 0.0 for value in manifest["picture"]["focal"]]
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise LumigraphError(
             f"the manifest is not complete: {reason}", where=path, todo="Export the run again"
         ) from error
     return manifest
+
+
+def _further_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is beside the graphs: a lens's constants, and the files of each format for phones."""
+    found = [manifest["lens"]] if "lens" in manifest else []
+    for written in manifest.get("phones", {}).values():
+        found += written["files"]
+    return found
 
 
 def _verify(folder: Path, name: str, expected: str) -> None:
@@ -274,8 +423,10 @@ class BundleRenderer(Renderer):
     """A bundle rendered through onnxruntime: colours only, no depth or opacity, on the background of its scene.
 
     Lens distortion and any image size go through `rays.onnx`; pinhole cameras of the bundle's own size through
-    `view.onnx`. Near and far of the rays are not asked: those the student was trained with are in the graphs. Time and
-    attributes are its `conditions` where the graphs take them.
+    `view.onnx`. A bundle of a student that answers for whole pictures (`whole_views`) has no rays.onnx: pictures of
+    other sizes are drawn with the pixels that the student has learnt, as by the student, and resampled; it refuses
+    cameras that see more than its graph draws, and distorted ones. Near and far of the rays are not asked: those the
+    student was trained with are in the graphs. Time and attributes are its `conditions` where the graphs take them.
     """
 
     def __init__(self, folder: str | Path):
@@ -291,9 +442,16 @@ class BundleRenderer(Renderer):
         self.info = SceneInfo.from_json(self.manifest["scene"], where=self.folder / MANIFEST)
         self.background = self.info.background
         self._to_capture = self.info.to_capture
-        self._rays, self._view = self._session("rays"), self._session("view")
-        self.conditions = tuple(name for name in CONDITIONS if name in self._rays.inputs)
-        self._size = [self.manifest["camera"]["width"], self.manifest["camera"]["height"]]
+        runnable = [form for form in self.manifest["models"] if form != lens.SNAP]
+        self._sessions = {form: self._session(form) for form in runnable}
+        self.whole_views = "rays" not in self._sessions
+        width, height = self._size = [self.manifest["camera"][side] for side in ("width", "height")]
+        self._lens: LensView | None = None
+        if "view" in self._sessions:
+            inputs = self._sessions["view"].inputs
+            self.conditions = tuple(name for name, of_view in CONDITIONS.items() if of_view in inputs)
+        else:
+            self._lens = LensView(self._sessions, width, height, self.manifest["picture"]["patch"])
 
     def _session(self, form: str) -> Session:
         model = self.manifest["models"][form]
@@ -305,15 +463,73 @@ class BundleRenderer(Renderer):
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
-        """Colours of rays of any leading shape. Raises LumigraphError where they lack one of the `conditions`."""
+        """Colours of rays of any leading shape.
+
+        Raises:
+            LumigraphError: they lack one of the `conditions`, or the bundle answers for whole pictures.
+        """
+        if self.whole_views:
+            return super().render(rays)
         self.require_conditions(rays)
-        colours = parity.ray_colours(self._rays, rays.flatten(), self.chunk, self._to_capture)
+        colours = parity.ray_colours(self._sessions["rays"], rays.flatten(), self.chunk, self._to_capture)
         return Rendering(rgb=colours.to(rays.device).reshape(*rays.shape, 3))
 
     @torch.no_grad()
     def view(self, camera: Cameras) -> Rendering:
-        """The image [H, W] of one camera. Raises LumigraphError where it lacks one of the `conditions`."""
+        """The image [H, W] of one camera.
+
+        Raises:
+            LumigraphError: it lacks one of the `conditions`; of a bundle of whole pictures also where it sees more than
+                the graph draws, or through a lens that distorts.
+        """
         self.require_conditions(camera)
+        if self.whole_views:
+            return Rendering(rgb=self._picture(camera))
         if camera.distorted or camera.size[0].tolist() != self._size:
             return super().view(camera)
-        return Rendering(rgb=parity.view_colours(self._view, camera, self._to_capture).to(camera.device))
+        return Rendering(rgb=self._drawn(camera).to(camera.device))
+
+    def _drawn(self, camera: Cameras) -> Float[Tensor, "H W 3"]:
+        """The image graph's answer, of the size of the graph."""
+        if self._lens is not None:
+            return self._lens(camera.transformed(self._to_capture))
+        return parity.view_colours(self._sessions["view"], camera, self._to_capture)
+
+    def _picture(self, camera: Cameras) -> Float[Tensor, "H W 3"]:
+        """A picture drawn with the pixels that the student has learnt, and resampled to the camera's."""
+        if camera.distorted:
+            raise LumigraphError(
+                "the bundle draws whole pictures as a pinhole sees them, and this camera's lens distorts",
+                todo="Render the run itself, or an undistorted capture",
+            )
+        native = with_learnt_pixels(camera, torch.tensor(self.manifest["picture"]["focal"]))
+        sides = native.size[0].tolist()
+        fitted = [_within(side, most) for side, most in zip(sides, self._size, strict=True)]
+        if fitted != sides:
+            native = native.resized(*fitted)
+        if any(side > most for side, most in zip(fitted, self._size, strict=True)) or not self._knows_lens(
+            native
+        ):
+            width, height = self._size
+            raise LumigraphError(
+                f"the bundle draws {width}x{height} pixels of the field of view it was exported for, and this camera "
+                f"asks for {sides[0]}x{sides[1]} of them",
+                where=str(self.folder),
+                todo="Take cameras with that field of view, of any size, or render the run itself",
+            )
+        drawn = self._drawn(native)[: fitted[1], : fitted[0]]
+        return resampled(drawn[None].to(camera.device), camera)[0]
+
+    def _knows_lens(self, camera: Cameras) -> bool:
+        """Whether a lens's sampler, whose focal length is fixed, has that of the camera."""
+        if self._lens is None:
+            return True
+        known = self.manifest["camera"]
+        focal, principal = torch.tensor(known["focal"]), torch.tensor(known["principal"])
+        near = (camera.focal[0].cpu() / focal - 1).abs().max() < SAME_PIXELS
+        return bool(near and (camera.principal[0].cpu() - principal).abs().max() < 1)
+
+
+def _within(side: int, most: int) -> int:
+    """A side of a picture, `most` where it is larger than that by what rounding makes, or what counts as the same."""
+    return most if most < side <= max(most + 1, most * (1 + SAME_PIXELS)) else side

@@ -1,44 +1,33 @@
 """ONNX graphs of a student: rays to colours, and a camera pose to an image, both with the time and the attributes that
 the student knows as further inputs.
 
-Both hold standard operators only (opset 18), in one file without external data, so that onnxruntime on any device,
-onnxruntime-web and the phone converters can open them. What a student must offer for this is `PortableRays`.
+All hold standard operators only (opset 18), in one file without external data, so that onnxruntime on any device,
+onnxruntime-web and the phone converters can open them. A graph is the code of the student followed by its network
+(`portable.py`), which may be in less than float32 (`precision.py`).
 """
 
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.configs import registry
 from lumigraph.errors import LumigraphError
-from lumigraph.export.ports import Condition, Port
-from lumigraph.geometry.conventions import split_similarity
+from lumigraph.export import portable
+from lumigraph.export.ports import CODE, Condition, Port
+from lumigraph.rendering.picture_light_field import PictureLightField
 
 OPSET = 18
 BLOCK_RAYS = 1 << 15
 """Rays that the image graph evaluates at a time: the encoding of a whole large image would not fit into memory."""
 WRITERS = ("onnx", "onnxscript")
-
-
-@runtime_checkable
-class PortableRays(Protocol):
-    """A renderer that is one graph of standard operators: no control flow that depends on data."""
-
-    def ray_colours(
-        self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], **conditions: Tensor
-    ) -> Float[Tensor, "N 3"]:
-        """Colours [N, 3] in [0, 1] along rays, on the display background, without perturbation. `conditions` are those
-        of the renderer's own `conditions`, by their names: `times` [N], `attributes` [N, A]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,41 +39,47 @@ class Graph:
     outputs: tuple[Port, ...]
 
 
-def require_libraries(names: Sequence[str], purpose: str) -> None:
+def require_libraries(names: Sequence[str], purpose: str, extra: str = "export") -> None:
     """Raise `LumigraphError` naming the extra when one of the optional libraries is not installed."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise LumigraphError(
             f"{purpose} needs {', '.join(missing)}, which {verb} not installed",
-            todo="pip install lumigraph[export]",
+            todo=f"pip install lumigraph[{extra}]",
         )
 
 
-def require_portable(method: str) -> None:
-    """Raise `LumigraphError` when a method cannot be written as a graph, naming those that can."""
-    refused = registry.load_renderer_class(method)
-    if issubclass(refused, PortableRays):
-        return
-    classes = {name: registry.load_renderer_class(name) for name in registry.methods()}
-    portable = [name for name, of_method in classes.items() if issubclass(of_method, PortableRays)]
-    alike = [name for name in portable if classes[name].conditions == refused.conditions]
-    reason = "it is not one evaluation per ray"
-    if registry.method_entry(method).kind == "teacher":
-        reason = "a teacher marches along its rays through a field, and no standard operator does that"
-    raise LumigraphError(
-        f"{method} cannot be written as a graph: {reason}; what can be exported is {', '.join(portable)}",
-        todo=f"Distil a student and export that: lumigraph distill {(alike or portable)[0]} RUN --run STUDENT",
-    )
+# -------------------------------------------------------------------------------------------- of rays
+
+
+def network_graph(renderer: nn.Module, codes: Tensor, half: bool = False) -> Graph:
+    """The network of a student alone, float32 from end to end of it: `code` -> `colours`. Of rays [N, E] -> [N, 3] with
+    any N; of pictures [1, E, h, w] -> [1, 3, h f, w f]. `codes` is an example; with `half`, weights and activations are
+    in half precision within."""
+    network = portable.colours_module(renderer, half)
+    if isinstance(renderer, PictureLightField):
+        with torch.no_grad():
+            shape = tuple(network(codes).shape)
+        inputs = (Port(CODE, tuple(codes.shape), "codes of the rays through the patches"),)
+        outputs = (Port("colours", shape, "sRGB in [0, 1], whole patches"),)
+    else:
+        inputs = (Port(CODE, ("rays", codes.shape[1]), "codes of rays"),)
+        outputs = (Port("colours", ("rays", 3), "sRGB in [0, 1] on the background"),)
+    return Graph(checked(trace(network, (codes,), inputs, outputs)), inputs, outputs)
 
 
 def rays_graph(
-    renderer: nn.Module, world_transform: Float[Tensor, "4 4"], conditions: Sequence[Condition] = ()
+    renderer: nn.Module,
+    world_transform: Float[Tensor, "4 4"],
+    conditions: Sequence[Condition] = (),
+    network: Graph | None = None,
 ) -> Graph:
     """The graph origins [N, 3], directions [N, 3], then each condition (times [N], attributes [N, A]) -> rgb [N, 3],
     with any N.
 
     Its rays are in the units of the capture: `world_transform`, from those to scene units, is part of the graph.
+    `network`: what turns codes into colours, that of the student in float32 unless given.
     """
     inputs = (
         Port("origins", ("rays", 3), "where the rays start, units of the capture"),
@@ -95,19 +90,96 @@ def rays_graph(
     # An example of one ray would be specialised to N = 1.
     values = [condition.example for condition in conditions]
     example = (torch.zeros(4, 3), torch.ones(4, 3), *(value.expand(4, *value.shape) for value in values))
-    names = [condition.of_rays for condition in conditions]
-    model = _trace(_RayColours(renderer, world_transform, names), example, inputs, outputs)
-    return Graph(_checked(model), inputs, outputs)
+    encoder = portable.RayCode(renderer, world_transform, [condition.of_rays for condition in conditions])
+    with torch.no_grad():
+        codes = encoder(*example)
+    code = Port(CODE, ("rays", codes.shape[1]), "")
+    model = trace(encoder, example, inputs, (code,))
+    append(model, network or network_graph(renderer, codes), {"colours": "rgb"})
+    _set_output(model, outputs[0])
+    return Graph(checked(model), inputs, outputs)
 
 
-def view_graph(rays: Graph, width: int, height: int, conditions: Sequence[Condition] = ()) -> Graph:
+def rays_view_graph(rays: Graph, width: int, height: int, conditions: Sequence[Condition] = ()) -> Graph:
     """The graph camera_to_world [3, 4], focal [2], principal [2], then each condition (time, a scalar, and attributes
-    [A]) -> image [H, W, 3]; rays are made inside.
+    [A]) -> image [H, W, 3] of a student of rays; rays are made inside.
 
     The camera is an undistorted pinhole of `width` x `height` pixels with centres at +0.5. The nodes of the ray
     graph are repeated for each block of rows, which is as portable as operators are (loops are not), with one
     copy of the weights.
     """
+    camera = _PinholeBlocks(width, height)
+    inputs, outputs, example = view_ports(width, height, conditions)
+    made = [Port(f"{port.name}_{k}", port.shape, "") for k in range(camera.blocks) for port in rays.inputs]
+    model = trace(camera, example, inputs, tuple(made))
+    _append_blocks(model, rays, camera.blocks, (height, width, 3))
+    _set_output(model, outputs[0])
+    return Graph(checked(model), inputs, outputs)
+
+
+class _PinholeBlocks(nn.Module):
+    """Origins, directions and conditions, block after block of rows, of the pixels of a pinhole camera."""
+
+    def __init__(self, width: int, height: int):
+        super().__init__()
+        self.camera = portable.PinholeRays(width, height, 1)
+        self.rows = max(1, BLOCK_RAYS // width)
+        self.blocks = -(-height // self.rows)
+
+    def forward(
+        self, camera_to_world: Tensor, focal: Tensor, principal: Tensor, *conditions: Tensor
+    ) -> tuple[Tensor, ...]:
+        origin, across, down = self.camera(camera_to_world, focal, principal)
+        made: list[Tensor] = []
+        for rows in down.split(self.rows):
+            directions = (rows[:, None] + across).reshape(-1, 3)
+            repeated = [value.expand(len(directions), *value.shape) for value in conditions]
+            made += [origin.expand_as(directions), directions, *repeated]
+        return tuple(made)
+
+
+# -------------------------------------------------------------------------------------------- of pictures
+
+
+def picture_codes(
+    renderer: PictureLightField,
+    world_transform: Float[Tensor, "4 4"],
+    width: int,
+    height: int,
+    conditions: Sequence[Condition] = (),
+) -> portable.PictureCode:
+    """The module that makes the code of a picture from the inputs of its graph."""
+    names = [condition.of_rays for condition in conditions]
+    return portable.PictureCode(renderer, world_transform, width, height, names)
+
+
+def picture_view_graph(
+    renderer: PictureLightField,
+    world_transform: Float[Tensor, "4 4"],
+    width: int,
+    height: int,
+    conditions: Sequence[Condition] = (),
+    network: Graph | None = None,
+) -> Graph:
+    """The graph of `rays_view_graph` for a student of whole pictures: one pass of its network, or of `network`.
+
+    Pictures whose sides are no multiples of a patch are made of whole patches and cut.
+    """
+    inputs, outputs, example = view_ports(width, height, conditions)
+    encoder = picture_codes(renderer, world_transform, width, height, conditions)
+    with torch.no_grad():
+        codes = encoder(*example)
+    model = trace(encoder, example, inputs, (Port(CODE, tuple(codes.shape), ""),))
+    append(model, network or network_graph(renderer, codes), {})
+    _append_cut(model, width, height)
+    _set_output(model, outputs[0])
+    return Graph(checked(model), inputs, outputs)
+
+
+def view_ports(
+    width: int, height: int, conditions: Sequence[Condition]
+) -> tuple[tuple[Port, ...], tuple[Port, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of an image graph, and an example of the inputs."""
     inputs = (
         Port("camera_to_world", (3, 4), "OpenCV camera frame (x right, y down, z forward) to the capture's"),
         Port("focal", (2,), "focal lengths, pixels"),
@@ -115,62 +187,43 @@ def view_graph(rays: Graph, width: int, height: int, conditions: Sequence[Condit
         *(condition.view_port for condition in conditions),
     )
     outputs = (Port("image", (height, width, 3), "sRGB in [0, 1] on the background"),)
-    camera = _PinholeRays(width, height)
-    blocks = range(camera.blocks)
-    made = [Port(f"{port.name}_{k}", port.shape, "") for k in blocks for port in rays.inputs]
     pose = (torch.eye(3, 4), torch.full((2,), float(width)), torch.tensor([width / 2, height / 2]))
-    example = (*pose, *(condition.example for condition in conditions))
-    model = _trace(camera, example, inputs, tuple(made))
-    _append_blocks(model, rays, camera.blocks, (height, width, 3))
-    return Graph(_checked(model), inputs, outputs)
+    return inputs, outputs, (*pose, *(condition.example for condition in conditions))
 
 
-class _RayColours(nn.Module):
-    turn: Tensor
-    turn_and_scale: Tensor
-    translation: Tensor
-
-    def __init__(self, renderer: nn.Module, world_transform: Tensor, conditions: Sequence[str]):
-        super().__init__()
-        self.renderer = renderer
-        self.conditions = conditions
-        scale, rotation, translation = split_similarity(world_transform)
-        self.moved = not torch.equal(world_transform, torch.eye(4).to(world_transform))
-        self.register_buffer("turn", rotation.T.float())
-        self.register_buffer("turn_and_scale", (scale * rotation.T).float())
-        self.register_buffer("translation", translation.float())
-
-    def forward(self, origins: Tensor, directions: Tensor, *conditions: Tensor) -> Tensor:
-        assert isinstance(self.renderer, PortableRays)
-        if self.moved:
-            origins = origins @ self.turn_and_scale + self.translation
-            directions = directions @ self.turn
-        named = dict(zip(self.conditions, conditions, strict=True))
-        return self.renderer.ray_colours(origins, directions, **named)
+# -------------------------------------------------------------------------------------------- putting together
 
 
-class _PinholeRays(nn.Module):
-    """Origins, directions and conditions, block after block of rows, of the pixels of a pinhole camera."""
+def append(model: Any, part: Graph, names: Mapping[str, str], prefix: str = "network/") -> None:
+    """Behind what `model` makes, the nodes and weights of `part`. Its inputs are values of the same names; its outputs
+    get those of `names`; all that is between gets `prefix` before its name."""
+    import onnx
 
-    def __init__(self, width: int, height: int):
-        super().__init__()
-        self.width, self.height = width, height
-        self.rows = max(1, BLOCK_RAYS // width)
-        self.blocks = -(-height // self.rows)
+    graph = onnx.load_from_string(part.data).graph
+    ends = {port.name: names.get(port.name, port.name) for port in (*part.inputs, *part.outputs)}
+    known = {"": "", **ends, **_append_weights(model, graph, prefix)}
+    _append_nodes(model, graph, known, prefix)
 
-    def forward(
-        self, camera_to_world: Tensor, focal: Tensor, principal: Tensor, *conditions: Tensor
-    ) -> tuple[Tensor, ...]:
-        right, down, forward, origin = camera_to_world.unbind(1)
-        x = (torch.arange(self.width, dtype=torch.float32) + 0.5 - principal[0]) / focal[0]
-        y = (torch.arange(self.height, dtype=torch.float32) + 0.5 - principal[1]) / focal[1]
-        across = x[None, :, None] * right + forward
-        made: list[Tensor] = []
-        for rows in y.split(self.rows):
-            directions = (rows[:, None, None] * down + across).reshape(-1, 3)
-            repeated = [value.expand(len(directions), *value.shape) for value in conditions]
-            made += [origin.expand_as(directions), directions, *repeated]
-        return tuple(made)
+
+def _append_weights(model: Any, graph: Any, prefix: str) -> dict[str, str]:
+    """Weights of `graph`, under new names, which are returned by the old ones."""
+    names = {tensor.name: f"{prefix}{tensor.name}" for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+        model.graph.initializer.append(tensor)
+    return names
+
+
+def _append_nodes(model: Any, graph: Any, known: dict[str, str], prefix: str, suffix: str = "") -> None:
+    """Nodes of `graph` with the names of `known`, and new ones for what is between."""
+    for template in graph.node:
+        node = model.graph.node.add()
+        node.CopyFrom(template)
+        node.name = f"{prefix}{template.name}{suffix}"
+        node.input[:] = [known[name] for name in template.input]
+        for name in template.output:
+            known.setdefault(name, f"{prefix}{name}{suffix}")
+        node.output[:] = [known[name] for name in template.output]
 
 
 def _append_blocks(model: Any, rays: Graph, blocks: int, shape: tuple[int, int, int]) -> None:
@@ -178,23 +231,13 @@ def _append_blocks(model: Any, rays: Graph, blocks: int, shape: tuple[int, int, 
     import onnx
     from onnx import helper
 
-    network = onnx.load_from_string(rays.data).graph
-    weights = {tensor.name: f"network/{tensor.name}" for tensor in network.initializer}
-    for tensor in network.initializer:
-        tensor.name = weights[tensor.name]
-        model.graph.initializer.append(tensor)
+    graph = onnx.load_from_string(rays.data).graph
+    weights = _append_weights(model, graph, "rays/")
     ends = [port.name for port in (*rays.inputs, *rays.outputs)]
     for k in range(blocks):
         # Ends of the ray graph meet the rays of this block; what is between gets names of its own.
-        names = {"": "", **weights, **{end: f"{end}_{k}" for end in ends}}
-        for template in network.node:
-            node = model.graph.node.add()
-            node.CopyFrom(template)
-            node.name = f"{template.name}_{k}"
-            node.input[:] = [names[name] for name in template.input]
-            for name in template.output:
-                names.setdefault(name, f"network/{name}_{k}")
-            node.output[:] = [names[name] for name in template.output]
+        known = {"": "", **weights, **{end: f"{end}_{k}" for end in ends}}
+        _append_nodes(model, graph, known, "rays/", f"_{k}")
     size = helper.make_tensor("image_size", onnx.TensorProto.INT64, [3], shape)
     model.graph.initializer.append(size)
     colours = [f"{rays.outputs[0].name}_{k}" for k in range(blocks)]
@@ -202,11 +245,44 @@ def _append_blocks(model: Any, rays: Graph, blocks: int, shape: tuple[int, int, 
     model.graph.node.append(
         helper.make_node("Reshape", ["colours", "image_size"], ["image"], name="node_image")
     )
+
+
+def _append_cut(model: Any, width: int, height: int) -> None:
+    """Behind `colours` [1, 3, h f, w f], the image [H, W, 3], without what reaches over the rim."""
+    import onnx
+    from onnx import helper
+
+    for name, values in (
+        ("batch", [0]),
+        ("cut_from", [0, 0]),
+        ("cut_to", [height, width]),
+        ("sides", [0, 1]),
+    ):
+        model.graph.initializer.append(
+            helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        )
+    nodes: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
+        ("Squeeze", ["colours", "batch"], "planes", {}),
+        ("Transpose", ["planes"], "patches", {"perm": [1, 2, 0]}),
+        ("Slice", ["patches", "cut_from", "cut_to", "sides"], "image", {}),
+    )
+    for kind, inputs, output, more in nodes:
+        model.graph.node.append(helper.make_node(kind, inputs, [output], name=f"node_{output}", **more))
+
+
+def _set_output(model: Any, port: Port) -> None:
+    """Make one value the only output."""
+    import onnx
+    from onnx import helper
+
     del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape))
+    model.graph.output.append(helper.make_tensor_value_info(port.name, onnx.TensorProto.FLOAT, port.shape))
 
 
-def _trace(
+# -------------------------------------------------------------------------------------------- tracing
+
+
+def trace(
     module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], outputs: tuple[Port, ...]
 ) -> Any:
     """The ONNX model of a module in evaluation mode, without traces of this machine."""
@@ -237,7 +313,7 @@ def _as_arguments(module: nn.Module, free: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*free[:named], free[named:]) if free[named:] else free
 
 
-def _checked(model: Any) -> bytes:
+def checked(model: Any) -> bytes:
     """The file's content, once it is known to be valid and to need standard operators only."""
     import onnx
 

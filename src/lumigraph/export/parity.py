@@ -4,7 +4,10 @@ Graphs take rays and cameras in the units of the capture; here, as everywhere el
 `to_capture` is the similarity between the two (`SceneInfo.to_capture`).
 """
 
+import math
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.export.ports import CONDITIONS
+from lumigraph.export.ports import CONDITIONS, Condition
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import transform_rays
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.renderer import Renderer
 
-LARGEST_ERROR = 1 / 255
-"""Of a float32 graph, in any channel of any pixel: below what an 8-bit image can show."""
+LARGEST_ERROR = {"float32": 1 / 255, "float16": 2 / 255}
+"""In any channel of any pixel; that of float32 is below what an 8-bit image can show."""
+LEAST_PSNR = {"int8": 35.0}
+"""Of what cannot be held to every pixel, dB."""
 RAYS_PER_CAMERA = 1 << 16
 BEST_PSNR = 200.0
 """Stands for infinity, which JSON does not have."""
@@ -35,24 +40,42 @@ class Parity:
     values: int
     max_abs_error: float
     psnr: float
+    precision: str = "float32"
 
     def __str__(self) -> str:
+        largest, least = LARGEST_ERROR.get(self.precision), LEAST_PSNR.get(self.precision)
+        allowed = "" if largest is None else f" (allowed {largest:.1e})"
+        wanted = "" if least is None else f" (wanted {least:g})"
         return (
-            f"{self.form}: largest error {self.max_abs_error:.1e} (allowed {LARGEST_ERROR:.1e}), "
-            f"PSNR {self.psnr:.1f} dB over {self.cameras} cameras"
+            f"{self.form}: largest error {self.max_abs_error:.1e}{allowed}, "
+            f"PSNR {self.psnr:.1f} dB{wanted} over {self.cameras} cameras"
         )
 
     def require(self) -> None:
-        """Raise `LumigraphError` when the error is too large, or not a number."""
-        if not self.max_abs_error <= LARGEST_ERROR:
-            raise LumigraphError(
-                f"onnxruntime does not paint what torch paints: {self}; no bundle was written",
-                todo="If the run's weights are finite, this is a fault of the exporter: please report it",
-            )
+        """Raise `LumigraphError` when the error is too large for the precision, or not a number."""
+        largest = LARGEST_ERROR.get(self.precision, math.inf)
+        if self.max_abs_error <= largest and self.psnr >= LEAST_PSNR.get(self.precision, -math.inf):
+            return
+        todo = "If the run's weights are finite, this is a fault of the exporter: please report it"
+        if self.precision != "float32":
+            less = {"int8": "float16 or float32", "float16": "float32"}[self.precision]
+            todo = f"This student does not stand {self.precision}: export it with --precision {less}"
+        raise LumigraphError(
+            f"the {self.precision} graph does not paint what torch paints in float32: {self}; no bundle was written",
+            todo=todo,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest tells it."""
+        return {"max_abs_error": self.max_abs_error, "psnr": self.psnr, "cameras": self.cameras}
 
 
 def check_rays(
-    renderer: Renderer, session: Session, cameras: Cameras, to_capture: Float[Tensor, "4 4"]
+    renderer: Renderer,
+    session: Session,
+    cameras: Cameras,
+    to_capture: Float[Tensor, "4 4"],
+    precision: str = "float32",
 ) -> Parity:
     """The ray graph on the rays of every camera (at most `RAYS_PER_CAMERA` each, evenly spread)."""
     wanted, found = [], []
@@ -61,21 +84,24 @@ def check_rays(
         rays = rays[:: -(-len(rays) // RAYS_PER_CAMERA)]
         wanted.append(torch.cat([renderer.render(part).rgb for part in rays.split(renderer.chunk)]))
         found.append(ray_colours(session, rays, renderer.chunk, to_capture))
-    return _compare("rays", len(cameras), torch.cat(wanted), torch.cat(found))
+    return compare("rays", len(cameras), torch.cat(wanted), torch.cat(found), precision)
 
 
 def check_views(
-    renderer: Renderer, session: Session, cameras: Cameras, to_capture: Float[Tensor, "4 4"]
+    renderer: Renderer,
+    paint: Callable[[Cameras], Float[Tensor, "H W 3"]],
+    cameras: Cameras,
+    precision: str = "float32",
 ) -> tuple[Parity, Float[Tensor, "H W 3"]]:
-    """The image graph for every camera, whole images; also gives the renderer's image of the first, as a poster.
+    """What `paint` makes of every camera, whole images; also gives the renderer's image of the first, as a poster.
 
-    The cameras are taken without lens distortion, as the graph has none.
+    The cameras are taken without lens distortion, as the graphs have none.
     """
     wanted, found = [], []
     for camera in range(len(cameras)):
         wanted.append(renderer.view(pinhole(cameras[camera])).rgb)
-        found.append(view_colours(session, cameras[camera], to_capture))
-    return _compare("view", len(cameras), torch.cat(wanted), torch.cat(found)), wanted[0]
+        found.append(paint(cameras[camera]))
+    return compare("view", len(cameras), torch.cat(wanted), torch.cat(found), precision), wanted[0]
 
 
 def pinhole(cameras: Cameras) -> Cameras:
@@ -100,14 +126,26 @@ def view_colours(
     session: Session, camera: Cameras, to_capture: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "H W 3"]:
     """The image of one camera, scene units, through an image graph; the camera has the graph's size."""
-    camera = camera.transformed(to_capture)
-    values = {name: getattr(camera, name)[0] for name in ("camera_to_world", "focal", "principal")}
-    values |= {
-        of_view: _known(getattr(camera, name)[0])
-        for name, of_view in CONDITIONS.items()
-        if of_view in session.inputs
-    }
+    values = _view_values(camera, to_capture, session.inputs)
     return torch.from_numpy(session.run({name: _array(value) for name, value in values.items()}))
+
+
+def view_values(
+    camera: Cameras, to_capture: Float[Tensor, "4 4"], conditions: Sequence[Condition]
+) -> tuple[Tensor, ...]:
+    """Inputs of an image graph for one camera, scene units, in their order."""
+    return tuple(_view_values(camera, to_capture, [condition.of_view for condition in conditions]).values())
+
+
+def _view_values(
+    camera: Cameras, to_capture: Float[Tensor, "4 4"], inputs: Container[str]
+) -> dict[str, Tensor]:
+    camera = camera.transformed(to_capture)
+    values = {name: getattr(camera, name)[0].float() for name in ("camera_to_world", "focal", "principal")}
+    named = {
+        of_view: _known(getattr(camera, name)[0]) for name, of_view in CONDITIONS.items() if of_view in inputs
+    }
+    return values | named
 
 
 def _known(values: Tensor) -> Tensor:
@@ -119,8 +157,9 @@ def _array(values: Tensor) -> np.ndarray:
     return np.asarray(values.detach().cpu().numpy(), dtype=np.float32, order="C")
 
 
-def _compare(form: str, cameras: int, wanted: Tensor, found: Tensor) -> Parity:
-    error = (wanted.double().cpu() - found.double()).abs()
+def compare(form: str, cameras: int, wanted: Tensor, found: Tensor, precision: str = "float32") -> Parity:
+    """How far what was `found` is from what was `wanted`."""
+    error = (wanted.double().cpu() - found.double().cpu()).abs()
     mean_square = float(error.square().mean())
     psnr = BEST_PSNR if mean_square == 0 else min(BEST_PSNR, -10 * float(np.log10(mean_square)))
-    return Parity(form, cameras, error.numel(), float(error.max()), psnr)
+    return Parity(form, cameras, error.numel(), float(error.max()), psnr, precision)

@@ -14,6 +14,8 @@ from lumigraph.scenes.scene import SceneInfo
 CONDITIONS = {"times": "time", "attributes": "attributes"}
 """What graphs may take beside rays and poses: the name of the ray graph's input, which is a field of `Rays` and
 `Cameras`, and that of the image graph's."""
+CODE = "code"
+"""The value between the code of a student and its network."""
 
 
 @dataclass(frozen=True)

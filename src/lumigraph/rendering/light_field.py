@@ -164,17 +164,17 @@ class LightField(Renderer):
         code = positional_encoding(rows.T, self.config.octaves)
         return plain_forward(self.network, code, self.compute_dtype)
 
-    def ray_colours(
+    def ray_codes(
         self,
         origins: Float[Tensor, "N 3"],
         directions: Float[Tensor, "N 3"],
         times: Float[Tensor, " N"] | None = None,
         attributes: Float[Tensor, "N A"] | None = None,
-    ) -> Float[Tensor, "N 3"]:
-        """Colours on the display background, without jitter: a graph of standard operators, for export. Which of
-        `times` and `attributes` it wants, `conditions` says."""
+    ) -> Float[Tensor, "N E"]:
+        """What the network sees of rays, without jitter: a graph of standard operators, for export. Which of `times`
+        and `attributes` it wants, `conditions` says."""
         lines = self.lines(origins, directions, times, attributes)
-        return self.outputs(self.describe(lines, self._depths(None)).rows)[:, :3]
+        return positional_encoding(self.describe(lines, self._depths(None)).rows.T, self.config.octaves)
 
     # ------------------------------------------------------------------ rendering
 

@@ -30,7 +30,7 @@ from lumigraph.rendering.schedules import student_schedule
 
 _STREAM = 0xBF58476D1CE4E5B9
 """Odd 64-bit constant that keeps the jitter of different seeds apart."""
-_SAME_PIXELS = 0.02
+SAME_PIXELS = 0.02
 """Focal lengths that differ by a smaller part than this have pixels of the same size."""
 _FOCAL_SPREAD = 1.1
 """Pictures learnt from together may have pixels that differ by this factor."""
@@ -141,21 +141,11 @@ class PictureLightField(Renderer):
         native = self.native(camera)
         width, height = native.size[0].tolist()
         colours = self._colours(self.folded(), self.codes(self.grid(native)), width, height)
-        return Rendering(rgb=_resampled(colours, camera)[0])
+        return Rendering(rgb=resampled(colours, camera)[0])
 
     def native(self, camera: Cameras) -> Cameras:
         """The camera with as many pixels as its field of view has of those that were learnt from."""
-        scale = self._scale(camera)
-        if abs(scale - 1) < _SAME_PIXELS:
-            return camera
-        width, height = (max(1, round(side * scale)) for side in camera.size[0].tolist())
-        return camera.resized(width, height)
-
-    def _scale(self, cameras: Cameras) -> float:
-        """How many pixels learnt from lie along one of these."""
-        if not bool(self.focal.all()):
-            return 1.0
-        return float((self.focal / cameras.focal.mean(0)).prod().sqrt())
+        return with_learnt_pixels(camera, self.focal)
 
     # ------------------------------------------------------------------ training
 
@@ -176,8 +166,8 @@ class PictureLightField(Renderer):
         target, weight = display_target(batch.rgba, self.background), batch.weight
         native = self.native(cameras)
         if native is not cameras:
-            target = _resampled(target, native)
-            weight = None if weight is None else _resampled(weight[..., None], native)[..., 0]
+            target = resampled(target, native)
+            weight = None if weight is None else resampled(weight[..., None], native)[..., 0]
         rays = self.grid(native)
         width, height = native.size[0].tolist()
         if rays[0].numel == 1:
@@ -236,7 +226,17 @@ _KEPT = 6
 """Tensors of its size that a residual block keeps: of two convolutions, two batch norms, an activation and the sum."""
 
 
-def _resampled(pictures: Float[Tensor, "B h w C"], cameras: Cameras) -> Float[Tensor, "B H W C"]:
+def with_learnt_pixels(cameras: Cameras, focal: Float[Tensor, "2"]) -> Cameras:
+    """Cameras of the same field of view with pixels as large as those of `focal` lengths, in pixels; as they are where
+    theirs are, or where `focal` is 0."""
+    scale = float((focal / cameras.focal.mean(0)).prod().sqrt()) if bool(focal.all()) else 1.0
+    if abs(scale - 1) < SAME_PIXELS:
+        return cameras
+    width, height = (max(1, round(side * scale)) for side in cameras.size[0].tolist())
+    return cameras.resized(width, height)
+
+
+def resampled(pictures: Float[Tensor, "B h w C"], cameras: Cameras) -> Float[Tensor, "B H W C"]:
     """Pictures at the size of `cameras`: blurred where that is smaller, interpolated where it is larger."""
     width, height = cameras.size[0].tolist()
     if pictures.shape[1:3] == (height, width):

@@ -1,0 +1,345 @@
+"""Students of whole pictures as bundles: one graph from the pose to the picture, at every precision, and as a lens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+
+from lumigraph.configs import registry
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.mobile_r2l import MobileR2LConfig
+from lumigraph.configs.registry import MethodEntry
+from lumigraph.errors import LumigraphError
+from lumigraph.export import lens, phones
+from lumigraph.export.bundle import BundleRenderer, Shape, read_manifest, write_bundle
+from lumigraph.export.portable import multiply_adds, view_image
+from lumigraph.export.runtime import Session
+from lumigraph.fields.ray_code import points_rows
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import invert_similarity, opencv_to_opengl, similarity
+from lumigraph.geometry.ndc import ForwardFrame
+from lumigraph.geometry.rotations import look_at
+from lumigraph.rendering.light_field import Description, Lines
+from lumigraph.rendering.picture_light_field import PictureLightField
+from lumigraph.scenes.procedural import make_scene
+from lumigraph.scenes.scene import SceneInfo
+from lumigraph.training.runs import Run
+
+TINY = MobileR2LConfig(
+    points=3, octaves=2, width=8, blocks=2, up_factors=(2, 2), up_widths=(8, 6), up_blocks=1
+)  # fmt: skip
+SIDE = 22
+"""No multiple of a patch, so that pictures are cut."""
+
+
+def moved(info: SceneInfo) -> SceneInfo:
+    """The same scene, of a capture with other units and axes."""
+    rotation = look_at(torch.tensor([[1.0, 2.0, 0.5]]), torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
+    return replace(info, world_transform=similarity(0.25, rotation[0, :, :3], torch.tensor([0.3, -0.2, 0.1])))
+
+
+def forward_facing(info: SceneInfo) -> SceneInfo:
+    """Cameras side by side that look along -z, and the frame of their average."""
+    pose = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]])
+
+    def aligned(cameras: Cameras) -> Cameras:
+        poses = pose.repeat(len(cameras), 1, 1)
+        poses[:, :2, 3] = torch.linspace(-0.3, 0.3, 2 * len(cameras)).reshape(-1, 2)
+        return replace(cameras, camera_to_world=poses)
+
+    cameras = {name: aligned(each) for name, each in info.cameras.items()}
+    return replace(info, cameras=cameras, forward=ForwardFrame(pose, (0.5, 0.5), 1.0))
+
+
+def scene_info() -> SceneInfo:
+    return make_scene("still", 4, 2, 2, size=SIDE).info
+
+
+def saved(folder: Path, info: SceneInfo, method: str = "mobile-r2l", config: Any = TINY) -> Run:
+    """A student that has noted the pixels of its pictures, with batch norm that does something."""
+    torch.manual_seed(1)
+    run = Run.create(folder, method, config, info, TrainOptions(run=folder))
+    renderer: Any = run.new_renderer()
+    renderer.focal.copy_(info.cameras["train"].focal[0])
+    for name, value in renderer.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(0.2, 1.5)
+    with torch.no_grad():
+        renderer.network.tail.weight.mul_(2)  # contrast, so that a wrong picture is seen
+        renderer.network.tail.bias.zero_()
+    run.save_weights(renderer, 1)
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return saved(tmp_path_factory.mktemp("runs") / "student", moved(scene_info()))
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    write_bundle(run, folder, check_views=1)
+    return folder
+
+
+def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-4) -> None:
+    assert wanted.std((0, 1)).mean() > 0.02
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=tolerance)
+
+
+# ---- one graph
+
+
+def test_a_bundle_of_pictures_has_one_graph_of_the_whole_way(run: Run, bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert list(manifest["models"]) == ["view"]
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "poster.png", "view.onnx"]
+    assert (manifest["schema"], manifest["form"], manifest["precision"]) == (4, "fused", "float32")
+    assert manifest["picture"] == {"patch": 4, "focal": run.info.cameras["train"].focal[0].tolist()}
+    assert manifest["network"]["parameters"] == TINY.parameters
+    assert manifest["models"]["view"]["outputs"][0]["shape"] == [SIDE, SIDE, 3]
+    model = onnx.load(bundle / "view.onnx")
+    kinds = {node.op_type for node in model.graph.node}
+    assert "BatchNormalization" not in kinds
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    # Whoever opens it gives it a pose of the capture.
+    camera = run.info.cameras["test"][0]
+    captured = camera.transformed(invert_similarity(run.info.world_transform))
+    names = ("camera_to_world", "focal", "principal")
+    found = Session((bundle / "view.onnx").read_bytes(), "view.onnx").run(
+        {name: getattr(captured, name)[0].numpy() for name in names}
+    )
+    close(torch.from_numpy(found), run.load_renderer("cpu").view(camera).rgb)
+
+
+def test_a_forward_facing_scene_has_its_device_coordinates_in_the_graph(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", moved(forward_facing(scene_info())))
+    renderer: Any = run.load_renderer("cpu")
+    assert renderer.frame is not None
+    write_bundle(run, tmp_path / "bundle", check_views=2)
+    camera = run.info.cameras["test"][1]
+    close(BundleRenderer(tmp_path / "bundle").view(camera).rgb, renderer.view(camera).rgb)
+
+
+@pytest.mark.parametrize("size", [(22, 22), (44, 44), (11, 11), (31, 31)])
+def test_other_sizes_are_drawn_as_the_student_draws_them(
+    run: Run, bundle: Path, size: tuple[int, int]
+) -> None:
+    renderer = BundleRenderer(bundle)
+    assert renderer.whole_views
+    camera = run.info.cameras["test"][1].resized(*size)
+    close(renderer.view(camera).rgb, run.load_renderer("cpu").view(camera).rgb)
+
+
+def test_a_longer_lens_shows_a_part_and_a_wider_one_is_refused(run: Run, bundle: Path) -> None:
+    renderer, student = BundleRenderer(bundle), run.load_renderer("cpu")
+    camera = run.info.cameras["test"][0]
+    longer = replace(camera, focal=1.5 * camera.focal)
+    found, wanted = renderer.view(longer).rgb, student.view(longer).rgb
+    # The student's picture ends where the graph's goes on: neighbours are missing at two rims.
+    close(found[:12, :12], wanted[:12, :12])
+    for other in (replace(camera, focal=0.7 * camera.focal), camera_of(camera, 2 * SIDE, SIDE)):
+        with pytest.raises(LumigraphError, match=r"draws 22x22 pixels of the field of view.*any size"):
+            renderer.view(other)
+    bent = replace(camera, distortion=torch.full((1, 6), 0.01))
+    with pytest.raises(LumigraphError, match="lens distorts"):
+        renderer.view(bent)
+    with pytest.raises(LumigraphError, match="whole pictures, not for single rays"):
+        renderer.render(camera.view_rays(0))
+
+
+def camera_of(camera: Cameras, width: int, height: int) -> Cameras:
+    return replace(camera, size=torch.tensor([[width, height]]))
+
+
+def test_multiply_adds_are_those_of_the_network() -> None:
+    info = scene_info()
+    renderer = registry.load_renderer_class("mobile-r2l").from_scene(TINY, info)
+    each, picture = multiply_adds(renderer, torch.eye(4).double(), SIDE, SIDE)
+    assert each is None
+    assert picture == TINY.multiplications(SIDE, SIDE)
+
+
+# ---- a student of pictures that change
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangingConfig(MobileR2LConfig):
+    @property
+    def scalars(self) -> int:
+        return 3 * self.points + 3
+
+
+class ChangingPictures(PictureLightField):
+    """Points, the time and two attributes."""
+
+    conditions = ("times", "attributes")
+
+    def describe(self, lines: Lines, depths: Tensor) -> Description:
+        assert lines.times is not None and lines.attributes is not None
+        rows = points_rows(lines.origins, lines.directions, depths)
+        return Description(torch.cat([rows, lines.times[None], lines.attributes.T]), {})
+
+
+CHANGING = MethodEntry(
+    name="changing-pictures",
+    kind="student",
+    config=f"{__name__}:ChangingConfig",
+    renderer=f"{__name__}:ChangingPictures",
+    summary="a student of these tests",
+)
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    """As if a package with this method were installed."""
+    point = metadata.EntryPoint("changing-pictures", f"{__name__}:CHANGING", registry.ENTRY_POINTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry.metadata, "entry_points", lambda group: (point,))
+        registry.methods.cache_clear()
+        yield
+    registry.methods.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+def test_time_and_attributes_are_inputs_of_the_picture(tmp_path: Path) -> None:
+    info = make_scene("attributes", 4, 2, 2, size=SIDE).info
+    cameras = {
+        name: replace(each, times=torch.linspace(0, 1, len(each))) for name, each in info.cameras.items()
+    }
+    info = replace(info, cameras=cameras)
+    config = ChangingConfig(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__})
+    run = saved(tmp_path / "run", info, "changing-pictures", config)
+    manifest = write_bundle(run, tmp_path / "bundle", shape=Shape(precision="float16"), check_views=1)
+    ports = manifest["models"]["view"]["inputs"]
+    assert [port["name"] for port in ports[3:]] == ["time", "attributes"]
+    assert ports[4]["names"] == list(info.attributes)
+    renderer = BundleRenderer(tmp_path / "bundle")
+    assert renderer.conditions == ("times", "attributes")
+    camera = replace(
+        info.cameras["test"][0], times=torch.tensor([0.7]), attributes=torch.tensor([[0.5, -0.25]])
+    )
+    student = run.load_renderer("cpu")
+    wanted, found = student.view(camera).rgb, renderer.view(camera).rgb
+    close(found, wanted, 2 / 255)
+    later = replace(camera, times=torch.tensor([0.1]))
+    change = student.view(later).rgb - wanted
+    assert change.abs().max() > 0.01
+    np.testing.assert_allclose((renderer.view(later).rgb - found).numpy(), change.numpy(), atol=2 / 255)
+    with pytest.raises(LumigraphError, match="lens form is MobileR2L's"):
+        write_bundle(run, tmp_path / "lens", shape=Shape(form="lens"))
+
+
+# ---- the lens
+
+
+def test_a_lens_has_the_published_names_and_paints_the_same(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "lens"
+    manifest = write_bundle(run, folder, shape=Shape(form="lens", snap_gelu=True), check_views=2)
+    ports = {
+        form: ([p["name"] for p in m["inputs"]], [p["name"] for p in m["outputs"]])
+        for form, m in manifest["models"].items()
+    }
+    assert ports == {
+        "sampler": (["c2w33", "c2w13"], ["pts"]),
+        "embedder": (["rays"], ["embbrays"]),
+        "network": (["input"], ["output"]),
+        "network_snap_gelu": (["input"], ["output"]),
+    }
+    camera = run.info.cameras["test"][1]
+    wanted = run.load_renderer("cpu").view(camera).rgb
+    close(BundleRenderer(folder).view(camera).rgb, wanted)
+    # As a lens does it: OpenGL's pose of the capture in, channels put last, a batch of pictures out.
+    pose = opencv_to_opengl(camera.transformed(run.info.to_capture).camera_to_world)[0].numpy()
+    open_ = {form: Session((folder / f"{lens.FILES[form]}.onnx").read_bytes(), form) for form in lens.PARTS}
+    points = open_["sampler"].run(
+        {"c2w33": pose[None, None, :, :3].copy(), "c2w13": pose[:, 3][None, None, None].copy()}
+    )
+    assert points.shape == (1, 1, 36, 9)
+    embedded = open_["embedder"].run({"rays": points})
+    assert embedded.shape == (1, 5, 36, 9)
+    code = np.ascontiguousarray(embedded[0].transpose(2, 0, 1).reshape(45, 6, 6)[None])
+    colours = open_["network"].run({"input": np.concatenate([code] * 3)})
+    assert colours.shape == (3, 3, 24, 24)
+    close(torch.from_numpy(colours[2]).permute(1, 2, 0)[:SIDE, :SIDE], wanted)
+    script = (folder / "lens" / "constants.js").read_text()
+    assert "var NSAMPLE = 3;" in script and "var OUTPUT_SCALE = 255;" in script
+    assert manifest["lens"]["constants"]["H"] == 6
+    # Another focal length than the sampler's is refused.
+    with pytest.raises(LumigraphError, match="field of view"):
+        BundleRenderer(folder).view(replace(camera, focal=1.5 * camera.focal))
+
+
+def test_snaps_network_is_the_same_where_its_operator_is_gelu(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "lens"
+    manifest = write_bundle(run, folder, shape=Shape(form="lens", snap_gelu=True), check_views=1)
+    snap = manifest["models"]["network_snap_gelu"]
+    assert snap["psnr_as_gelu"] > 100 > snap["psnr_as_tanh"] > snap["psnr_as_relu"]
+    kinds = [node.op_type for node in onnx.load(folder / snap["file"]).graph.node]
+    # One after the head, one in each residual block.
+    assert kinds.count("GeluSnap") == 1 + TINY.blocks + 2 * TINY.up_blocks
+    assert not {"Relu", "Erf", "Gelu"} & set(kinds)
+
+
+def test_snaps_gelu_is_refused_where_there_is_none(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(LumigraphError, match="Add --form lens"):
+        write_bundle(run, tmp_path / "bundle", shape=Shape(snap_gelu=True))
+    other = saved(tmp_path / "run", scene_info(), config=replace(TINY, activation="relu"))
+    with pytest.raises(LumigraphError, match="no GELU"):
+        write_bundle(other, tmp_path / "bundle", shape=Shape(form="lens", snap_gelu=True))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_damaged_lens_is_one_message(run: Run, tmp_path: Path) -> None:
+    write_bundle(run, tmp_path / "lens", shape=Shape(form="lens"), check_views=1)
+    (tmp_path / "lens" / "lens" / "constants.js").write_text("var H = 1;")
+    with pytest.raises(LumigraphError, match=r"checksum differs.*constants\.js"):
+        BundleRenderer(tmp_path / "lens")
+
+
+# ---- phones
+
+
+def test_the_module_for_phones_is_the_student(run: Run) -> None:
+    renderer: Any = run.load_renderer("cpu").eval()
+    camera = run.info.cameras["test"][0]
+    captured = camera.transformed(run.info.to_capture)
+    module = view_image(renderer, run.info.world_transform, SIDE, SIDE, (), False, 100)
+    with torch.no_grad():
+        found = module(captured.camera_to_world[0], captured.focal[0], captured.principal[0])
+    close(found, renderer.view(camera).rgb)
+
+
+@pytest.mark.parametrize("name", ["coreml", "litert", "executorch"])
+def test_a_missing_converter_names_its_extra(run: Run, tmp_path: Path, name: str, monkeypatch: Any) -> None:
+    if name in ("coreml",) and metadata.packages_distributions().get("coremltools"):
+        pytest.skip("coremltools is installed")
+    monkeypatch.setattr("lumigraph.export.onnx.find_spec", lambda library: None)
+    with pytest.raises(LumigraphError, match=rf"--{name} needs .*pip install lumigraph\[{name}\]"):
+        phones.require_formats((name,))
+
+
+@pytest.mark.parametrize("name", ["coreml", "litert", "executorch"])
+def test_files_for_phones_paint_the_same(run: Run, tmp_path: Path, name: str) -> None:
+    try:
+        phones.require_formats((name,))
+    except LumigraphError as missing:
+        pytest.skip(str(missing))
+    manifest = write_bundle(run, tmp_path / "bundle", shape=Shape(phones=(name,)), check_views=1)
+    written = manifest["phones"][name]
+    assert written["files"][0]["file"].startswith(phones.FORMATS[name].file)
+    assert name == "coreml" or written["parity"]["max_abs_error"] < 1 / 255
+    read_manifest(tmp_path / "bundle")
+
+
+def test_int8_is_not_for_phones() -> None:
+    with pytest.raises(LumigraphError, match="--precision float16 --litert"):
+        phones.require_formats(("litert",), "int8")
