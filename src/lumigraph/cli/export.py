@@ -21,6 +21,8 @@ class Arguments:
     """Licence of the photos and the model, as the manifest is to state it."""
     check_views: int = 3
     """On how many cameras the graphs are compared with torch."""
+    web: bool = False
+    """Write the web player beside the model, so that any web server shows the bundle."""
     overwrite: bool = False
     """Replace a bundle that exists."""
 
@@ -30,7 +32,10 @@ def main(argv: list[str]) -> None:
     arguments = parse(argv, Arguments, prog="lumigraph export")
     from lumigraph.export.bundle import UNSTATED, write_bundle
     from lumigraph.training.runs import Run
+    from lumigraph.viewers.player import require_player, write_player
 
+    if arguments.web:
+        require_player()
     run = Run.open(arguments.run)
     run.warn_if_unfinished()
     manifest = write_bundle(
@@ -40,8 +45,11 @@ def main(argv: list[str]) -> None:
         check_views=arguments.check_views,
         overwrite=arguments.overwrite,
         report=print,
+        **({"beside": write_player} if arguments.web else {}),
     )
     sizes = ", ".join(f"{part['file']} {part['bytes'] / 1e6:.2f} MB" for part in manifest["models"].values())
     camera = manifest["camera"]
     parameters = manifest["provenance"]["parameters"]
     print(f"{arguments.out}: {sizes}; {parameters:,} parameters, {camera['width']}x{camera['height']} pixels")
+    if arguments.web:
+        print(f"{arguments.out / 'index.html'}: the page, for any web server; lumigraph view {arguments.out} shows it here")

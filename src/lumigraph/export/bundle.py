@@ -1,6 +1,6 @@
 """Bundles: a folder with a student's graphs and a manifest that says all a player needs.
 
-    manifest.json   ports, camera, scene, provenance, licence, checksums, parity with torch
+    manifest.json   ports, camera, orbit, scene, provenance, licence, checksums, parity with torch
     rays.onnx       origins [N, 3], directions [N, 3] -> rgb [N, 3]
     view.onnx       camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]
     poster.png      what the first held-out camera sees
@@ -31,6 +31,7 @@ from lumigraph.configs.serial import config_to_json
 from lumigraph.errors import LumigraphError
 from lumigraph.export import onnx as graphs
 from lumigraph.export import parity
+from lumigraph.export.orbit import orbit_of
 from lumigraph.export.ports import CONDITIONS, Condition, conditions_of
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
@@ -41,9 +42,9 @@ from lumigraph.training.runs import Run
 
 MANIFEST = "manifest.json"
 FORMAT = "lumigraph bundle"
-SCHEMA = 3
-READABLE = (2, SCHEMA)
-"""Version 2 has no bundles that take time or attributes, and is the same otherwise."""
+SCHEMA = 4
+READABLE = (2, 3, SCHEMA)
+"""Version 3 has no `orbit`; version 2 has no bundles that take time or attributes either, and is the same otherwise."""
 UNSTATED = "not stated: ask whoever took the photos and trained the model"
 
 
@@ -58,11 +59,12 @@ def write_bundle(
     check_views: int = 3,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    beside: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Export a student's run to the folder `out`, and return its manifest.
 
     Both graphs are compared with torch on `check_views` cameras first; `report` gets the figures, a line each.
-    Whatever goes wrong, nothing is left at `out`.
+    `beside` may put more into the folder before it appears. Whatever goes wrong, nothing is left at `out`.
 
     Raises:
         LumigraphError: the method has no such graph, a library is missing, `out` exists (with `overwrite`:
@@ -95,6 +97,7 @@ def write_bundle(
             "models": models,
             "poster": _write(folder, "poster.png", _png(poster)),
             "camera": _camera(cameras[0].transformed(run.info.to_capture), conditions),
+            "orbit": orbit_of(run.info, cameras[0]),
             "scene": run.info.to_json(),
             "provenance": _provenance(run, renderer),
             "licence": licence,
@@ -108,6 +111,7 @@ def write_bundle(
             },
         }
         files.write_json(folder / MANIFEST, manifest)
+        beside(folder)
         BundleRenderer(folder)  # it opens: checksums, ports and scene are what a reader will find
     return manifest
 
@@ -236,7 +240,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         )
     if manifest.get("schema") not in READABLE:
         raise LumigraphError(
-            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions 2 and 3",
+            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions "
+            f"{', '.join(map(str, READABLE))}",
             where=path,
             todo="Export the run again, or install the version of lumigraph that wrote the bundle",
         )

@@ -1,0 +1,106 @@
+// Drives a page of the player in a real browser for the tests, step by step, and prints what each step found as JSON.
+//
+//     node browser/drive.mjs CHROMIUM ADDRESS '[{"do": "settle"}, {"do": "pixels"}]'
+//
+// Steps (after each but `settle` and `drag`'s own moves, the page is left as it is):
+//   size {width, height, touch}   the window, from the start; has to come first
+//   settle                        waits for a full picture, or a message: {state, message}
+//   pixels                        the canvas: {width, height, rgba (base64)}
+//   drag {x, y}                   presses in the middle of the picture, moves by x, y pixels, lets go
+//   key {name}, click {on}        on the picture; on an element
+//   set {on, value}               of a slider or a choice, as a user would
+//   wait {ms}
+//   look {on}                     the text of an element, its `value`, and whether it can be seen
+//   evaluate {text}               the value of an expression
+//   screenshot {path}
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const PATIENCE_MS = 120_000;
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+const [executablePath, address, script] = process.argv.slice(2);
+const steps = JSON.parse(script);
+
+const acts = {
+  size: async () => null,
+  settle: async ({ page }) => {
+    await page.waitForFunction(
+      () => ["settled", "failed"].includes(document.body.dataset.state),
+      undefined,
+      { timeout: PATIENCE_MS },
+    );
+    return page.evaluate(() => ({
+      state: document.body.dataset.state,
+      message: document.getElementById("message").textContent.trim(),
+    }));
+  },
+  pixels: ({ page }) =>
+    page.evaluate(() => {
+      const canvas = document.getElementById("canvas");
+      const { width, height } = canvas;
+      const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+      return { width, height, rgba: btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join("")) };
+    }),
+  drag: async ({ page, x, y }) => {
+    const box = await page.locator("#stage").boundingBox();
+    const middle = [box.x + box.width / 2, box.y + box.height / 2];
+    await page.mouse.move(...middle);
+    await page.mouse.down();
+    await page.mouse.move(middle[0] + x, middle[1] + y, { steps: 8 });
+    await page.mouse.up();
+    return null;
+  },
+  key: async ({ page, name }) => (await page.locator("#stage").press(name), null),
+  click: async ({ page, on }) => (await page.locator(on).click(), null),
+  set: async ({ page, on, value }) => {
+    const tag = await page.locator(on).evaluate((element) => element.tagName);
+    if (tag === "SELECT") await page.locator(on).selectOption(value);
+    else await page.locator(on).fill(value);
+    return null;
+  },
+  wait: async ({ page, ms }) => (await page.waitForTimeout(ms), null),
+  look: ({ page, on }) =>
+    page.locator(on).evaluate((element) => ({
+      text: element.textContent.trim(),
+      value: element.value ?? null,
+      visible: element.checkVisibility(),
+    })),
+  evaluate: ({ page, text }) => page.evaluate(text),
+  screenshot: async ({ page, path }) => (await page.screenshot({ path, fullPage: true }), null),
+};
+
+const profile = await mkdtemp(join(tmpdir(), "player-"));
+const [first] = steps;
+const size = first?.do === "size" ? first : { width: 1200, height: 900, touch: false };
+const context = await chromium.launchPersistentContext(profile, {
+  executablePath,
+  args: FLAGS,
+  viewport: { width: size.width, height: size.height },
+  hasTouch: size.touch,
+});
+const found = [];
+const complaints = [];
+try {
+  const page = context.pages()[0] ?? (await context.newPage());
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  await page.goto(address);
+  for (const step of steps) found.push(await acts[step.do]({ page, ...step }));
+} finally {
+  await context.close();
+  await rm(profile, { recursive: true, force: true });
+}
+console.log(JSON.stringify({ found, complaints }));
