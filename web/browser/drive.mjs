@@ -3,7 +3,7 @@
 //     node browser/drive.mjs CHROMIUM ADDRESS '[{"do": "settle"}, {"do": "pixels"}]'
 //
 // Steps (after each but `settle` and `drag`'s own moves, the page is left as it is):
-//   size {width, height, touch}   the window, from the start; has to come first
+//   size {width, height, cores, touch}   the window and the machine; has to come first
 //   settle                        waits for a full picture, or a message: {state, message}
 //   pixels                        the canvas: {width, height, rgba (base64)}
 //   drag {x, y}                   presses in the middle of the picture, moves by x, y pixels, lets go
@@ -29,6 +29,8 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // A name that is not this machine's: what browsers allow to localhost only is missing there.
+  "--host-resolver-rules=MAP player.test 127.0.0.1",
 ];
 
 const [executablePath, address, script] = process.argv.slice(2);
@@ -84,7 +86,7 @@ const acts = {
 
 const profile = await mkdtemp(join(tmpdir(), "player-"));
 const [first] = steps;
-const size = first?.do === "size" ? first : { width: 1200, height: 900, touch: false };
+const size = { width: 1200, height: 900, cores: 1, touch: false, ...(first?.do === "size" ? first : {}) };
 const context = await chromium.launchPersistentContext(profile, {
   executablePath,
   args: FLAGS,
@@ -97,6 +99,8 @@ try {
   const page = context.pages()[0] ?? (await context.newPage());
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(String(error)));
+  const devtools = await context.newCDPSession(page);
+  await devtools.send("Emulation.setHardwareConcurrencyOverride", { hardwareConcurrency: size.cores });
   await page.goto(address);
   for (const step of steps) found.push(await acts[step.do]({ page, ...step }));
 } finally {

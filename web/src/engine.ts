@@ -4,6 +4,8 @@ import { below, canVerify, download, fetchJson, verify } from "./fetching";
 import { PlayerError, readManifest, type Manifest } from "./manifest";
 import type { Backend, FromWorker, Opened, Picture, ToWorker } from "./protocol";
 
+const MOST_THREADS = 8;
+
 export interface Frame {
   width: number;
   height: number;
@@ -59,7 +61,8 @@ export class Engine {
           if (data.kind === "opened") resolve(data);
           if (data.kind === "failed") reject(new MessageError(data.message));
         };
-        send(worker, { kind: "open", form, model, data: bytes.buffer, backend }, [bytes.buffer]);
+        const asked = { form, model, data: bytes.buffer, backend, threads: threads() };
+        send(worker, { kind: "open", ...asked }, [bytes.buffer]);
       });
       if (!canVerify()) {
         opened.notes.push("Checksums were not verified: browsers compute them on https and on localhost only.");
@@ -102,6 +105,9 @@ export class Engine {
     resolve?.({ width, height, rgba: new Uint8ClampedArray(rgba), ms });
   }
 }
+
+/** Only pages that are cross-origin isolated may share memory between threads. */
+const threads = (): number => (crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1);
 
 /** A worker's message, which has its final stop. */
 class MessageError extends Error {}

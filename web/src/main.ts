@@ -38,24 +38,29 @@ class Player {
       reset: () => this.orbit?.reset(),
       play: () => this.play(!page.playing()),
       detail: () => this.changed(),
-      rung: (chosen) => void this.choose(chosen).catch(page.fail),
+      rung: (chosen) => void this.choose(chosen).catch(page.warn),
     });
   }
 
   async start(): Promise<void> {
     if (!this.ladder) return this.show(await this.open(this.home));
+    const first = await this.measured(0);
+    this.show(first.opened);
     const { opened, rung } = await climb(
       this.ladder.length,
-      async (rung) => {
-        const engine = await this.open(this.folder(rung));
-        if (rung === 0) this.show(engine);
-        return { opened: engine, ms: await engine.measure(startPicture(engine.manifest)) };
-      },
+      first,
+      (rung) => this.measured(rung).catch((error: Error) => (page.warn(error), null)),
       (engine) => engine !== this.engine && engine.close(),
     );
     this.auto = rung;
     if (opened !== this.engine) this.show(opened);
     page.showRungs(this.ladder, rung, null);
+  }
+
+  /** A bundle of the ladder, and the milliseconds that a full picture of it takes. */
+  private async measured(rung: number): Promise<{ opened: Engine; ms: number }> {
+    const opened = await this.open(this.folder(rung));
+    return { opened, ms: await opened.measure(startPicture(opened.manifest)) };
   }
 
   private folder(rung: number): URL {
@@ -102,12 +107,14 @@ class Player {
     });
     page.showDetails(manifest, DETAILS, (factor) => scaled(manifest.camera, factor));
     page.showAbout(manifest, engine.opened.notes);
+    page.stir();
     this.lastChange = -Infinity;
     this.dirty = true;
     this.pump();
   }
 
   private changed(): void {
+    page.stir();
     this.lastChange = performance.now();
     this.dirty = true;
     this.pump();

@@ -35,18 +35,21 @@ export function blockRays(msPerPixel: number | null): number {
 }
 
 /**
- * Climbs a ladder, cheapest first: `open` opens a rung and measures milliseconds for a full picture of it. Stays on the
- * last rung that is quick enough, and gives those that were left to `close`.
+ * Climbs a ladder from its `first` rung, the cheapest: `open` opens a rung and measures milliseconds for a full picture. Stays on the
+ * last rung that is quick enough, or before one that does not open (null), and gives those that were left to `close`.
  */
 export async function climb<T>(
   rungs: number,
-  open: (rung: number) => Promise<{ opened: T; ms: number }>,
+  first: { opened: T; ms: number },
+  open: (rung: number) => Promise<{ opened: T; ms: number } | null>,
   close: (opened: T) => void,
 ): Promise<{ opened: T; rung: number }> {
-  let best = { ...(await open(0)), rung: 0 };
+  let best = { ...first, rung: 0 };
   while (best.rung + 1 < rungs && best.ms <= FULL_MS / 2) {
     const rung = best.rung + 1;
-    const next = { ...(await open(rung)), rung };
+    const found = await open(rung);
+    if (!found) break;
+    const next = { ...found, rung };
     if (next.ms > FULL_MS) {
       close(next.opened);
       break;

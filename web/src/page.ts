@@ -21,8 +21,18 @@ export function setState(state: State): void {
 /** The one message about what went wrong; nothing else is left to use. */
 export function fail(error: Error): void {
   setState("failed");
+  warn(error);
+}
+
+/** Says what went wrong where the player goes on with what it has. */
+export function warn(error: Error): void {
   element("message").hidden = false;
   element("message").textContent = error.message;
+}
+
+/** What is shown is no longer what was asked for. */
+export function stir(): void {
+  if (document.body.dataset.state === "settled") setState("moving");
 }
 
 export function begin(): void {

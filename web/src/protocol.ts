@@ -18,6 +18,8 @@ export interface Open {
   data: ArrayBuffer;
   /** What to try; null for what there is. */
   backend: Backend | null;
+  /** Threads that WebAssembly is to have. */
+  threads: number;
 }
 
 export interface Draw {

@@ -10,13 +10,11 @@ import { fromHalf, paint, pinholeRays, toHalf } from "./rays";
 type Runtime = typeof Ort;
 type Element = "float32" | "float16" | "uint8";
 
-// Sizes of the runtime's files, for the progress of their download, which servers send compressed.
 const RUNTIME: Record<Backend, { module: string; binary: string }> = {
   wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
   webgpu: { module: "ort.webgpu.min.mjs", binary: "ort-wasm-simd-threaded.asyncify.wasm" },
 };
-const MOST_THREADS = 8;
-const HEADERS = "the server does not send the headers COOP and COEP";
+const HEADERS = "the server does not send the headers that make a page cross-origin isolated (COOP and COEP)";
 
 const say = (message: FromWorker, transfer: Transferable[] = []) => postMessage(message, { transfer });
 
@@ -79,10 +77,9 @@ async function open(asked: Open): Promise<Drawer> {
       notes.push(`WebGPU refuses the model (${firstLine(error)}): it runs on the processor.`);
     }
   }
-  const threads = backend === "wasm" && crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
   if (!session || !runtime) {
     if (!crossOriginIsolated) notes.push(`It runs in one thread, because ${HEADERS}.`);
-    runtime = await load("wasm", threads);
+    runtime = await load("wasm", asked.threads);
     try {
       session = await runtime.InferenceSession.create(asked.data, { executionProviders: ["wasm"] });
     } catch (error) {
@@ -90,7 +87,7 @@ async function open(asked: Open): Promise<Drawer> {
     }
   }
   requirePorts(session, asked.model);
-  say({ kind: "opened", backend, threads, notes });
+  say({ kind: "opened", backend, threads: asked.threads, notes });
   return new Drawer(runtime, session, asked);
 }
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import PurePosixPath
 from threading import Thread
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lumigraph import __version__
@@ -121,14 +121,14 @@ class _Handler(BaseHTTPRequestHandler):
             if with_content:
                 self._copy(file)
 
-    def _opened(self, name: str) -> BinaryIO | None:
+    def _opened(self, name: str) -> BufferedIOBase | None:
         found = self.server.site.get(name)
         if found is None or isinstance(found, bytes):
             return None if found is None else BytesIO(found)
         # Looked up again at each request: a link that leads out of the folder may have appeared since.
         return found.path.open("rb")
 
-    def _copy(self, file: BinaryIO) -> None:
+    def _copy(self, file: BufferedIOBase) -> None:
         try:
             shutil.copyfileobj(file, self.wfile)
         except ConnectionError:
