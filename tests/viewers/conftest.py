@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lumigraph.cli.main import main
 from lumigraph.configs.codylin import CoDyLiNConfig
 from lumigraph.configs.common import TrainOptions
 from lumigraph.export.bundle import write_bundle
@@ -86,10 +87,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def finished(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that stays as it is."""
+def finished(run: Run, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the player beside it, that stays as it is."""
     folder = tmp_path_factory.mktemp("bundles") / "small"
-    write_bundle(run, folder, licence="CC-BY-4.0", check_views=1)
+    options = ["--check-views", "1", "--licence", "CC-BY-4.0", "--web"]
+    assert main(["export", str(run.path), "--out", str(folder), *options]) == 0
     return folder
 
 

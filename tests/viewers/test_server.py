@@ -133,8 +133,9 @@ def test_it_listens_on_this_machine_only_and_ends_with_its_body(site: Site) -> N
     with serving(site) as address:
         port = urlsplit(address).port
         assert address == f"http://127.0.0.1:{port}/"
-        with pytest.raises(LumigraphError, match=f"port {port} of this machine cannot be opened"), serving(
-            site, port or 0
+        with (
+            pytest.raises(LumigraphError, match=f"port {port} of this machine cannot be opened"),
+            serving(site, port or 0),
         ):
             pass
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):

@@ -2,16 +2,18 @@
 //
 //     node browser/drive.mjs CHROMIUM ADDRESS '[{"do": "settle"}, {"do": "pixels"}]'
 //
-// Steps (after each but `settle` and `drag`'s own moves, the page is left as it is):
+// Steps:
 //   size {width, height, cores, touch}   the window and the machine; has to come first
 //   settle                        waits for a full picture, or a message: {state, message}
 //   pixels                        the canvas: {width, height, rgba (base64)}
-//   drag {x, y}                   presses in the middle of the picture, moves by x, y pixels, lets go
+//   go {to}                       another page, relative to the first
+//   drag {x, y}, touch {x, y}     presses in the middle of the picture, moves by x, y pixels, lets go
 //   key {name}, click {on}        on the picture; on an element
 //   set {on, value}               of a slider or a choice, as a user would
 //   wait {ms}
 //   look {on}                     the text of an element, its `value`, and whether it can be seen
 //   evaluate {text}               the value of an expression
+//   await {text}                  waits for an expression to be true
 //   screenshot {path}
 
 import { mkdtemp, rm } from "node:fs/promises";
@@ -65,6 +67,17 @@ const acts = {
     await page.mouse.up();
     return null;
   },
+  touch: async ({ page, devtools, x, y }) => {
+    const box = await page.locator("#stage").boundingBox();
+    const middle = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+    const touch = (type, points) => devtools.send("Input.dispatchTouchEvent", { type, touchPoints: points });
+    await touch("touchStart", [middle]);
+    for (let i = 1; i <= 8; i++) await touch("touchMove", [{ x: middle.x + (x * i) / 8, y: middle.y + (y * i) / 8 }]);
+    await touch("touchEnd", []);
+    return null;
+  },
+  go: async ({ page, to }) => (await page.goto(new URL(to, address).href), null),
+  await: async ({ page, text }) => (await page.waitForFunction(text, undefined, { timeout: PATIENCE_MS }), null),
   key: async ({ page, name }) => (await page.locator("#stage").press(name), null),
   click: async ({ page, on }) => (await page.locator(on).click(), null),
   set: async ({ page, on, value }) => {
@@ -102,7 +115,7 @@ try {
   const devtools = await context.newCDPSession(page);
   await devtools.send("Emulation.setHardwareConcurrencyOverride", { hardwareConcurrency: size.cores });
   await page.goto(address);
-  for (const step of steps) found.push(await acts[step.do]({ page, ...step }));
+  for (const step of steps) found.push(await acts[step.do]({ page, devtools, ...step }));
 } finally {
   await context.close();
   await rm(profile, { recursive: true, force: true });

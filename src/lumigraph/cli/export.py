@@ -52,4 +52,6 @@ def main(argv: list[str]) -> None:
     parameters = manifest["provenance"]["parameters"]
     print(f"{arguments.out}: {sizes}; {parameters:,} parameters, {camera['width']}x{camera['height']} pixels")
     if arguments.web:
-        print(f"{arguments.out / 'index.html'}: the page, for any web server; lumigraph view {arguments.out} shows it here")
+        print(
+            f"index.html beside it is the page, for any web server; lumigraph view {arguments.out} shows it"
+        )

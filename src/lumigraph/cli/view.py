@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     for bundle in arguments.bundles:
         require_bundle(bundle)
     if arguments.write is None:
-        return _serve(site_of(arguments.bundles), arguments)
+        _serve(site_of(arguments.bundles), arguments)
+        return
     write_site(arguments.bundles, arguments.write, arguments.overwrite)
     size = sum(path.stat().st_size for path in arguments.write.rglob("*") if path.is_file())
     print(f"{arguments.write}: {size / 1e6:.1f} MB; any web server shows its index.html")
@@ -59,7 +60,10 @@ def _serve(site: "Site", arguments: Arguments) -> None:
     with serving(site, arguments.port) as address:
         port = urlsplit(address).port
         print(f"{address}  (Ctrl-C ends it)")
-        print(f"From another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then the same link", flush=True)
+        print(
+            f"From another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then the same link",
+            flush=True,
+        )
         if arguments.open and _has_screen() and not webbrowser.open(address):
             print("No browser could be opened here: follow the link.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

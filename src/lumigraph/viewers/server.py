@@ -68,7 +68,9 @@ class _Server(ThreadingHTTPServer):
 
 def _bound(site: Site, port: int) -> _Server:
     if not 0 <= port <= 65535:
-        raise LumigraphError(f"--port {port} is no port", todo="Choose 1024 to 65535, or 0 for any that is free")
+        raise LumigraphError(
+            f"--port {port} is no port", todo="Choose 1024 to 65535, or 0 for any that is free"
+        )
     try:
         server = _Server((LOOPBACK, port), _Handler)
     except OSError as error:
@@ -93,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer(with_content=False)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it has in the base class
         """Requests are not worth a line."""
 
     def end_headers(self) -> None:
@@ -103,33 +105,43 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_content: bool) -> None:
         if self.headers.get("Host", "").rpartition(":")[0] not in HOSTS:
-            return self.send_error(HTTPStatus.FORBIDDEN, "This server answers on this machine only")
+            self.send_error(HTTPStatus.FORBIDDEN, "This server answers on this machine only")
+            return
+        name = self._asked()
+        content = None if name is None else self._opened(name)
+        if name is None or content is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with content:
+            self._send(name, content, with_content)
+
+    def _asked(self) -> str | None:
+        """The address relative to the page; None where it is none."""
         try:
-            name = unquote(urlsplit(self.path).path, errors="strict").removeprefix("/") or "index.html"
-            content = self._opened(name)
-        except (LumigraphError, OSError, ValueError):
-            content = None
-        if content is None:
-            return self.send_error(HTTPStatus.NOT_FOUND)
-        with content as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", TYPES.get(PurePosixPath(name).suffix, "application/octet-stream"))
-            self.send_header("Content-Length", str(size))
-            self.end_headers()
-            if with_content:
-                self._copy(file)
+            return unquote(urlsplit(self.path).path, errors="strict").removeprefix("/") or "index.html"
+        except ValueError:
+            return None
 
     def _opened(self, name: str) -> BufferedIOBase | None:
         found = self.server.site.get(name)
         if found is None or isinstance(found, bytes):
             return None if found is None else BytesIO(found)
-        # Looked up again at each request: a link that leads out of the folder may have appeared since.
-        return found.path.open("rb")
-
-    def _copy(self, file: BufferedIOBase) -> None:
         try:
-            shutil.copyfileobj(file, self.wfile)
+            # Looked up again at each request: a link that leads out of the folder may have appeared since.
+            return found.path.open("rb")
+        except (LumigraphError, OSError):
+            return None
+
+    def _send(self, name: str, content: BufferedIOBase, with_content: bool) -> None:
+        size = content.seek(0, 2)
+        content.seek(0)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", TYPES.get(PurePosixPath(name).suffix, "application/octet-stream"))
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        if not with_content:
+            return
+        try:
+            shutil.copyfileobj(content, self.wfile)
         except ConnectionError:
             self.close_connection = True  # the page was closed or loaded again
