@@ -1,7 +1,9 @@
 # make demo       the whole path on a built-in scene; ends with a report page
 # make test       lint, types, import order and the tests (the slow ones aside)
 # make test-slow  the tests that take minutes
-# make lint       ruff, pyright, import-linter
+# make lint       ruff, pyright, import-linter; the types of the web player
+# make player     the web player, from web/ into the Python package; needs node
+# make wheel      the package with the player in it, into dist/
 #
 # Each target makes .venv by itself and installs again only when pyproject.toml or constraints.txt changed.
 
@@ -9,22 +11,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format clean clean-kernels
+PLAYER := src/lumigraph/viewers/static/index.html
 
-demo: .venv/installed-export
+.PHONY: demo test test-slow lint format player wheel clean clean-kernels
+
+demo: .venv/installed-export $(PLAYER)
 	$(BIN)/lumigraph demo --out demo --overwrite
 
-test: lint
+test: lint $(PLAYER)
+	cd web && npm run --silent test
 	$(BIN)/python -m pytest
 
-test-slow: .venv/installed-dev
+test-slow: .venv/installed-dev $(PLAYER)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-lint: .venv/installed-dev
+lint: .venv/installed-dev web/node_modules/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	cd web && npm run --silent check
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -38,9 +44,22 @@ format: .venv/installed-dev
 	$(PIP) -c constraints.txt -e ".[$*]"
 	touch $@
 
+player: $(PLAYER)
+
+wheel: .venv/bin/python $(PLAYER)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+$(PLAYER): web/node_modules/installed web/index.html web/vite.config.ts web/third-party-licences.txt $(wildcard web/src/*)
+	cd web && npm run --silent build -- --logLevel warn
+
+web/node_modules/installed: web/package.json web/package-lock.json
+	cd web && npm ci --silent
+	touch $@
+
 # numba does not notice changes to what a kernel of another file calls.
 clean-kernels:
 	find src -name '*.nb[ci]' -delete
 
 clean: clean-kernels
+	rm -rf web/node_modules src/lumigraph/viewers/static
 	rm -rf .venv demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

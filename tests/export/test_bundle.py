@@ -324,7 +324,7 @@ def _set(value: Any, *keys: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set(5, "schema"), r"version 5, this lumigraph reads versions 2, 3 and 4 \(in .*manifest\.json\)"),
+        (_set(5, "schema"), r"version 5, this lumigraph reads versions 2, 3, 4 \(in .*manifest\.json\)"),
         (_remove_key("schema"), "version None"),
         (_set("a web site", "format"), "not a lumigraph bundle's"),
         (_remove_key("models", "view"), "'view' is missing"),

@@ -101,6 +101,7 @@ def examine(*, thorough: bool) -> list[Finding]:
         _libraries(probes["libraries"]),
         _ffmpeg(probes["ffmpeg"]),
         _export(probes["export"]),
+        _player(),
         _lpips(),
     ]
 
@@ -384,6 +385,14 @@ def _export(probe: dict[str, Any]) -> Finding:
     versions = ", ".join(f"{name} {version}" for name, version in probe["versions"].items())
     providers = f"; providers {', '.join(probe['providers'])}" if "providers" in probe else ""
     return Finding("export", "ok", versions + providers)
+
+
+def _player() -> Finding:
+    # viewers.player.BUILT, without the libraries that its module imports.
+    if (Path(__file__).parents[1] / "viewers" / "static" / "index.html").is_file():
+        return Finding("web player", "ok", "built")
+    words = "not built: `view` and `export --web` have no page to show"
+    return Finding("web player", "note", words, "in a clone of the repository: make player, which needs node")
 
 
 def _lpips() -> Finding:

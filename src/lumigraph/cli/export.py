@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumigraph.cli.parsing import Positional, parse
+from lumigraph.errors import LumigraphError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Arguments:
     """Licence of the photos and the model, as the manifest is to state it."""
     check_views: int = 3
     """On how many cameras the graphs are compared with torch."""
+    web: bool = False
+    """Write the web player beside the model, so that any web server shows the bundle."""
     overwrite: bool = False
     """Replace a bundle that exists."""
 
@@ -47,7 +50,15 @@ def main(argv: list[str]) -> None:
     from lumigraph.export.bundle import UNSTATED, Shape, write_bundle
     from lumigraph.export.phones import FORMATS
     from lumigraph.training.runs import Run
+    from lumigraph.viewers.player import require_player, write_player
 
+    if arguments.web:
+        if arguments.form == "lens":
+            raise LumigraphError(
+                "the page plays bundles of one graph, not the three of a lens",
+                todo="Leave out --web or --form lens, or export twice",
+            )
+        require_player()
     run = Run.open(arguments.run)
     run.warn_if_unfinished()
     manifest = write_bundle(
@@ -63,9 +74,14 @@ def main(argv: list[str]) -> None:
         check_views=arguments.check_views,
         overwrite=arguments.overwrite,
         report=print,
+        **({"beside": write_player} if arguments.web else {}),
     )
     for line in _summary(manifest, arguments.out):
         print(line)
+    if arguments.web:
+        print(
+            f"index.html beside it is the page, for any web server; lumigraph view {arguments.out} shows it"
+        )
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> list[str]:

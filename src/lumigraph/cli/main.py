@@ -27,6 +27,7 @@ VERBS = {
     "pack": "A run as two files that render anywhere: weights and a description",
     "import": "A published NeRF checkpoint as a run",
     "export": "A bundle that other programs open: ONNX and a manifest",
+    "view": "A bundle in the browser, served on this machine",
     "doctor": "What this machine has, what is missing, how to mend it",
 }
 """Verbs in the order of the path, with their line in --help. Each is the module `lumigraph.cli.VERB`, or that of

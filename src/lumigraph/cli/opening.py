@@ -19,9 +19,8 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
         LumigraphError: `path` is neither a run nor a bundle, or is damaged; see `Run.open` and `BundleRenderer`.
     """
     folder = Path(path)
-    if not folder.exists():
-        raise LumigraphError("no such folder", where=folder, todo="Check the spelling of the path")
-    if (folder / "config.json").is_file() or folder.suffix == ".safetensors":
+    _require_there(folder)
+    if _is_run(folder):
         from lumigraph.training.runs import Run
 
         run = Run.open(folder)
@@ -32,9 +31,33 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
 
         bundle = BundleRenderer(folder)
         return bundle.eval(), bundle.info
-    raise LumigraphError(
-        f"{_described(folder)}, neither a run nor a bundle", where=folder, todo=_advice(folder)
-    )
+    raise _neither(folder)
+
+
+def require_bundle(path: Path) -> None:
+    """Raises LumigraphError where `path` is something else than a bundle; whether it is a sound one is not seen."""
+    _require_there(path)
+    if _is_run(path):
+        raise LumigraphError(
+            "this is a run, and a browser plays bundles",
+            where=path,
+            todo=f"Export it first: lumigraph export {path} --out BUNDLE",
+        )
+    if not (path / "manifest.json").is_file():
+        raise _neither(path)
+
+
+def _require_there(path: Path) -> None:
+    if not path.exists():
+        raise LumigraphError("no such folder", where=path, todo="Check the spelling of the path")
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file() or path.suffix == ".safetensors"
+
+
+def _neither(path: Path) -> LumigraphError:
+    return LumigraphError(f"{_described(path)}, neither a run nor a bundle", where=path, todo=_advice(path))
 
 
 def _described(folder: Path) -> str:

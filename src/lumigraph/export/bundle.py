@@ -1,6 +1,6 @@
 """Bundles: a folder with a student's graphs and a manifest that says all a player needs.
 
-    manifest.json   form, precision, ports, camera, scene, sizes, provenance, licence, checksums, parity with torch
+    manifest.json   form, precision, ports, camera, orbit, scene, sizes, provenance, licence, checksums, parity
     view.onnx       camera_to_world [3, 4], focal [2], principal [2] -> image [H, W, 3]
     rays.onnx       origins [N, 3], directions [N, 3] -> rgb [N, 3]; not of students that answer for whole pictures
     poster.png      what the first held-out camera sees
@@ -34,6 +34,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.export import lens, parity, phones
 from lumigraph.export import onnx as graphs
 from lumigraph.export.lens import LensView
+from lumigraph.export.orbit import orbit_of
 from lumigraph.export.portable import colours_module, multiply_adds, require_portable
 from lumigraph.export.ports import CONDITIONS, Condition, conditions_of
 from lumigraph.export.precision import Precision, calibration_codes, network_in
@@ -54,7 +55,7 @@ MANIFEST = "manifest.json"
 FORMAT = "lumigraph bundle"
 SCHEMA = 4
 READABLE = (2, 3, SCHEMA)
-"""Versions 2 and 3 have students of rays in float32 only; version 2 none that take time or attributes."""
+"""Version 3 has no `orbit`, and students of rays in float32 only; version 2 none that take time or attributes."""
 UNSTATED = "not stated: ask whoever took the photos and trained the model"
 Form = Literal["fused", "lens"]
 
@@ -82,11 +83,12 @@ def write_bundle(
     check_views: int = 3,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    beside: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Export a student's run to the folder `out`, and return its manifest.
 
     All graphs are compared with torch in float32 on `check_views` cameras first; `report` gets the figures, a line
-    each. Whatever goes wrong, nothing is left at `out`.
+    each. `beside` may put more into the folder before it appears. Whatever goes wrong, nothing is left at `out`.
 
     Raises:
         LumigraphError: the method has no such graph, or none of this `shape`, a library is missing, `out` exists (with
@@ -110,6 +112,7 @@ def write_bundle(
         manifest = _written(run, shape, folder, check_views, report)
         manifest["licence"] = licence
         files.write_json(folder / MANIFEST, manifest)
+        beside(folder)
         BundleRenderer(folder)  # it opens: checksums, ports and scene are what a reader will find
     return manifest
 
@@ -151,6 +154,7 @@ def _written(
         "network": _network_sizes(student),
         "poster": _write(folder, "poster.png", _png(poster)),
         "camera": _camera(capture, student.conditions),
+        "orbit": orbit_of(run.info, cameras[0]),
         "scene": run.info.to_json(),
         "provenance": _provenance(run, renderer),
         "parity": {figure.form: figure.to_json() for figure in figures},
@@ -372,7 +376,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         )
     if manifest.get("schema") not in READABLE:
         raise LumigraphError(
-            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions 2, 3 and 4",
+            f"the bundle has version {manifest.get('schema')!r}, this lumigraph reads versions "
+            f"{', '.join(map(str, READABLE))}",
             where=path,
             todo="Export the run again, or install the version of lumigraph that wrote the bundle",
         )

@@ -1,0 +1,118 @@
+"""A small controllable student as a bundle, and the built player."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lumigraph.cli.main import main
+from lumigraph.configs.codylin import CoDyLiNConfig
+from lumigraph.configs.common import TrainOptions
+from lumigraph.export.bundle import write_bundle
+from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.rotations import look_at
+from lumigraph.scenes.scene import SceneInfo
+from lumigraph.training.runs import Run
+from lumigraph.viewers import player
+
+WIDTH, HEIGHT = 24, 18
+CONFIG = CoDyLiNConfig(
+    width=16,
+    depth=6,
+    points=4,
+    octaves=3,
+    rays=16,
+    motion_octaves=2,
+    offset_width=12,
+    hyper_width=10,
+    hyper_dims=2,
+    mask_width=10,
+    zero_heads=False,
+)
+
+
+def cameras(count: int) -> Cameras:
+    """All round, from elevations of 20 to 50 degrees, looking a little past the middle."""
+    azimuth = torch.arange(count) * (2 * torch.pi / count)
+    elevation = torch.deg2rad(torch.linspace(20, 50, count))
+    level = torch.stack((azimuth.cos(), azimuth.sin()), -1) * elevation.cos()[:, None]
+    eyes = 4 * torch.cat((level, elevation.sin()[:, None]), -1)
+    targets = 0.1 * torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+    return Cameras(
+        camera_to_world=look_at(eyes, targets, torch.tensor([0.0, 0.0, 1.0]).expand(count, 3)),
+        focal=torch.full((count, 2), 26.0),
+        principal=torch.tensor([WIDTH / 2, HEIGHT / 2]).expand(count, 2).contiguous(),
+        size=torch.tensor([WIDTH, HEIGHT]).expand(count, 2).contiguous(),
+        near=torch.full((count,), 2.0),
+        far=torch.full((count,), 6.0),
+        distortion=torch.zeros(count, 6),
+        ids=torch.arange(count),
+        times=torch.linspace(0.25, 1, count),
+        attributes=torch.tensor([0.5, -0.25]).expand(count, 2).contiguous(),
+    )
+
+
+def info() -> SceneInfo:
+    return SceneInfo(
+        name="toy",
+        source="builtin:attributes",
+        format="builtin",
+        downscale=1,
+        cameras={"train": cameras(12), "test": cameras(4)},
+        bounds=Bounds(torch.full((3,), -1.0), torch.ones(3)),
+        background="white",
+        world_transform=torch.eye(4, dtype=torch.float64),
+        attributes=("head", "arm"),
+    )
+
+
+def student(folder: Path, config: CoDyLiNConfig = CONFIG) -> Run:
+    """A run with weights so large that pictures, times and attributes differ plainly."""
+    torch.manual_seed(3)
+    run = Run.create(folder, "codylin", config, info(), TrainOptions(run=folder))
+    renderer = run.new_renderer()
+    with torch.no_grad():
+        for weights in renderer.parameters():
+            weights.mul_(1.7)
+    run.save_weights(renderer, 1)
+    return run
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return student(tmp_path_factory.mktemp("runs") / "student")
+
+
+@pytest.fixture(scope="session")
+def finished(run: Run, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the player beside it, that stays as it is."""
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    options = ["--check-views", "1", "--licence", "CC-BY-4.0", "--web"]
+    assert main(["export", str(run.path), "--out", str(folder), *options]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another bundle of the same scene."""
+    run = student(tmp_path_factory.mktemp("runs") / "larger", replace(CONFIG, width=32))
+    folder = tmp_path_factory.mktemp("bundles") / "larger"
+    write_bundle(run, folder, check_views=1)
+    return folder
+
+
+@pytest.fixture
+def bundle(finished: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The built player's folder."""
+    if not (player.BUILT / "index.html").is_file():
+        pytest.skip("the web player is not built: make player")
+    return player.BUILT

@@ -1,0 +1,137 @@
+"""The player with its bundles as a folder, and the verbs that write it; the player itself is tested in a browser."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lumigraph.cli.main import main
+from lumigraph.errors import LumigraphError
+from lumigraph.export.bundle import BundleRenderer, is_bundle
+from lumigraph.files import read_json
+from lumigraph.training.runs import Run
+from lumigraph.viewers import player
+from lumigraph.viewers.player import site_of, write_site
+
+pytestmark = pytest.mark.usefixtures("built")
+
+
+def _addresses(folder: Path) -> Iterator[str]:
+    for path in (folder / "index.html", *(folder / "player").glob("*")):
+        if path.suffix in (".html", ".js", ".css"):
+            yield from re.findall(r"""["'(](?:https?:)?//[^"')\s]+""", path.read_text("utf-8"))
+
+
+def test_export_writes_the_player_beside_the_model(finished: Path) -> None:
+    out = finished
+    assert (out / "player" / "ort" / "ort-wasm-simd-threaded.wasm").is_file()
+    assert "MIT License" in (out / "player" / "licences.txt").read_text("utf-8")
+    assert BundleRenderer(out).info.name == "toy"
+    # The page is below its own folder wherever it is put, and asks nobody else for anything.
+    page = (out / "index.html").read_text("utf-8")
+    assert re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert all(
+        name.startswith(("./player/", "data:")) for name in re.findall(r'(?:src|href)="([^"]+)"', page)
+    )
+    assert list(_addresses(out)) == []
+
+
+def test_nothing_is_exported_where_the_player_is_missing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(player, "BUILT", tmp_path / "nothing")
+    assert main(["export", str(run.path), "--out", str(tmp_path / "bundle"), "--web"]) == 2
+    assert "the web player is not built" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_one_bundle_is_beside_the_page(finished: Path) -> None:
+    site = site_of([finished])
+    assert next(iter(site)) == "index.html"
+    assert {"manifest.json", "rays.onnx", "view.onnx", "poster.png"} <= set(site)
+    assert "ladder.json" not in site
+
+
+def test_several_bundles_are_a_ladder(finished: Path, tmp_path: Path) -> None:
+    out, larger = tmp_path / "site", tmp_path / "larger"
+    larger.symlink_to(finished)
+    write_site([finished, larger], out)
+    ladder = read_json(out / "ladder.json")
+    assert ladder == {
+        "format": "lumigraph ladder",
+        "schema": 1,
+        "bundles": [{"folder": "0-small", "name": "small"}, {"folder": "1-larger", "name": "larger"}],
+    }
+    assert is_bundle(out / "0-small") and is_bundle(out / "1-larger")
+    assert not is_bundle(out)
+    with pytest.raises(LumigraphError, match="--overwrite"):
+        write_site([finished], out)
+    write_site([finished], out, overwrite=True)
+    assert not (out / "ladder.json").exists()
+    assert BundleRenderer(out).info.name == "toy"
+
+
+def test_bundles_of_one_name_have_folders_of_their_own(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "small"
+    copy.symlink_to(finished)
+    odd = tmp_path / "ä b&c"
+    odd.symlink_to(finished)
+    site = site_of([finished, copy, odd])
+    places = {name.partition("/")[0] for name in site if name.endswith("manifest.json")}
+    assert places == {"0-small", "1-small", "2-small"}
+
+
+def test_write_replaces_nothing_that_is_not_ours(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "thesis.tex").write_text("years of work")
+    with pytest.raises(LumigraphError, match="neither a bundle nor"):
+        write_site([finished], tmp_path / "site", overwrite=True)
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["thesis.tex"]
+
+
+def test_view_writes_the_folder(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(finished), "--write", str(tmp_path / "site")]) == 0
+    assert "any web server" in capsys.readouterr().out
+    assert (tmp_path / "site" / "index.html").is_file()
+
+
+# ---- what view refuses
+
+
+def _refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["view", *argv]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_a_run_is_to_be_exported_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused([str(run.path)], capsys)
+    assert "this is a run" in said
+    assert f"lumigraph export {run.path} --out BUNDLE" in said
+
+
+def test_no_bundle_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no bundle is named" in _refused([], capsys)
+    assert "no such folder" in _refused([str(tmp_path / "absent")], capsys)
+    assert "neither a run nor a bundle" in _refused([str(tmp_path)], capsys)
+
+
+def test_a_damaged_bundle_is_one_message(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "rays.onnx").write_bytes(b"nothing")
+    assert "checksum differs" in _refused([str(bundle)], capsys)
+
+
+def test_a_bundle_without_an_orbit_is_to_be_exported_again(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_json(bundle / "manifest.json")
+    del manifest["orbit"]
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema": 3}))
+    assert "Export the run again" in _refused([str(bundle)], capsys)
+
+
+def test_a_port_that_is_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--port 70000 is no port" in _refused([str(finished), "--port", "70000"], capsys)
