@@ -71,9 +71,11 @@ def saved(folder: Path, info: SceneInfo, method: str = "mobile-r2l", config: Any
     for name, value in renderer.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             value.uniform_(0.2, 1.5)
-    with torch.no_grad():
-        renderer.network.tail.weight.mul_(2)  # contrast, so that a wrong picture is seen
-        renderer.network.tail.bias.zero_()
+    with torch.no_grad():  # contrast, so that a wrong picture is seen
+        raw = renderer.eval().view(info.cameras["train"][0]).rgb.logit()
+        tail, spread = renderer.network.tail, raw.std((0, 1))
+        tail.weight.div_(spread[:, None, None, None])
+        tail.bias.sub_(raw.mean((0, 1))).div_(spread)
     run.save_weights(renderer, 1)
     return run
 
