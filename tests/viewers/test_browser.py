@@ -323,7 +323,7 @@ def test_what_is_wrong_is_one_message(chromium: str, finished: Path) -> None:
         one: dict[str, Any] = {name: (finished / name).read_bytes() for name in names}
         damage(one)
         site |= {f"{place}/{name}": content for name, content in {**player_files(), **one}.items()}
-    visits = [[{"do": "go", "to": f"{place}/"}, SETTLE] for place in range(len(WRONG))]
+    visits = [[{"do": "go", "to": f"{place}/index.html"}, SETTLE] for place in range(len(WRONG))]
     steps = [step for visit in visits for step in visit]
     found = played(chromium, {**site, **player_files()}, *steps, complaints=99)
     for (name, (_, message)), answer in zip(WRONG.items(), found[1::2], strict=True):
