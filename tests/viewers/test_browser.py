@@ -196,6 +196,19 @@ def test_a_bundle_of_whole_pictures_is_drawn_at_its_size(chromium: str, finished
     assert found[7]["text"].startswith(f"{WIDTH} × {HEIGHT} pixels")
 
 
+def test_webgpu_draws_the_same(chromium: str, finished: Path) -> None:
+    site = site_of([finished])
+    with serving(site) as address:
+        steps = [size(gpu=True), SETTLE, PIXELS, READOUT, NOTES]
+        found = drive(
+            chromium, f"{address}?backend=webgpu", steps, complaints=9
+        )  # of onnxruntime, about speed
+    if "WebGPU finds no graphics processor" in found[4]["text"]:
+        pytest.skip("this chromium has no WebGPU in software")
+    assert found[3]["text"].endswith("(WebGPU)")
+    same(pixels(found[2]), drawn(finished))
+
+
 class _Plain(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
         pass
@@ -323,7 +336,7 @@ def test_what_is_wrong_is_one_message(chromium: str, finished: Path) -> None:
         one: dict[str, Any] = {name: (finished / name).read_bytes() for name in names}
         damage(one)
         site |= {f"{place}/{name}": content for name, content in {**player_files(), **one}.items()}
-    visits = [[{"do": "go", "to": f"{place}/"}, SETTLE] for place in range(len(WRONG))]
+    visits = [[{"do": "go", "to": f"{place}/index.html"}, SETTLE] for place in range(len(WRONG))]
     steps = [step for visit in visits for step in visit]
     found = played(chromium, {**site, **player_files()}, *steps, complaints=99)
     for (name, (_, message)), answer in zip(WRONG.items(), found[1::2], strict=True):

@@ -3,7 +3,7 @@
 //     node browser/drive.mjs CHROMIUM ADDRESS '[{"do": "settle"}, {"do": "pixels"}]'
 //
 // Steps:
-//   size {width, height, cores, touch}   the window and the machine; has to come first
+//   size {width, height, cores, touch, gpu}   the window and the machine; has to come first
 //   settle                        waits for a full picture, or a message: {state, message}
 //   pixels                        the canvas: {width, height, rgba (base64)}
 //   go {to}                       another page, relative to the first
@@ -25,7 +25,6 @@ const PATIENCE_MS = 120_000;
 const FLAGS = [
   "--headless",
   "--no-sandbox",
-  "--disable-gpu",
   "--disable-quic",
   "--no-first-run",
   "--disable-background-networking",
@@ -33,6 +32,16 @@ const FLAGS = [
   "--disable-sync",
   // A name that is not this machine's: what browsers allow to localhost only is missing there.
   "--host-resolver-rules=MAP player.test 127.0.0.1",
+];
+
+// Without a graphics processor, WebGPU is there only if it is asked to compute on the processor, slowly.
+const WITHOUT_GPU = ["--disable-gpu"];
+const SOFTWARE_GPU = [
+  "--enable-unsafe-webgpu",
+  "--enable-features=Vulkan",
+  "--use-vulkan=swiftshader",
+  "--use-webgpu-adapter=swiftshader",
+  "--ignore-gpu-blocklist",
 ];
 
 const [executablePath, address, script] = process.argv.slice(2);
@@ -77,7 +86,15 @@ const acts = {
     return null;
   },
   go: async ({ page, to }) => (await page.goto(new URL(to, address).href), null),
-  await: async ({ page, text }) => (await page.waitForFunction(text, undefined, { timeout: PATIENCE_MS }), null),
+  await: async ({ page, text }) => {
+    // Not waitForFunction: the page's security policy forbids the eval by which it takes a text.
+    const end = Date.now() + PATIENCE_MS;
+    while (!(await page.evaluate(text))) {
+      if (Date.now() > end) throw new Error(`this did not become true: ${text}`);
+      await page.waitForTimeout(50);
+    }
+    return null;
+  },
   key: async ({ page, name }) => (await page.locator("#stage").press(name), null),
   click: async ({ page, on }) => (await page.locator(on).click(), null),
   set: async ({ page, on, value }) => {
@@ -99,10 +116,10 @@ const acts = {
 
 const profile = await mkdtemp(join(tmpdir(), "player-"));
 const [first] = steps;
-const size = { width: 1200, height: 900, cores: 1, touch: false, ...(first?.do === "size" ? first : {}) };
+const size = { width: 1200, height: 900, cores: 1, touch: false, gpu: false, ...(first?.do === "size" ? first : {}) };
 const context = await chromium.launchPersistentContext(profile, {
   executablePath,
-  args: FLAGS,
+  args: [...FLAGS, ...(size.gpu ? SOFTWARE_GPU : WITHOUT_GPU)],
   viewport: { width: size.width, height: size.height },
   hasTouch: size.touch,
 });
@@ -110,7 +127,7 @@ const found = [];
 const complaints = [];
 try {
   const page = context.pages()[0] ?? (await context.newPage());
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(String(error)));
   const devtools = await context.newCDPSession(page);
   await devtools.send("Emulation.setHardwareConcurrencyOverride", { hardwareConcurrency: size.cores });

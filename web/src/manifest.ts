@@ -5,7 +5,8 @@ export const SCHEMA = 4;
 /** One message for the page: what is wrong, and what to do. */
 export class PlayerError extends Error {
   constructor(what: string, todo = "") {
-    super(todo ? `${what}. ${todo}.` : `${what}.`);
+    const sentence = what.replace(/\.+$/, ".").replace(/[^.]$/, "$&.");
+    super(todo ? `${sentence} ${todo}.` : sentence);
     this.name = "PlayerError";
   }
 }
