@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     import torch
 
     from lumigraph.configs.registry import load_renderer_class
-    from lumigraph.distillation.origins import check_directions, check_tells, with_hard_rays
+    from lumigraph.distillation.origins import check_directions, check_student, with_hard_rays
     from lumigraph.rendering.machine import set_threads
     from lumigraph.training.fit import begin, fit
 
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     renderer = load_renderer_class(method)
     attributes = "attributes" in (*renderer.conditions, *renderer.needs)
     origin = _origin(arguments, config, attributes, renderer.whole_views)
-    check_tells(origin, method, renderer.needs, arguments.source)
+    check_student(origin, method, renderer, arguments.source)
     check_directions(origin, config, arguments.source)
     warn_of_change(origin.info, (*renderer.conditions, "attributes"), method)
     if "attributes" in origin.tells and not attributes:
@@ -112,7 +112,8 @@ def _origin(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
     if arguments.pseudo_ratio < 1:
         # Read as the teacher's photos were: what it held out stays held out.
         photos = load_scene_like(origin.info, str(arguments.scene), arguments.downscale)
-        origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, arguments.options.seed)
+        seed = arguments.options.seed
+        origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, seed, attributes=attributes)
     return origin
 
 

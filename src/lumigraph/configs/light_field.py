@@ -134,8 +134,8 @@ PUBLISHED: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingLightFieldConfig(LightFieldConfig):
-    """A light field whose rays are moved and whose colours are changed by small networks, as DyLiN has it."""
+class MotionConfig(StudentConfig):
+    """Small networks that move rays and make a hyper code, as DyLiN has them."""
 
     motion_octaves: int = 6
     """Frequencies with which the small networks see the ray and its time (published: those of `octaves`)."""
@@ -168,6 +168,11 @@ class MovingLightFieldConfig(LightFieldConfig):
         check_numbers(
             self, positive=_SMALL_POSITIVE, not_negative=_SMALL_NOT_NEGATIVE, shares=("motion_window",)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingLightFieldConfig(LightFieldConfig, MotionConfig):
+    """A light field whose rays are moved and whose colours are changed by small networks, as DyLiN has it."""
 
 
 _SMALL_POSITIVE = ("offset_width", "offset_layers", "hyper_width", "hyper_layers", "motion_lr")
