@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lumigraph.configs.checks import check_numbers
-from lumigraph.configs.light_field import StudentConfig
+from lumigraph.configs.light_field import ScheduleConfig, StudentConfig
 
 FACTORS = (2, 3)
 """By how much one stage can make a grid finer: 2 with a kernel of 4, 3 with a kernel of 3, as published."""
@@ -16,14 +16,12 @@ finest picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureLightFieldConfig(StudentConfig):
+class PictureNetworkConfig(ScheduleConfig):
     """Convolutions of 1x1 from the code of one ray for each patch of the picture, then stages that make it finer.
 
     The defaults are sized for minutes on two cores, at 100 to 200 pixels.
     """
 
-    points: int = 8
-    octaves: int = 4
     training_steps: int = 10_000
     lr: float = 3e-3
 
@@ -67,14 +65,9 @@ class PictureLightFieldConfig(StudentConfig):
         return math.prod(self.up_factors)
 
     @property
-    def scalars(self) -> int:
-        """Numbers that describe a ray before they are encoded."""
-        return 3 * self.points
-
-    @property
     def inputs(self) -> int:
-        """Channels of the code of a ray: 312 as published."""
-        return self.scalars * (2 * self.octaves + 1)
+        """Channels of the code of a ray."""
+        raise NotImplementedError
 
     def _layers(self) -> list[Layer]:
         """All layers; a transposed convolution is evaluated where its inputs are."""
@@ -116,6 +109,23 @@ class PictureLightFieldConfig(StudentConfig):
             f"{self.parameters:,} parameters, {self.file_bytes / 1e6:.1f} MB in half precision, "
             f"{each / 1e3:.1f} thousand multiply-adds per pixel"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureLightFieldConfig(PictureNetworkConfig, StudentConfig):
+    """Such a network of points along the ray, which become sines and cosines."""
+
+    points: int = 8
+
+    @property
+    def scalars(self) -> int:
+        """Numbers that describe a ray before they are encoded."""
+        return 3 * self.points
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the code of a ray: 312 as published."""
+        return self.scalars * (2 * self.octaves + 1)
 
 
 PUBLISHED: dict[str, Any] = {

@@ -135,6 +135,13 @@ METHODS: dict[str, MethodEntry] = {
             renderer="lumigraph.students.mobile_dylin:MobileDyLiN",
             summary="MobileDyLiN: MobileR2L for scenes that move or have attributes, which move the rays as in DyLiN",
         ),
+        MethodEntry(
+            name="lightspeed",
+            kind="student",
+            config="lumigraph.configs.lightspeed:LightSpeedConfig",
+            renderer="lumigraph.students.lightspeed:LightSpeed",
+            summary="LightSpeed: a picture in one pass, from grids of features of rays; learns fast, is larger on disk",
+        ),
     )
 }
 

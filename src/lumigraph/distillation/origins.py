@@ -13,6 +13,7 @@ from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.legacy import LegacySource, legacy_files
+from lumigraph.distillation.legacy_pictures import LegacyPictures
 from lumigraph.distillation.live import LivePictures, LiveSource
 from lumigraph.distillation.poses import Poses, sample_poses
 from lumigraph.distillation.ray_table import Layout
@@ -108,6 +109,13 @@ def from_legacy(folder: Path, scene: Scene, seed: int, layout: Layout | None) ->
     return Origin(
         source, scene.info, watched, provenance, "validation photos", table.tells, table.unit_directions
     )
+
+
+def from_legacy_pictures(folder: Path, scene: Scene, seed: int) -> Origin:
+    """Pictures, or rays of them, from a folder of MobileR2L's pseudo views; the scene says what they show."""
+    source = LegacyPictures(folder, scene.info, seed)
+    provenance = {"from": "legacy pictures", "views": len(source)}
+    return Origin(source, scene.info, scene.views.get("val"), provenance, "validation photos")
 
 
 @dataclass(frozen=True)

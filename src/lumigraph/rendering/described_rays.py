@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumigraph.configs.light_field import StudentConfig
+from lumigraph.configs.light_field import ScheduleConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.ray_code import point_depths
 from lumigraph.geometry.ndc import ForwardFrame
@@ -42,12 +42,12 @@ class Description(NamedTuple):
 class DescribedRays(Renderer):
     """A renderer that sees the description of a ray. Colours are those on the scene's display background."""
 
-    config: StudentConfig
+    config: Any  # a ScheduleConfig; of rays that are described by points, a StudentConfig
     knows_bfloat16 = True
 
     def __init__(
         self,
-        config: StudentConfig,
+        config: ScheduleConfig,
         near: float,
         far: float,
         background: Background,

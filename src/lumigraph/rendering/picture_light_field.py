@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.configs.picture_light_field import PictureLightFieldConfig
+from lumigraph.configs.picture_light_field import PictureNetworkConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.ray_code import positional_encoding
 from lumigraph.fields.ray_grid_network import RayGridNetwork
@@ -38,22 +38,24 @@ class PictureLightField(DescribedRays):
     """Description of the rays of a grid -> encoding -> convolutions -> picture. Colours are those on the scene's
     display background; there is no depth."""
 
-    config: PictureLightFieldConfig
+    config: Any  # a PictureNetworkConfig; where rays are described by points, a PictureLightFieldConfig
     whole_views = True
     focal: Tensor
 
     def __init__(
         self,
-        config: PictureLightFieldConfig,
+        config: PictureNetworkConfig,
         near: float,
         far: float,
         background: Background,
         frame: ForwardFrame | None = None,
+        inputs: int | None = None,
     ):
-        """See `DescribedRays`."""
+        """`inputs`: channels of the code of a ray, those that the config tells unless given; see `DescribedRays` for
+        the others."""
         super().__init__(config, near, far, background, frame)
         self.network = RayGridNetwork(
-            config.inputs,
+            config.inputs if inputs is None else inputs,
             config.width,
             config.blocks,
             up_factors=config.up_factors,
