@@ -59,26 +59,19 @@ class PaintedBall(Renderer):
 # ------------------------------------------------------------------------------------- coordinates
 
 
-def test_a_ray_is_where_it_enters_and_leaves_the_ball() -> None:
-    """Whatever its origin, and the length of its direction."""
+def test_a_ray_is_its_point_nearest_to_the_centre_and_its_direction() -> None:
+    """Whatever its origin, and the length of its direction: Plücker coordinates with the moment turned."""
     model = student()
+    torch.manual_seed(1)
     origins, directions = torch.randn(200, 3), torch.randn(200, 3)
     found = model.coordinates(origins, directions)
     moved = model.coordinates(origins - 1.7 * directions, 3 * directions)
-    torch.testing.assert_close(found, moved, atol=2e-3, rtol=1e-3)
-    centre = torch.tensor([0.1, -0.2, 0.3])
+    torch.testing.assert_close(found, moved, atol=1e-5, rtol=1e-5)
     unit = directions / directions.norm(dim=-1, keepdim=True)
-    passed = torch.linalg.cross(origins - centre, unit).norm(dim=-1) / 1.5
-    inside = passed < 0.99
-    entry, leaving = found[inside].split(3, 1)
-    torch.testing.assert_close(entry.norm(dim=1), torch.ones(len(entry)), atol=1e-4, rtol=0)
-    torch.testing.assert_close(leaving.norm(dim=1), torch.ones(len(entry)), atol=1e-4, rtol=0)
-    chord = leaving - entry
-    across = torch.linalg.cross(chord / chord.norm(dim=1, keepdim=True), unit[inside]).norm(dim=1)
-    assert float(across.max()) < 2e-3
-    past = passed > 1.01
-    assert float((found[past, :3] - found[past, 3:]).abs().max()) < 0.003
-    torch.testing.assert_close(found[past, :3].norm(dim=1), passed[past], atol=1e-4, rtol=1e-4)
+    moment = torch.linalg.cross((origins - torch.tensor([0.1, -0.2, 0.3])) / 1.5, unit)
+    torch.testing.assert_close(found, torch.cat([torch.linalg.cross(unit, moment), unit], 1))
+    inside = moment.norm(dim=1) < 1
+    assert float(found[inside].abs().max()) <= 1
 
 
 def test_forward_facing_scenes_have_a_light_slab() -> None:
@@ -129,11 +122,8 @@ def live(info: SceneInfo, pool: int = 64, kept: int = 64) -> LivePictures:
     return LivePictures(PaintedBall(), sample_poses("fitted", pool, 0, info.cameras["train"]), 0, kept=kept)
 
 
-def test_gradients_are_finite_where_rays_touch_the_ball() -> None:
-    info = scene_info()
-    model, cameras = student(), info.cameras["train"][:2]
-    touching = torch.tensor([[1.6, -4.0, 0.3]])
-    assert torch.isfinite(model.coordinates(touching, torch.tensor([[0.0, 1.0, 0.0]]))).all()
+def test_gradients_are_finite() -> None:
+    model, cameras = student(), scene_info().cameras["train"][:2]
     model.losses(Pictures(cameras, torch.rand(2, 24, 24, 4)), 0, 0).terms["rgb"].backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 

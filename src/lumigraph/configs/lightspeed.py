@@ -13,14 +13,14 @@ INWARD_PLANES, SLAB_PLANES = 15, 6
 @dataclass(frozen=True, kw_only=True)
 class LightSpeedConfig(PictureNetworkConfig):
     """A light field that answers with a whole picture, of which most is looked up: features of each patch's ray from
-    small grids, then a short network of convolutions. Learns fastest of the students of whole pictures.
+    small grids, then a short network of convolutions.
 
     The defaults are sized for minutes on two cores, at 100 to 200 pixels. Sizes are those of captures around an object;
     forward-facing scenes have fewer grids.
     """
 
     blocks: int = 3
-    resolutions: tuple[int, ...] = (16, 32, 64)
+    resolutions: tuple[int, ...] = (8, 16, 32)
     """Points on each side of the grids; there is one of each size for every pair of coordinates."""
     features: int = 4
     """Numbers at each point of a grid."""
@@ -57,7 +57,7 @@ _OF_POINTS = {"points", "octaves", "perturb", "extent"}
 
 _GRIDS: dict[str, dict[str, Any]] = {
     "cpu": {},
-    "phone": {"blocks": 10, "resolutions": (16, 32, 64, 128)},
+    "phone": {"blocks": 10, "resolutions": (8, 16, 32, 64)},
     "tiny": {"blocks": 4, "features": 2},
 }
 

@@ -140,7 +140,7 @@ METHODS: dict[str, MethodEntry] = {
             kind="student",
             config="lumigraph.configs.lightspeed:LightSpeedConfig",
             renderer="lumigraph.students.lightspeed:LightSpeed",
-            summary="LightSpeed: a picture in one pass, from grids of features of rays; learns fast, is larger on disk",
+            summary="LightSpeed: a picture in one pass, most of it looked up in grids of ray coordinates",
         ),
     )
 }

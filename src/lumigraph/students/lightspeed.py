@@ -4,12 +4,12 @@ arXiv 2310.16832; its code was never published, so this is a reconstruction).
     features of a ray = what bilinear interpolation finds in the grids of all pairs of its coordinates, side by side
     picture = ConvNet(features of the ray of each patch)
 
-A light slab tells a ray by where it crosses two surfaces. In a forward-facing scene these are the planes of normalised
-device coordinates at its near end and at infinity: four coordinates, six pairs, as published. Around an object no
-two planes are crossed by all rays, and the paper divides such scenes into parts with a slab and grids each. Here
-one network does with one surface for both, the ball within the scene's box: a ray is told by the two points in which it
-enters and leaves the ball, six coordinates, fifteen pairs. That is the same wherever on the ray the camera stands. A
-ray that passes the ball by is told by its point nearest to the centre, twice.
+In a forward-facing scene the coordinates are those of a light slab, where a ray crosses two planes: those of normalised
+device coordinates at its near end and at infinity, four coordinates, six pairs, as published. Around an object no two
+planes are crossed by all rays, and the paper divides such scenes into parts with a slab and grids each. Here one
+network does: a ray is told by its point nearest to the scene's centre and by its direction, six coordinates,
+fifteen pairs. These are Plücker coordinates (d, m), with d x m in the place of m; they are the same wherever on the ray
+the camera stands, and nowhere singular.
 
 The network is MobileR2L's (`fields/ray_grid_network.py`), how it renders and learns is in
 `rendering/picture_light_field.py`.
@@ -34,8 +34,6 @@ from lumigraph.rendering.renderer import ParameterGroup
 
 _MARGIN = 1.1
 """How much further than the training cameras see the slab's grids reach."""
-_TOUCHING = 1e-6
-"""The least square of half a chord, as a part of the ball's radius: the root has no finite slope at 0."""
 
 
 class LightSpeed(PictureLightField):
@@ -52,8 +50,8 @@ class LightSpeed(PictureLightField):
         radius: float = 1.0,
         reach: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
     ):
-        """`centre`, `radius`: of the ball, scene units. `reach`: where there is a `frame`, how far the grids go in each
-        of the four coordinates."""
+        """`centre`, `radius`: of the ball within the scene's box, scene units. `reach`: where there is a `frame`, how
+        far the grids go in each of the four coordinates."""
         dimensions = 6 if frame is None else 4
         inputs = config.inputs_of(plane_count(dimensions))
         super().__init__(config, 0.0, 1.0, background, frame, inputs)
@@ -73,14 +71,13 @@ class LightSpeed(PictureLightField):
     def coordinates(
         self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
     ) -> Float[Tensor, "N D"]:
-        """Where rays cross the two surfaces, in [-1, 1] as far as they show what the grids know."""
+        """Of rays in the scene; in [-1, 1] for all that the training cameras see, or that meets the ball."""
         if self.frame is not None:
             return slab(self.frame, origins, directions) / origins.new_tensor(self.reach)
         directions = directions / directions.norm(dim=-1, keepdim=True)
         origins = (origins - origins.new_tensor(self.centre)) / self.radius
         nearest = origins - (origins * directions).sum(-1, keepdim=True) * directions
-        half = (1 - nearest.square().sum(-1, keepdim=True)).clamp(min=_TOUCHING).sqrt() * directions
-        return torch.cat([nearest - half, nearest + half], -1)
+        return torch.cat([nearest, directions], -1)
 
     def codes(self, rays: Rays, jitter: Float[Tensor, "K N"] | None = None) -> Float[Tensor, "B E h w"]:
         """The features of the rays [B, h, w] of a grid, in float32."""
