@@ -15,11 +15,12 @@ from lumigraph.configs.codylin import CoDyLiNConfig
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.conerf import CoNeRFConfig
 from lumigraph.configs.dylin import DyLiNConfig
+from lumigraph.configs.registry import load_renderer_class
 from lumigraph.distillation.bake import bake_shards, masks_told, prepare
 from lumigraph.distillation.finetuning import finetune, training_and_validation
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.live import LiveSource
-from lumigraph.distillation.origins import LiveOptions, from_shards, from_teacher, taught_scene
+from lumigraph.distillation.origins import LiveOptions, from_shards, from_teacher, needed_by, taught_scene
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Plan, Shards, finish
@@ -235,6 +236,58 @@ def test_from_teacher_to_student_and_on(tmp_path: Path, changing: Scene, method:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     live = ["distill", method, str(teacher.path), "--run", str(tmp_path / "live"), "--max-steps", "3"]
     assert main([*live, *COMMON, "--times", "uniform", "--cameras", "3", "--ring", "256"]) == 0
+
+
+PICTURES = [
+    *("--points", "3", "--octaves", "2", "--width", "8", "--blocks", "1", "--up-blocks", "0"),
+    *("--up-widths", "8", "8", "--pictures", "2", "--motion-octaves", "2", "--offset-width", "8"),
+    *("--hyper-width", "8", "--device", "cpu", "--precision", "float32"),
+]
+
+
+def test_every_verb_takes_a_changing_student_of_whole_pictures(
+    tmp_path: Path, changing: Scene, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    teacher = run_of(tmp_path / "teacher", "codylin", CoDyLiNConfig(**TINY, zero_heads=False), changing)
+    photos = Scene(changing.info, {split: views(part) for split, part in changing.info.cameras.items()})
+    monkeypatch.setattr("lumigraph.scenes.load.load_scene_like", lambda *a, **k: photos)
+
+    def call(*words: object) -> None:
+        assert main([str(word) for word in words]) == 0
+
+    shards, run = tmp_path / "shards", tmp_path / "student"
+    call("bake", teacher.path, "--out", shards, "--views", 6, "--device", "cpu")
+    call("distill", "mobile-dylin", shards, "--run", run, "--max-steps", 3, *PICTURES)
+    assert Run.open(run).load_renderer("cpu").conditions == ("times", "attributes")
+    live = ["distill", "mobile-dylin", teacher.path, "--run", tmp_path / "live", "--cameras", 4]
+    call(*live, "--max-steps", 2, *PICTURES)
+    call(*live, "--max-steps", 4, *PICTURES, "--resume")
+    assert Run.open(tmp_path / "live").results["training"]["step"] == 4
+    mixed = ["--pseudo-ratio", 0.5, "--scene", "builtin:ball"]
+    call("distill", "mobile-dylin", shards, "--run", tmp_path / "mixed", "--max-steps", 2, *mixed, *PICTURES)
+    tuned = ["--pseudo", shards, "--pseudo-ratio", 0.5, "--max-steps", 2, "--check-every", 1]
+    call("finetune", run, "builtin:ball", "--run", tmp_path / "tuned", *tuned, "--device", "cpu")
+    call("eval", run, "--split", "val", "--json", tmp_path / "eval.json")
+    measured = json.loads((tmp_path / "eval.json").read_text())
+    assert [part["from"] for part in measured["by_time"]] == [0.0, 0.9]
+    shown = [tmp_path / "a.png", tmp_path / "b.png"]
+    states = [("--time", 0.2, "--attribute", "head=-1"), ("--time", 0.9, "--attribute", "head=1")]
+    for file, words in zip(shown, states, strict=True):
+        call("render", run, "--path", "view", *words, "--out", file)
+    movie = ["--path", "time", "--frames", 2, "--edit", "1=-1..1", "--hyper-code", tmp_path / "codes"]
+    call("render", run, *movie, "--out", tmp_path / "time.gif")
+    assert len(list((tmp_path / "codes").glob("*.png"))) == 2 * 8
+    still = run_of(tmp_path / "still", "r2l", TEACHER, changing)
+    told = ["distill", "mobile-dylin", still.path, "--run", tmp_path / "none", "--max-steps", "2"]
+    assert "do not go by times or attributes" in refusal(capsys, *told, *PICTURES)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_student_goes_on_learning_from_what_tells_as_much(changing: Scene) -> None:
+    student = load_renderer_class("mobile-dylin")
+    assert needed_by(student, changing.info) == ("times", "attributes")
+    assert needed_by(student, make_scene("moving", 2, 1, 0, size=8).info) == ("times",)
+    assert needed_by(load_renderer_class("r2l"), changing.info) == ()
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:

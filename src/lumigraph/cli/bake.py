@@ -46,9 +46,10 @@ class Arguments:
     """Views in one file: what a killed bake loses at most."""
     legacy: Path | None = None
     """Write the rays once more to this folder, as the published .npy files: 9 columns, 12 where the scene moves."""
-    legacy_layout: Literal["r2l", "dylin", "dylin-hypernerf", "codylin"] | None = None
+    legacy_layout: Literal["r2l", "dylin", "dylin-hypernerf", "codylin", "mobile-r2l"] | None = None
     """What the columns of --legacy are, instead of what the views have: dylin has times, in the units of the capture,
-    dylin-hypernerf unit directions in scene units, codylin attributes."""
+    dylin-hypernerf unit directions in scene units, codylin attributes; mobile-r2l is not rays but a picture and a
+    pose in each file, as MobileR2L has them (with --poses mobile)."""
     seed: int = 0
     """Seed of the cameras."""
     device: str = "auto"
@@ -70,13 +71,17 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.distillation.bake import bake, prepare
     from lumigraph.distillation.legacy_export import check_export, export_legacy
+    from lumigraph.distillation.legacy_pictures import LAYOUT, check_pictures_export, export_pictures
     from lumigraph.distillation.origins import open_teacher
     from lumigraph.distillation.shards import Shards
 
     plan = _plan(arguments, open_teacher(arguments.run))
     if arguments.legacy is not None:
         # Now, not after hours of baking.
-        check_export(plan, arguments.legacy, arguments.overwrite, arguments.legacy_layout, arguments.run)
+        if arguments.legacy_layout == LAYOUT:
+            check_pictures_export(plan, arguments.legacy, arguments.overwrite, arguments.run)
+        else:
+            check_export(plan, arguments.legacy, arguments.overwrite, arguments.legacy_layout, arguments.run)
     if prepare(arguments.out, plan, resume=arguments.resume, overwrite=arguments.overwrite):
         # Where both are given, --overwrite begins anew.
         instead = " in place of --overwrite" if arguments.overwrite else ""
@@ -100,6 +105,10 @@ def main(argv: list[str]) -> None:
     )
     if arguments.legacy is not None:
         shards = Shards.open(arguments.out)
+        if arguments.legacy_layout == LAYOUT:
+            count = export_pictures(shards, arguments.legacy, overwrite=arguments.overwrite)
+            sys.stdout.write(f"{arguments.legacy}: {count:,} pictures\n")
+            return
         files = export_legacy(
             shards,
             arguments.legacy,

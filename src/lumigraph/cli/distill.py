@@ -14,6 +14,7 @@ log = logging.getLogger("lumigraph")
 
 if TYPE_CHECKING:
     from lumigraph.distillation.origins import Origin
+    from lumigraph.scenes.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Arguments:
     """Train a student to agree with a teacher: through stored pseudo views, or with the teacher answering live."""
 
     source: Positional[Path]
-    """Pseudo views (a folder of `bake`), a teacher's run (it answers live), or a folder of published ray files."""
+    """Pseudo views (a folder of `bake`), a teacher's run (it answers live), or a folder of published ray files or
+    pictures."""
     options: Annotated[FlatOptions[TrainOptions], headed("training")]
     poses: Literal["fitted", "r2l", "mobile", "between"] = "fitted"
     """Live: where cameras stand: as the captured ones do, as in R2L or MobileR2L, or between two captured ones, as
@@ -49,8 +51,9 @@ class Arguments:
     pseudo_ratio: float = 1.0
     """Part of each batch, of whole pictures part of the steps, that comes from the teacher; the rest comes from the
     photos of --scene."""
-    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf"] | None = None
-    """Ray files: what their columns are, where there are more than nine and no manifest says it."""
+    layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf", "mobile-r2l"] | None = None
+    """Ray files: what their columns are, where there are more than nine and no manifest says it; mobile-r2l: pseudo
+    views of MobileR2L, which are known by their folders."""
 
 
 def main(argv: list[str]) -> None:
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> None:
     import torch
 
     from lumigraph.configs.registry import load_renderer_class
-    from lumigraph.distillation.origins import check_directions, check_tells, with_hard_rays
+    from lumigraph.distillation.origins import check_directions, check_student, with_hard_rays
     from lumigraph.rendering.machine import set_threads
     from lumigraph.training.fit import begin, fit
 
@@ -70,7 +73,7 @@ def main(argv: list[str]) -> None:
     renderer = load_renderer_class(method)
     attributes = "attributes" in (*renderer.conditions, *renderer.needs)
     origin = _origin(arguments, config, attributes, renderer.whole_views)
-    check_tells(origin, method, renderer.needs, arguments.source)
+    check_student(origin, method, renderer, arguments.source)
     check_directions(origin, config, arguments.source)
     warn_of_change(origin.info, (*renderer.conditions, "attributes"), method)
     if "attributes" in origin.tells and not attributes:
@@ -112,7 +115,8 @@ def _origin(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
     if arguments.pseudo_ratio < 1:
         # Read as the teacher's photos were: what it held out stays held out.
         photos = load_scene_like(origin.info, str(arguments.scene), arguments.downscale)
-        origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, arguments.options.seed)
+        seed = arguments.options.seed
+        origin = mixed_with_photos(origin, photos, arguments.pseudo_ratio, seed, attributes=attributes)
     return origin
 
 
@@ -121,7 +125,7 @@ def _pseudo(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
     whether it learns from whole pictures."""
     from lumigraph.distillation import origins
     from lumigraph.distillation.legacy import legacy_files
-    from lumigraph.scenes.load import load_scene
+    from lumigraph.distillation.legacy_pictures import is_picture_folder
     from lumigraph.training.runs import is_packed
 
     source, options = arguments.source, arguments.options
@@ -147,18 +151,38 @@ def _pseudo(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
         )
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
         return origins.from_shards(source, options.seed, arguments.hold_ratio, arguments.empty_share)
+    if is_picture_folder(source):
+        if arguments.layout not in (None, "mobile-r2l"):
+            raise _of_other_layout("pseudo views of MobileR2L", arguments.layout, source)
+        return origins.from_legacy_pictures(source, _shown_scene(arguments), options.seed)
     if legacy_files(source):
-        if arguments.scene is None:
-            raise LumigraphError(
-                "ray files do not say which scene they show", where=source, todo="Name it with --scene"
-            )
-        scene = load_scene(str(arguments.scene), downscale=arguments.downscale or 1)
-        return origins.from_legacy(source, scene, options.seed, arguments.layout)
+        if arguments.layout == "mobile-r2l":
+            raise _of_other_layout("ray files", arguments.layout, source)
+        return origins.from_legacy(source, _shown_scene(arguments), options.seed, arguments.layout)
     raise LumigraphError(
         "there is nothing here to distil from" if source.exists() else "there is no such folder",
         where=source,
         todo="Give a teacher's run, a folder that `lumigraph bake` has written, or one of ray files",
     )
+
+
+def _of_other_layout(what: str, layout: str | None, where: Path) -> LumigraphError:
+    return LumigraphError(
+        f"these are {what}, not of layout {layout}", where=where, todo="Leave --layout out, or name another"
+    )
+
+
+def _shown_scene(arguments: Arguments) -> "Scene":
+    """The scene that published pseudo views show."""
+    from lumigraph.scenes.load import load_scene
+
+    if arguments.scene is None:
+        raise LumigraphError(
+            "published pseudo views do not say which scene they show",
+            where=arguments.source,
+            todo="Name it with --scene",
+        )
+    return load_scene(str(arguments.scene), downscale=arguments.downscale or 1)
 
 
 def _same_origin(run: Any, origin: "Origin") -> None:

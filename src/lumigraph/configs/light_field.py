@@ -9,30 +9,15 @@ Activation = Literal["relu", "leaky_relu", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """What every student that sees points on rays is told: where these lie, and how the learning rate goes."""
+class ScheduleConfig:
+    """What every student is told: where it sees rays, how long it learns, and how the learning rate goes."""
 
     training_steps: int = 60_000
     """Steps over which schedules run, and of distillation where neither --max-steps nor --max-minutes is given."""
-
-    points: int = 24
-    """Points on a ray, both ends included."""
-    octaves: int = 4
-    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
-    between the pseudo views come out right; few learn smooth pictures in minutes."""
-    perturb: bool = False
-    """Jitter the points within their bins during training."""
-    extent: Literal["ball", "cameras"] = "ball"
-    """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
-    box. cameras: from the smallest near to the largest far of the training cameras, as published."""
     ray_space: Literal["auto", "world", "ndc"] = "auto"
-    """Where rays are made into points. ndc: in the normalised device coordinates of a forward-facing scene, from its
-    near plane to infinity, as MobileR2L does; world: in the scene, as R2L does everywhere; auto: ndc for scenes that
-    have it, else world."""
-    near: float | None = None
-    """Depth of the first point in scene units, instead of that of `extent`."""
-    far: float | None = None
-    """Depth of the last point in scene units, instead of that of `extent`."""
+    """Where rays are seen. ndc: in the normalised device coordinates of a forward-facing scene, from its near plane to
+    infinity, as MobileR2L does; world: in the scene, as R2L does everywhere; auto: ndc for scenes that have it, else
+    world."""
 
     lr: float = 4e-3
     """Adam's learning rate."""
@@ -51,10 +36,34 @@ class StudentConfig:
     def __post_init__(self) -> None:
         check_numbers(
             self,
-            positive=("training_steps", "points", "lr", "decay_steps"),
-            not_negative=("octaves", "warmup_steps", "warmup_lr"),
+            positive=("training_steps", "lr", "decay_steps"),
+            not_negative=("warmup_steps", "warmup_lr"),
             shares=("final_lr",),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(ScheduleConfig):
+    """What every student that sees points on rays is told: where these lie, and how they are encoded."""
+
+    points: int = 24
+    """Points on a ray, both ends included."""
+    octaves: int = 4
+    """Frequencies of the positional encoding, 1 to 2^(octaves - 1). The published 10 need hours before views
+    between the pseudo views come out right; few learn smooth pictures in minutes."""
+    perturb: bool = False
+    """Jitter the points within their bins during training."""
+    extent: Literal["ball", "cameras"] = "ball"
+    """Where the points lie. ball: between the depths at which the training cameras find the ball within the scene's
+    box. cameras: from the smallest near to the largest far of the training cameras, as published."""
+    near: float | None = None
+    """Depth of the first point in scene units, instead of that of `extent`."""
+    far: float | None = None
+    """Depth of the last point in scene units, instead of that of `extent`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, positive=("points",), not_negative=("octaves",))
         if self.points < 2:
             raise ValueError("points must be at least 2: both ends of the ray")
 
@@ -134,8 +143,8 @@ PUBLISHED: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MovingLightFieldConfig(LightFieldConfig):
-    """A light field whose rays are moved and whose colours are changed by small networks, as DyLiN has it."""
+class MotionConfig(StudentConfig):
+    """Small networks that move rays and make a hyper code, as DyLiN has them."""
 
     motion_octaves: int = 6
     """Frequencies with which the small networks see the ray and its time (published: those of `octaves`)."""
@@ -168,6 +177,11 @@ class MovingLightFieldConfig(LightFieldConfig):
         check_numbers(
             self, positive=_SMALL_POSITIVE, not_negative=_SMALL_NOT_NEGATIVE, shares=("motion_window",)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingLightFieldConfig(LightFieldConfig, MotionConfig):
+    """A light field whose rays are moved and whose colours are changed by small networks, as DyLiN has it."""
 
 
 _SMALL_POSITIVE = ("offset_width", "offset_layers", "hyper_width", "hyper_layers", "motion_lr")

@@ -5,21 +5,23 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lumigraph.configs.checks import check_numbers
-from lumigraph.configs.light_field import StudentConfig
+from lumigraph.configs.light_field import ScheduleConfig, StudentConfig
 
 FACTORS = (2, 3)
 """By how much one stage can make a grid finer: 2 with a kernel of 4, 3 with a kernel of 3, as published."""
 
+Layer = tuple[int, int, int, float]
+"""Of a convolution: its inputs, outputs, taps, and at how many places it is evaluated, as a part of the pixels of the
+finest picture."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class PictureLightFieldConfig(StudentConfig):
+class PictureNetworkConfig(ScheduleConfig):
     """Convolutions of 1x1 from the code of one ray for each patch of the picture, then stages that make it finer.
 
     The defaults are sized for minutes on two cores, at 100 to 200 pixels.
     """
 
-    points: int = 8
-    octaves: int = 4
     training_steps: int = 10_000
     lr: float = 3e-3
 
@@ -63,18 +65,12 @@ class PictureLightFieldConfig(StudentConfig):
         return math.prod(self.up_factors)
 
     @property
-    def scalars(self) -> int:
-        """Numbers that describe a ray before they are encoded."""
-        return 3 * self.points
-
-    @property
     def inputs(self) -> int:
-        """Channels of the code of a ray: 312 as published."""
-        return self.scalars * (2 * self.octaves + 1)
+        """Channels of the code of a ray."""
+        raise NotImplementedError
 
-    def _layers(self) -> list[tuple[int, int, int, float]]:
-        """Of each convolution: its inputs, outputs, taps, and at how many places of the finest picture's pixels it is
-        evaluated, as a part of them (a transposed one where its inputs are)."""
+    def _layers(self) -> list[Layer]:
+        """All layers; a transposed convolution is evaluated where its inputs are."""
         share = 1 / self.patch**2
         layers = [(self.inputs, self.width, 1, share)]
         layers += 2 * self.blocks * [(self.width, self.width, 1, share)]
@@ -115,6 +111,23 @@ class PictureLightFieldConfig(StudentConfig):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureLightFieldConfig(PictureNetworkConfig, StudentConfig):
+    """Such a network of points along the ray, which become sines and cosines."""
+
+    points: int = 8
+
+    @property
+    def scalars(self) -> int:
+        """Numbers that describe a ray before they are encoded."""
+        return 3 * self.points
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the code of a ray: 312 as published."""
+        return self.scalars * (2 * self.octaves + 1)
+
+
 PUBLISHED: dict[str, Any] = {
     "points": 8,
     "octaves": 6,
@@ -133,3 +146,24 @@ PUBLISHED: dict[str, Any] = {
     "training_steps": 600_000,
 }
 """The published network (MobileR2L, figure 3) and schedule; its released code has 29 blocks."""
+
+_SMALLER: dict[str, Any] = {
+    **PUBLISHED,
+    "schedule": "budget",
+    "lr": 1e-3,
+    "training_steps": 200_000,
+    "perturb": False,
+}
+_SMALLEST: dict[str, Any] = {**_SMALLER, "blocks": 14, "up_blocks": 1, "upsampling": "depth-to-space"}
+
+LADDER: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "paper": PUBLISHED,
+    "paper-llff": {**PUBLISHED, "up_factors": (2, 2, 3)},
+    "phone": {**_SMALLER, "width": 192, "blocks": 20, "up_widths": (48, 48, 16)},
+    "web": {**_SMALLEST, "width": 128, "up_widths": (32, 32, 16)},
+    "tiny": {**_SMALLEST, "width": 64, "up_widths": (32, 16, 16)},
+}
+"""Sizes from large to small, by the names of presets: `paper` is the network of the paper, for pictures of 800x800;
+`paper-llff` that for 1008x756, with patches of 12 pixels. `phone`, `web` and `tiny` are smaller, for devices without
+such a processor; `cpu` trains in minutes on two cores. Pictures may have any size."""

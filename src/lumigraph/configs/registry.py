@@ -128,6 +128,20 @@ METHODS: dict[str, MethodEntry] = {
             renderer="lumigraph.students.mobile_r2l:MobileR2L",
             summary="MobileR2L: a picture in one pass of a convolutional network, for phones and browsers",
         ),
+        MethodEntry(
+            name="mobile-dylin",
+            kind="student",
+            config="lumigraph.configs.mobile_dylin:MobileDyLiNConfig",
+            renderer="lumigraph.students.mobile_dylin:MobileDyLiN",
+            summary="MobileDyLiN: MobileR2L for scenes that move or have attributes, which move the rays as in DyLiN",
+        ),
+        MethodEntry(
+            name="lightspeed",
+            kind="student",
+            config="lumigraph.configs.lightspeed:LightSpeedConfig",
+            renderer="lumigraph.students.lightspeed:LightSpeed",
+            summary="LightSpeed: a picture in one pass, most of it looked up in grids of ray coordinates",
+        ),
     )
 }
 

@@ -17,6 +17,7 @@ from lumigraph.distillation.origins import (
     Origin,
     check_same_scene,
     check_tells,
+    needed_by,
     with_hard_rays,
     without_unknown,
 )
@@ -71,7 +72,7 @@ def finetune(
     Where `options.run` is the student's own folder, training happens in its subfolder `finetune`, and at the end the
     student takes the weights over; else `options.run` becomes a run of its own. `lr` overrides the decayed rate.
     """
-    needs = load_renderer_class(student.method).needs
+    needs = needed_by(load_renderer_class(student.method), student.info)
     check_same_scene(student.info, scene.info, needs)
     own = options.run.resolve() == student.path.resolve()
     place = student.path / STAGE if own else options.run

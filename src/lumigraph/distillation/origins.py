@@ -13,6 +13,7 @@ from lumigraph.configs.registry import method_entry
 from lumigraph.distillation.bake import quantise
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.legacy import LegacySource, legacy_files
+from lumigraph.distillation.legacy_pictures import LegacyPictures
 from lumigraph.distillation.live import LivePictures, LiveSource
 from lumigraph.distillation.poses import Poses, sample_poses
 from lumigraph.distillation.ray_table import Layout
@@ -22,7 +23,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import sha256
 from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.geometry.moments import Times
-from lumigraph.rendering.renderer import Renderer
+from lumigraph.rendering.renderer import PixelSampling, Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource, RaySource
@@ -108,6 +109,13 @@ def from_legacy(folder: Path, scene: Scene, seed: int, layout: Layout | None) ->
     return Origin(
         source, scene.info, watched, provenance, "validation photos", table.tells, table.unit_directions
     )
+
+
+def from_legacy_pictures(folder: Path, scene: Scene, seed: int) -> Origin:
+    """Pictures, or rays of them, from a folder of MobileR2L's pseudo views; the scene says what they show."""
+    source = LegacyPictures(folder, scene.info, seed)
+    provenance = {"from": "legacy pictures", "views": len(source)}
+    return Origin(source, scene.info, scene.views.get("val"), provenance, "validation photos")
 
 
 @dataclass(frozen=True)
@@ -226,15 +234,36 @@ def without_unknown(cameras: Cameras, known: tuple[str, ...]) -> Cameras:
     return replace(cameras, **dict.fromkeys(gone)) if gone else cameras
 
 
+def check_student(origin: Origin, method: str, student: type[Renderer], where: Path) -> None:
+    """Raises LumigraphError where a student would learn how a scene changes from what does not tell it: not what it
+    `needs`, or none of its `conditions`."""
+    check_tells(origin, method, student.needs, where)
+    if student.conditions and not set(student.conditions) & set(origin.tells):
+        raise _untold(method, " or ".join(student.conditions), where)
+
+
 def check_tells(origin: Origin, method: str, needs: tuple[str, ...], where: Path) -> None:
-    """Raises LumigraphError where a student would learn how a scene changes from what does not tell it."""
+    """Raises LumigraphError where the colours do not go by one of `needs`, times and attributes."""
     for name in needs:
         if name not in origin.tells:
-            raise LumigraphError(
-                f"{method} learns how a scene changes with its {name}, and the colours here do not go by {name}",
-                where=where,
-                todo=f"Distil from a teacher that knows {name}, or from what it has baked; or choose another student",
-            )
+            raise _untold(method, name, where)
+
+
+def _untold(method: str, name: str, where: Path) -> LumigraphError:
+    return LumigraphError(
+        f"{method} learns how a scene changes with its {name}, and the colours here do not go by {name}",
+        where=where,
+        todo=f"Distil from a teacher that knows {name}, or from what it has baked; or choose another student",
+    )
+
+
+def needed_by(student: type[Renderer], info: SceneInfo) -> tuple[str, ...]:
+    """Which of `CHANGES` further views have to say that a student goes on learning from which was distilled on
+    `info`."""
+    told = told_by(info.cameras["train"])
+    return tuple(
+        name for name in CHANGES if name in student.needs or (name in student.conditions and name in told)
+    )
 
 
 def check_directions(origin: Origin, config: Any, where: Path) -> None:
@@ -277,10 +306,14 @@ def rendered_views(teacher: Renderer, cameras: Cameras) -> PseudoViews:
     return PseudoViews(cameras, images)
 
 
-def mixed_with_photos(origin: Origin, scene: Scene, pseudo_ratio: float, seed: int) -> Origin:
-    """A part `pseudo_ratio` of every batch from `origin`, the rest from the training photos of `scene`."""
+def mixed_with_photos(
+    origin: Origin, scene: Scene, pseudo_ratio: float, seed: int, *, attributes: bool = False
+) -> Origin:
+    """A part `pseudo_ratio` of every batch from `origin`, the rest from the training photos of `scene`; for a student
+    that goes by `attributes`, from those of which some are known."""
     check_same_scene(origin.info, scene.info)
-    photos = PhotoSource(scene.split("train"), seed, depths=True)
+    annotated = PixelSampling(annotated_share=1.0 if attributes and "attributes" in origin.tells else 0.0)
+    photos = PhotoSource(scene.split("train"), seed, depths=True, sampling=annotated)
     photos.cameras = without_unknown(photos.cameras, origin.tells)
     provenance = {**origin.provenance, "pseudo_ratio": pseudo_ratio}
     return replace(origin, source=MixedSource(origin.source, photos, pseudo_ratio), provenance=provenance)

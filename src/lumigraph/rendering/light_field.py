@@ -5,7 +5,7 @@ the numbers are is the method's: points along the ray (R2L, Wang et al., ECCV 20
 a ray that was moved (DyLiN). All else, from the schedule to the fused training step, is here.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lumigraph.configs.light_field import LightFieldConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.fields.ray_code import code_size, point_depths, positional_encoding
+from lumigraph.fields.ray_code import code_size, positional_encoding
 from lumigraph.fields.residual_mlp import (
     FusedError,
     PackedMLP,
@@ -27,10 +27,9 @@ from lumigraph.fields.residual_mlp import (
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
+from lumigraph.rendering.described_rays import DescribedRays, Lines
 from lumigraph.rendering.randomness import step_generator
-from lumigraph.rendering.ray_extent import ray_extent
-from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
-from lumigraph.rendering.schedules import student_schedule
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Rendering
 
 FUSED_CHUNK = 3072
 """Rays that go through the network together on a CPU: large enough for the matrix products, small for the caches."""
@@ -38,29 +37,12 @@ _STREAM = 0xD1342543DE82EF95
 """Odd 64-bit constant that keeps the jitter of different seeds apart."""
 
 
-class Lines(NamedTuple):
-    """N rays where their points are taken: in the scene, or in normalised device coordinates."""
-
-    origins: Float[Tensor, "N 3"]
-    directions: Float[Tensor, "N 3"]
-    times: Float[Tensor, " N"] | None
-    attributes: Float[Tensor, "N A"] | None
-
-
-class Description(NamedTuple):
-    """What stands for N rays: `rows` [S, N], the numbers that are encoded, and further per-ray tensors [N, ...] that a
-    rendering tells as its extras."""
-
-    rows: Float[Tensor, "S N"]
-    extras: dict[str, Tensor]
-
-
-class LightField(Renderer):
+class LightField(DescribedRays):
     """Description of a ray -> encoding -> residual MLP -> colour (and, if configured, depth). Colours are those on the
     scene's display background."""
 
+    config: LightFieldConfig
     chunk = 1 << 16
-    knows_bfloat16 = True
 
     def __init__(
         self,
@@ -73,11 +55,7 @@ class LightField(Renderer):
     ):
         """`near`, `far`: depths of the first and the last point, scene units; where a `frame` is given, in its
         normalised device coordinates. `scalars`: numbers of a description."""
-        super().__init__()
-        self.config = config
-        self.background = background
-        self.near, self.far = near, far
-        self.frame = frame
+        super().__init__(config, near, far, background, frame)
         self.network = ResidualMLP(
             code_size(scalars, config.octaves),
             4 if config.learn_depth else 3,
@@ -95,21 +73,7 @@ class LightField(Renderer):
         self._work = Workspace()
         self._packed: tuple[Any, PackedMLP] | None = None
 
-    @classmethod
-    def from_scene(cls, config: Any, info: Any) -> "LightField":
-        near, far, frame = ray_extent(config, info)
-        return cls(config, near, far, info.background, frame, **cls.scene_options(info))
-
-    @classmethod
-    def scene_options(cls, info: Any) -> dict[str, Any]:
-        """What the constructor takes beside the config, the extent of rays and the background."""
-        return {}
-
     # ------------------------------------------------------------------ what a method says
-
-    def describe(self, lines: Lines, depths: Float[Tensor, "K N1"]) -> Description:
-        """The numbers that stand for rays, with gradients; `depths`: where their points are taken."""
-        raise NotImplementedError
 
     @property
     def has_points(self) -> bool:
@@ -126,11 +90,6 @@ class LightField(Renderer):
 
     # ------------------------------------------------------------------ the code of a ray
 
-    def _depths(self, jitter: Tensor | None) -> Tensor:
-        near = torch.tensor(self.near, device=self.device)
-        far = torch.tensor(self.far, device=self.device)
-        return point_depths(self.config.points, near, far, jitter)
-
     def lines(
         self,
         origins: Float[Tensor, "N 3"],
@@ -141,23 +100,7 @@ class LightField(Renderer):
         """Rays where their points are taken."""
         if self.config.unit_directions:
             directions = directions / directions.norm(dim=-1, keepdim=True)
-        if self.frame is not None:
-            origins, directions = self.frame.lines(origins, directions)
-        return Lines(origins, directions, times, attributes)
-
-    def lines_of(self, rays: Rays) -> Lines:
-        """Flat rays where their points are taken.
-
-        Raises:
-            LumigraphError: the rays lack something that decides their colour.
-        """
-        for name in self.conditions:
-            if getattr(rays, name) is None:
-                raise LumigraphError(
-                    f"the colours of this light field depend on {name}, and the rays have none",
-                    todo="Give rays of a scene that has them, or cameras that do",
-                )
-        return self.lines(rays.origins, rays.directions, rays.times, rays.attributes)
+        return super().lines(origins, directions, times, attributes)
 
     def outputs(self, rows: Float[Tensor, "S N"]) -> Float[Tensor, "N C"]:
         """The network on rays that `rows` describe, in plain torch: red, green, blue, and depth where it is learnt."""
@@ -283,9 +226,6 @@ class LightField(Renderer):
 
     def optimisers(self) -> list[ParameterGroup]:
         return [ParameterGroup("network", list(self.network.parameters()), self.config.lr)]
-
-    def lr_scale(self, step: int, progress: float) -> float:
-        return student_schedule(self.config, step, progress)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the batch; and the activations of a chunk (of all rays when not fused)."""

@@ -14,19 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.configs.picture_light_field import PictureLightFieldConfig
+from lumigraph.configs.picture_light_field import PictureNetworkConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.fields.ray_code import point_depths, positional_encoding
+from lumigraph.fields.ray_code import positional_encoding
 from lumigraph.fields.ray_grid_network import RayGridNetwork
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, display_target
-from lumigraph.rendering.light_field import Description, Lines
+from lumigraph.rendering.described_rays import DescribedRays
 from lumigraph.rendering.randomness import step_generator
-from lumigraph.rendering.ray_extent import ray_extent
-from lumigraph.rendering.renderer import Losses, ParameterGroup, Pictures, Renderer, Rendering
-from lumigraph.rendering.schedules import student_schedule
+from lumigraph.rendering.renderer import Losses, ParameterGroup, Pictures, Rendering
 
 _STREAM = 0xBF58476D1CE4E5B9
 """Odd 64-bit constant that keeps the jitter of different seeds apart."""
@@ -36,31 +34,28 @@ _FOCAL_SPREAD = 1.1
 """Pictures learnt from together may have pixels that differ by this factor."""
 
 
-class PictureLightField(Renderer):
+class PictureLightField(DescribedRays):
     """Description of the rays of a grid -> encoding -> convolutions -> picture. Colours are those on the scene's
     display background; there is no depth."""
 
+    config: Any  # a PictureNetworkConfig; where rays are described by points, a PictureLightFieldConfig
     whole_views = True
-    knows_bfloat16 = True
     focal: Tensor
 
     def __init__(
         self,
-        config: PictureLightFieldConfig,
+        config: PictureNetworkConfig,
         near: float,
         far: float,
         background: Background,
         frame: ForwardFrame | None = None,
+        inputs: int | None = None,
     ):
-        """`near`, `far`: depths of the first and the last point, scene units; where a `frame` is given, in its
-        normalised device coordinates."""
-        super().__init__()
-        self.config = config
-        self.background = background
-        self.near, self.far = near, far
-        self.frame = frame
+        """`inputs`: channels of the code of a ray, those that the config tells unless given; see `DescribedRays` for
+        the others."""
+        super().__init__(config, near, far, background, frame)
         self.network = RayGridNetwork(
-            config.inputs,
+            config.inputs if inputs is None else inputs,
             config.width,
             config.blocks,
             up_factors=config.up_factors,
@@ -72,17 +67,6 @@ class PictureLightField(Renderer):
         # Focal lengths, pixels, of the pictures that it learns from; 0 before the first.
         self.register_buffer("focal", torch.zeros(2))
         self._folded: tuple[Any, RayGridNetwork] | None = None
-
-    @classmethod
-    def from_scene(cls, config: Any, info: Any) -> "PictureLightField":
-        near, far, frame = ray_extent(config, info)
-        return cls(config, near, far, info.background, frame)
-
-    # ------------------------------------------------------------------ what a method says
-
-    def describe(self, lines: Lines, depths: Float[Tensor, "K N1"]) -> Description:
-        """The numbers that stand for rays, with gradients; `depths`: where their points are taken."""
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ rays to pictures
 
@@ -98,14 +82,7 @@ class PictureLightField(Renderer):
     def codes(self, rays: Rays, jitter: Float[Tensor, "K N"] | None = None) -> Float[Tensor, "B E h w"]:
         """The encoded description of the rays [B, h, w] of a grid; `jitter` moves the points of the N rays within their
         bins. Always in float32: the finest waves of the code have no room in less."""
-        flat = rays.flatten()
-        origins, directions = flat.origins, flat.directions
-        if self.frame is not None:
-            origins, directions = self.frame.lines(origins, directions)
-        near = torch.tensor(self.near, device=self.device)
-        far = torch.tensor(self.far, device=self.device)
-        depths = point_depths(self.config.points, near, far, jitter)
-        rows = self.describe(Lines(origins, directions, flat.times, flat.attributes), depths).rows
+        rows = self.describe(self.lines_of(rays.flatten()), self._depths(jitter)).rows
         code = positional_encoding(rows.T, self.config.octaves)
         return code.reshape(*rays.shape, -1).permute(0, 3, 1, 2)
 
@@ -158,12 +135,13 @@ class PictureLightField(Renderer):
         of the first are resampled first.
 
         Raises:
-            LumigraphError: the pictures have no `conditions`, pixels of different sizes, or a single patch.
+            LumigraphError: the pictures have no `conditions`, pixels of different sizes, a single patch, or of none it
+                is known how the scene stood.
         """
         cameras = batch.cameras
         self.require_conditions(cameras)
         self._note_pixels(cameras)
-        target, weight = display_target(batch.rgba, self.background), batch.weight
+        target, weight = display_target(batch.rgba, self.background), self._weight(batch)
         native = self.native(cameras)
         if native is not cameras:
             target = resampled(target, native)
@@ -183,6 +161,19 @@ class PictureLightField(Renderer):
         seen, counted = (error * weight).sum((1, 2)), weight.sum((1, 2))
         each = seen.detach() / counted.clamp(min=1)
         return Losses({"rgb": seen.sum() / counted.sum().clamp(min=1)}, each)
+
+    def _weight(self, batch: Pictures) -> Tensor | None:
+        """What pixels count: nothing in pictures of which it is not known how the scene stood."""
+        known = self.knows_state(batch.cameras)
+        if not bool(known.any()):
+            raise LumigraphError(
+                "no picture of the batch has known attributes: there is nothing to learn from",
+                todo="Use photos, or a teacher, whose frames have values for all attributes",
+            )
+        if bool(known.all()):
+            return batch.weight
+        weight = torch.ones_like(batch.rgba[..., 0]) if batch.weight is None else batch.weight
+        return weight * known.to(weight)[:, None, None]
 
     def _note_pixels(self, cameras: Cameras) -> None:
         """Remembers the focal lengths of the first pictures, by which all are measured."""
@@ -207,10 +198,6 @@ class PictureLightField(Renderer):
         return [
             ParameterGroup("network", weights, config.lr, optimiser="adamw", weight_decay=config.weight_decay)
         ]
-
-    def lr_scale(self, step: int, progress: float) -> float:
-        """See `student_schedule`."""
-        return student_schedule(self.config, step, progress)
 
     def memory_estimate(self, rays: int) -> int:
         """Weights, gradients and moments; the pictures; and the activations, all of which are kept for the gradient."""

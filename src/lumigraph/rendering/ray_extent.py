@@ -4,7 +4,7 @@ that their teacher has learnt, so that nothing is placed by hand."""
 import math
 from typing import NamedTuple
 
-from lumigraph.configs.light_field import StudentConfig
+from lumigraph.configs.light_field import ScheduleConfig, StudentConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
@@ -28,13 +28,7 @@ def ray_extent(config: StudentConfig, info: SceneInfo) -> RayExtent:
         LumigraphError: normalised device coordinates are asked for and the scene has none, or nothing lies between
             near and far.
     """
-    frame = info.forward if config.ray_space != "world" else None
-    if config.ray_space == "ndc" and frame is None:
-        raise LumigraphError(
-            "this scene has no normalised device coordinates: it is not a forward-facing one",
-            where=info.source,
-            todo="Leave --ray-space out",
-        )
+    frame = ray_frame(config, info)
     near, far = 0.0, 1.0
     if frame is None:
         near, far = _extent(info.cameras["train"], info.bounds, config.extent)
@@ -47,6 +41,22 @@ def ray_extent(config: StudentConfig, info: SceneInfo) -> RayExtent:
             todo="Give them with --near and --far, in scene units",
         )
     return RayExtent(near, far, frame)
+
+
+def ray_frame(config: ScheduleConfig, info: SceneInfo) -> ForwardFrame | None:
+    """In whose normalised device coordinates rays are seen; None for the scene's.
+
+    Raises:
+        LumigraphError: they are asked for and the scene has none.
+    """
+    frame = info.forward if config.ray_space != "world" else None
+    if config.ray_space == "ndc" and frame is None:
+        raise LumigraphError(
+            "this scene has no normalised device coordinates: it is not a forward-facing one",
+            where=info.source,
+            todo="Leave --ray-space out",
+        )
+    return frame
 
 
 def _extent(cameras: Cameras, bounds: Bounds, extent: str) -> tuple[float, float]:

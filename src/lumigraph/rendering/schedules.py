@@ -2,10 +2,10 @@
 
 import math
 
-from lumigraph.configs.light_field import StudentConfig
+from lumigraph.configs.light_field import ScheduleConfig
 
 
-def student_schedule(config: StudentConfig, step: int, progress: float) -> float:
+def student_schedule(config: ScheduleConfig, step: int, progress: float) -> float:
     """Linear warm-up, then 0.1^((step - n) / decay) (R2L section A.4), or a cosine over the budget; as a factor on the
     config's `lr`."""
     scale = 1.0

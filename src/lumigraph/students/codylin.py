@@ -25,8 +25,9 @@ from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.light_field import Lines
-from lumigraph.rendering.moving_light_field import RAY_AND_MOMENT, MovingLightField
+from lumigraph.rendering.described_rays import Lines
+from lumigraph.rendering.moved_rays import RAY
+from lumigraph.rendering.moving_light_field import MovingLightField
 from lumigraph.rendering.renderer import Batch, PixelSampling
 
 
@@ -71,7 +72,7 @@ class CoDyLiN(MovingLightField):
         config = self.config
         extra = self.attributes if config.mask_sees_attributes else 0
         network = self.small_network(
-            RAY_AND_MOMENT - 1 + extra,
+            RAY + extra,
             self.attributes,
             depth=config.mask_layers,
             width=config.mask_width,
@@ -88,10 +89,10 @@ class CoDyLiN(MovingLightField):
 
     # ------------------------------------------------------------------ the code of a ray
 
-    def codes(
+    def hyper_codes(
         self, lines: Lines, moved: Lines, seen: Float[Tensor, "N E"]
     ) -> tuple[Float[Tensor, "N H"], dict[str, Tensor]]:
-        code, extras = super().codes(lines, moved, seen)
+        code, extras = super().hyper_codes(lines, moved, seen)
         if self.mask is None or lines.attributes is None:
             return code, extras
         values = lines.attributes.nan_to_num(0.0).unbind(1)

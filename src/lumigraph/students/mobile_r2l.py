@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.fields.ray_code import points_rows
-from lumigraph.rendering.light_field import Description, Lines
+from lumigraph.rendering.described_rays import Description, Lines
 from lumigraph.rendering.picture_light_field import PictureLightField
 
 

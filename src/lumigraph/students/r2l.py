@@ -14,7 +14,8 @@ from lumigraph.configs.r2l import R2LConfig
 from lumigraph.fields.ray_code import plucker_rows, points_rows
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.light_field import Description, LightField, Lines
+from lumigraph.rendering.described_rays import Description, Lines
+from lumigraph.rendering.light_field import LightField
 
 
 class R2L(LightField):

@@ -312,10 +312,13 @@ class PhotoSource(RaySource):
         return batch
 
     def pictures(self, step: int, count: int) -> Pictures:
-        """Whole photos of one size, each as likely as any other; what their masks leave out counts nothing."""
+        """Whole photos of one size, each as likely as any other; what their masks leave out counts nothing. Where
+        annotated ones are wanted, they are those of which all attributes are known."""
         sizes = self.views.cameras.size.cpu()
         generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)))
-        alike = (sizes == sizes[generator.integers(len(sizes))]).all(1).nonzero()[:, 0].numpy()
+        usable = self._usable_pictures()
+        first = usable[generator.integers(len(usable))]
+        alike = usable[(sizes[usable] == sizes[first]).all(1).numpy()]
         index = chosen_views(generator, alike, count)
         masks = [self.views.mask(i) for i in index.tolist()]
         weight = None
@@ -329,6 +332,19 @@ class PhotoSource(RaySource):
     @property
     def picture_pixels(self) -> int:
         return int(self.views.cameras.size.prod(1).max())
+
+    def _usable_pictures(self) -> np.ndarray:
+        """Numbers of the photos that whole pictures are drawn from."""
+        values = self.cameras.attributes
+        if not self.sampling.annotated_share or values is None:
+            return np.arange(len(self.views))
+        known = np.flatnonzero(values.isfinite().all(1).cpu().numpy())
+        if not len(known):
+            raise LumigraphError(
+                "of no photo all attributes are known, and whole pictures are to be learnt from",
+                todo="Say all attributes of some photos, or choose a student of single rays, such as codylin",
+            )
+        return known
 
     def _attribute_masks(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_attribute_masks(index, x, y)
