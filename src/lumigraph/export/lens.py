@@ -35,7 +35,7 @@ from lumigraph.export.runtime import Session
 from lumigraph.fields.ray_code import point_depths
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import opencv_to_opengl
-from lumigraph.rendering.light_field import Lines
+from lumigraph.rendering.described_rays import Lines
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.students.mobile_r2l import MobileR2L
 
