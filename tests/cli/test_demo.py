@@ -9,7 +9,7 @@ from lumigraph.cli.demo_report import stage_curve
 from lumigraph.cli.main import VERBS
 from lumigraph.cli.main import main as lumigraph
 
-BESIDE = {"rays", "demo", "depth", "inspect", "doctor", "pack", "import", "multiscale"}
+BESIDE = {"rays", "demo", "depth", "inspect", "doctor", "pack", "import", "multiscale", "view"}
 """Verbs that are no step of the path."""
 
 

@@ -109,6 +109,7 @@ def main(argv: list[str]) -> None:
     trained = {step.title: step.trains for step in steps if step.trains}
     write_demo_report(paths, [f"lumigraph {shlex.join(step.argv)}" for step in steps], trained, seconds)
     _announce(f"The report page, after {seconds / 60:.1f} minutes:", str(paths.report.resolve()))
+    _announce("To turn the student in a browser:", f"$ lumigraph view {shlex.quote(str(paths.bundle))}")
 
 
 def plan(arguments: Arguments, paths: Paths) -> Iterator[Step]:
