@@ -13,7 +13,7 @@ INWARD_PLANES, SLAB_PLANES = 15, 6
 @dataclass(frozen=True, kw_only=True)
 class LightSpeedConfig(PictureNetworkConfig):
     """A light field that answers with a whole picture, of which most is looked up: features of each patch's ray from
-    small grids, then a short network of convolutions.
+    small grids, then a short network of convolutions. It learns fast and needs many pseudo views, or a live teacher.
 
     The defaults are sized for minutes on two cores, at 100 to 200 pixels. Sizes are those of captures around an object;
     forward-facing scenes have fewer grids.
