@@ -11,6 +11,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# A process for each core, of one thread each: small tests gain nothing from threads. A file's tests stay together, for
+# they share what its fixtures have made.
+PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 PLAYER := src/lumigraph/viewers/static/index.html
 
 .PHONY: demo test test-slow lint format player wheel clean clean-kernels
@@ -20,7 +24,7 @@ demo: .venv/installed-export $(PLAYER)
 
 test: lint $(PLAYER)
 	cd web && npm run --silent test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/installed-dev $(PLAYER)
 	$(BIN)/python -m pytest -m slow --timeout 1800

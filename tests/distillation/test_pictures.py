@@ -249,4 +249,7 @@ def test_every_verb_takes_a_student_of_whole_pictures(
     assert Run.open(tmp_path / "smaller").provenance["distilled_from"]["teacher"] == "mobile-r2l"
     assert call(*smaller[:-6], "--max-steps", 5, *smaller[-4:], "--resume") == 0
     assert Run.open(tmp_path / "smaller").results["training"]["step"] == 5
-    assert "cannot be written as a graph" in refusal("export", run, "--out", tmp_path / "bundle")
+    assert call("export", run, "--out", tmp_path / "bundle", "--check-views", 1) == 0
+    assert call("eval", tmp_path / "bundle", "--json", tmp_path / "of_bundle.json") == 0
+    figures = [json.loads((tmp_path / name).read_text())["psnr"] for name in ("eval.json", "of_bundle.json")]
+    assert figures[1] == pytest.approx(figures[0], abs=0.01)
