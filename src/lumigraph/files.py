@@ -443,12 +443,64 @@ def decode_values(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_P
         return np.array(values[..., 0] if values.ndim == 3 else values, dtype=np.float32)
 
 
-_EXR_CHANNELS = ("V", "Z", "Y", "R")
+def decode_vectors(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_PIXELS) -> "numpy.ndarray":
+    """Decodes a map of vectors (normals) to float32 [H, W, 3]: as stored in `.npy` [H, W, 3] or OpenEXR; of an image,
+    whose levels stand for -1 to 1, NaN where it is not opaque.
+
+    Raises:
+        LumigraphError: the file is missing, damaged, not of vectors, or larger than `max_pixels`, or it is OpenEXR and
+            that package is not installed.
+    """
+    import numpy as np
+
+    path = Path(path)
+    if path.suffix.lower() == ".exr":
+        return np.stack(_exr_channels(path, max_pixels, _EXR_VECTORS), axis=-1)
+    if path.suffix.lower() == ".npy":
+        return _read_vectors(path, max_pixels)
+    image = decode_image(path, max_pixels=max_pixels)
+    vectors = image[..., :3].astype(np.float32) / np.float32(127.5) - 1
+    if image.shape[2] == 4:
+        vectors[image[..., 3] < 255] = np.nan
+    return vectors
+
+
+def _read_vectors(path: Path, max_pixels: int) -> "numpy.ndarray":
+    import numpy as np
+
+    with io_errors(path):
+        try:
+            values = _mapped(path)
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+                raise ValueError("it holds no numbers")
+            if (
+                values.ndim != 3
+                or values.shape[2] != 3
+                or not 0 < values.shape[0] * values.shape[1] <= max_pixels
+            ):
+                raise ValueError(f"its shape is {values.shape}, [height, width, 3] is needed")
+            return np.array(values, dtype=np.float32)
+        except OSError:
+            raise
+        except Exception as error:
+            raise LumigraphError(
+                f"the array cannot be read: {error}", where=path, todo="Write it again with numpy.save"
+            ) from error
+
+
+_EXR_CHANNELS = (("V",), ("Z",), ("Y",), ("R",))
 """Where programs put a map of numbers; Blender writes depth as V, or as R = G = B."""
+_EXR_VECTORS = (("R", "G", "B"), ("X", "Y", "Z"))
+"""Where they put a map of vectors."""
 
 
 def _exr_values(path: Path, max_pixels: int) -> "numpy.ndarray":
     """One channel of an OpenEXR file, float32 [H, W]."""
+    return _exr_channels(path, max_pixels, _EXR_CHANNELS)[0]
+
+
+def _exr_channels(path: Path, max_pixels: int, choices: tuple[tuple[str, ...], ...]) -> "list[numpy.ndarray]":
+    """The channels of the first of `choices` that an OpenEXR file has, float32 [H, W] each."""
     import numpy as np
 
     try:
@@ -467,10 +519,11 @@ def _exr_values(path: Path, max_pixels: int) -> "numpy.ndarray":
                 raise ValueError(f"it has more than {max_pixels} pixels, or none")
             with OpenEXR.File(str(path), separate_channels=True) as file:
                 channels = file.channels()
-                name = next((name for name in _EXR_CHANNELS if name in channels), None)
-                if name is None:
-                    raise ValueError(f"it has none of the channels {', '.join(_EXR_CHANNELS)}")
-                return np.array(channels[name].pixels, dtype=np.float32)
+                names = next((names for names in choices if all(name in channels for name in names)), None)
+                if names is None:
+                    known = ", ".join("".join(names) for names in choices)
+                    raise ValueError(f"it has none of the channels {known}")
+                return [np.array(channels[name].pixels, dtype=np.float32) for name in names]
         except Exception as error:  # OpenEXR raises RuntimeError, ValueError and others
             raise LumigraphError(
                 f"the OpenEXR file cannot be read: {error}", where=path, todo="Render or export it again"

@@ -32,7 +32,7 @@ class Exact(Renderer):
         self.stage = NAMES[name]()
 
     def view(self, camera: Cameras) -> Rendering:
-        rgba = paint(self.stage, camera).rgba
+        rgba = paint(self.stage, camera).rgba[0]
         return Rendering(rgb=over(rgba[..., :3], rgba[..., 3], torch.ones(3)))
 
 

@@ -162,7 +162,7 @@ def test_a_pixel_is_the_mean_of_its_samples() -> None:
     traced = stage.trace(camera.resized(72, 72).view_rays(0))
     samples = torch.cat([traced.rgb, traced.alpha[..., None]], -1)
     expected = samples.reshape(18, 4, 18, 4, 4).mean((1, 3))
-    rgba = paint(stage, camera).rgba
+    rgba = paint(stage, camera).rgba[0]
     assert float((rgba - expected).abs().max()) < 2e-3
     assert bool((rgba[..., :3] <= rgba[..., 3:] + 1e-6).all())
 

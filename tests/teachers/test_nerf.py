@@ -147,11 +147,12 @@ def test_impossible_options(changes: dict, message: str) -> None:
 
 @pytest.mark.parametrize("density", ["softplus", "relu"])
 def test_learns_a_scene(density: str) -> None:
-    scene = load_builtin("still:32")
+    scene = make_scene("still", 16, 0, 0, size=24)
     torch.manual_seed(0)
-    renderer = NeRF.from_scene(replace(SMALL, density=density, foreground_share=0.3), scene.info)  # pyright: ignore
+    config = replace(SMALL, rays=128, density=density, foreground_share=0.3)  # pyright: ignore
+    renderer = NeRF.from_scene(config, scene.info)
     source = PhotoSource(scene.split("train"), 0, sampling=renderer.pixel_sampling())
-    assert train(renderer, source, 200) > 15.5
+    assert train(renderer, source, 130) > 15.5
 
 
 @pytest.mark.parametrize("background", ["white", "black", "random", "opaque"])
@@ -200,10 +201,13 @@ def test_extremes_are_finite() -> None:
             assert seen.depth is not None and torch.isfinite(seen.depth).all()
 
 
-def test_starts_over_after_a_collapse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_starts_over_after_a_collapse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A relu density that died shows the background everywhere and has no gradient: only new weights help."""
+    monkeypatch.setattr("lumigraph.training.watch.COLLAPSE_STEPS", 100)
     scene = make_scene("still", 4, 2, 0, size=24)
-    options = TrainOptions(run=tmp_path / "run", max_steps=800, device="cpu", precision="float32")
+    options = TrainOptions(run=tmp_path / "run", max_steps=400, device="cpu", precision="float32")
     config = replace(TINY, importance=0, density="relu", depth=2, lr=0.01)
     run = begin("nerf", config, scene.info, options)
     renderer = run.new_renderer()

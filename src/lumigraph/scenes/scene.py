@@ -24,7 +24,13 @@ from lumigraph.geometry.conventions import invert_similarity
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.facing import FacingOptions
-from lumigraph.scenes.formats.pictures import mean_of_blocks, reduce_depth, reduce_mask, reduce_shares
+from lumigraph.scenes.formats.pictures import (
+    mean_of_blocks,
+    reduce_depth,
+    reduce_mask,
+    reduce_normals,
+    reduce_shares,
+)
 from lumigraph.scenes.splits import SplitOptions
 from lumigraph.scenes.stored_arrays import (
     ArrayLevels,
@@ -150,8 +156,8 @@ class SceneInfo:
 
 
 class Views:
-    """The images of one split with their cameras; optionally a mask and a depth map for each, and for some of them
-    masks of what attributes move.
+    """The images of one split with their cameras; optionally a mask, a depth map and a map of normals for each, and for
+    some of them masks of what attributes move.
 
     Args:
         cameras: N cameras; image i has exactly the size of camera i.
@@ -161,10 +167,12 @@ class Views:
         load_mask: gives bool [H, W] for image i, true where a pixel may be used, or None where i has no mask.
         load_depth: gives float32 [H, W] for image i, z-depth in scene units, NaN where unknown, or None.
         load_depth_sigma: gives the standard deviation of those depths alike, zero where it is not known.
+        load_normals: gives float16 [H, W, 3] for image i, the normal of what each pixel shows, a unit vector in the
+            axes of the scene, NaN where unknown, or None.
         load_attribute_masks: gives float32 [H, W, A] for image i of those `with_attribute_masks`: the share of each
             pixel that attribute a moves, NaN where nobody has said.
         with_attribute_masks: the images of which there are such masks; all by default.
-        memory: what the decoded images, masks and depth maps may keep; by default a budget of their own. What is
+        memory: what the decoded images, masks and maps may keep; by default a budget of their own. What is
             beyond it is decoded anew each time, with a warning.
         pixel_areas: [N], where the images are of several scales: the area of a pixel of each, in pixels of the finest
             image of its view. It is what the pixel counts in a loss, and tells the scale.
@@ -180,6 +188,7 @@ class Views:
         load_mask: Callable[[int], np.ndarray | None] | None = None,
         load_depth: Callable[[int], np.ndarray | None] | None = None,
         load_depth_sigma: Callable[[int], np.ndarray | None] | None = None,
+        load_normals: Callable[[int], np.ndarray | None] | None = None,
         load_attribute_masks: Callable[[int], np.ndarray] | None = None,
         with_attribute_masks: Sequence[int] | None = None,
         memory: MemoryBudget | None = None,
@@ -193,6 +202,7 @@ class Views:
         self.has_alpha = has_alpha
         self.has_masks = load_mask is not None
         self.has_depths = load_depth is not None
+        self.has_normals = load_normals is not None
         self.has_attribute_masks = load_attribute_masks is not None
         memory = memory or MemoryBudget()
         sizes = [(int(width), int(height)) for width, height in cameras.size.tolist()]
@@ -210,6 +220,10 @@ class Views:
             self._depths = store(_filled(load_depth, sizes, np.nan, np.float32), 1, np.float32)
         if load_depth_sigma is not None:
             self._depth_sigmas = store(_filled(load_depth_sigma, sizes, 0.0, np.float32), 1, np.float32)
+        self._normals: Arrays | None = None
+        if load_normals is not None:
+            unknown = _filled(load_normals, sizes, np.nan, np.float16, 3)
+            self._normals = store(unknown, 3, np.float16)
         self._attribute_masks: SparseArrays | ArrayPart | None = None
         self._with_attribute_masks = torch.zeros(len(names), dtype=torch.bool)
         if load_attribute_masks is not None:
@@ -268,6 +282,7 @@ class Views:
         part._masks = None if self._masks is None else ArrayPart(self._masks, chosen)
         part._depths = None if self._depths is None else ArrayPart(self._depths, chosen)
         part._depth_sigmas = None if self._depth_sigmas is None else ArrayPart(self._depth_sigmas, chosen)
+        part._normals = None if self._normals is None else ArrayPart(self._normals, chosen)
         if self._attribute_masks is not None:
             part._attribute_masks = ArrayPart(self._attribute_masks, chosen)
         part._with_attribute_masks = self._with_attribute_masks[list(chosen)]
@@ -314,6 +329,8 @@ class Views:
             whole._depths = levels(self._depths, _each(reduce_depth), 1, np.float32)
         if self._depth_sigmas is not None:
             whole._depth_sigmas = levels(self._depth_sigmas, _each(reduce_depth), 1, np.float32)
+        if self._normals is not None:
+            whole._normals = levels(self._normals, reduce_normals, 3, np.float16)
         whole._with_attribute_masks = self._with_attribute_masks.repeat_interleave(count)
         attribute_masks = self._attribute_masks
         if attribute_masks is not None:
@@ -338,6 +355,11 @@ class Views:
     def depth(self, index: int) -> Float[Tensor, "H W"] | None:
         """The z-depth of image `index` in scene units, NaN where unknown; None when the scene has no depth."""
         return None if self._depths is None else torch.from_numpy(self._depths.item(index)[..., 0])
+
+    def normals(self, index: int) -> Float[Tensor, "H W 3"] | None:
+        """The normals of what image `index` shows, unit vectors in the axes of the scene, NaN where unknown; None when
+        the scene has none."""
+        return None if self._normals is None else torch.from_numpy(self._normals.item(index)).float()
 
     def pixels(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
@@ -367,6 +389,12 @@ class Views:
         if self._depth_sigmas is None:
             return None
         return loaded(self._depth_sigmas).gather(index, x, y)[:, 0]
+
+    def pixel_normals(
+        self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B 3"] | None:
+        """The normals of what these pixels show, NaN where unknown; None when the scene has none."""
+        return None if self._normals is None else loaded(self._normals).gather(index, x, y).float()
 
     def attribute_masks(self, index: int) -> Float[Tensor, "H W A"] | None:
         """The share of each pixel of image `index` that attribute a moves, in [0, 1], NaN where nobody has said; None
@@ -439,14 +467,21 @@ class Scene:
 
 
 def _filled(
-    load: Callable[[int], np.ndarray | None], sizes: list[tuple[int, int]], value: Any, dtype: Any
+    load: Callable[[int], np.ndarray | None],
+    sizes: list[tuple[int, int]],
+    value: Any,
+    dtype: Any,
+    channels: int = 1,
 ) -> Callable[[int], np.ndarray]:
-    """Wraps a loader of optional maps: [H, W] or None becomes [H, W, 1], filled with `value` where None."""
+    """Wraps a loader of optional maps: [H, W], [H, W, channels] or None becomes [H, W, channels], filled with `value`
+    where None."""
 
     def filled(index: int) -> np.ndarray:
         values = load(index)
         width, height = sizes[index]
-        return np.full((height, width, 1), value, dtype) if values is None else values[..., None]
+        if values is None:
+            return np.full((height, width, channels), value, dtype)
+        return values.reshape(*values.shape[:2], channels)
 
     return filled
 

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float16, UInt8
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, decode_values
+from lumigraph.files import decode_image, decode_values, decode_vectors
 
 # Sums of 16-bit products over a block stay below 2^32 up to this block side.
 _LARGEST_32_BIT_BLOCK = 256
 _LARGEST_HALF = 65504.0
+_UNIT = (0.5, 1.5)
+"""Lengths between which a stored vector is a normal: nothing is there where it is 0, or black in an image."""
+_ALIGNED = 0.5
+"""Shortest mean of unit normals that is one itself; of more different ones there is none."""
 
 
 def premultiplied(image: UInt8[np.ndarray, "H W C"], factor: int = 1) -> UInt8[np.ndarray, "h w C"]:
@@ -123,18 +127,18 @@ def read_depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarr
 
 
 def resampled(
-    values: Float[np.ndarray, "h w"], size: tuple[int, int], path: Path
-) -> Float[np.ndarray, "H W"]:
+    values: Float[np.ndarray, "h w *c"], size: tuple[int, int], path: Path, kind: str = "depth map"
+) -> Float[np.ndarray, "H W *c"]:
     """A map of another size (width, height) but the same shape as its image, resampled to the nearest neighbour.
 
-    Raises LumigraphError for a map of another shape; `path` names it.
+    Raises LumigraphError for a map of another shape; `path` names it, `kind` says what it is.
     """
-    height, width = values.shape
+    height, width = values.shape[:2]
     if abs(width * size[1] - height * size[0]) > max(*size, width, height):
         raise LumigraphError(
-            f"the depth map is {width}x{height}, which has not the shape of its image, {size[0]}x{size[1]}",
+            f"the {kind} is {width}x{height}, which has not the shape of its image, {size[0]}x{size[1]}",
             where=path,
-            todo="Save the depth map at the size of the image",
+            todo=f"Save the {kind} at the size of the image",
         )
     if (width, height) != size:
         rows = (np.arange(size[1]) + 0.5) * height / size[1]
@@ -155,6 +159,26 @@ def reduce_depth(depth: Float[np.ndarray, "H W"], factor: int) -> Float[np.ndarr
     middle = np.maximum(known - 1, 0) // 2
     median = np.take_along_axis(blocks, middle[..., None], axis=-1)[..., 0]
     return np.where(2 * known >= factor**2, median, np.float32(np.nan))
+
+
+def read_normals(path: Path, size: tuple[int, int]) -> Float[np.ndarray, "H W 3"]:
+    """Unit vectors as stored, NaN where there is no measurement: where one is not finite, or far from that long."""
+    vectors = resampled(decode_vectors(path), size, path, "normal map")
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    known = (length > _UNIT[0]) & (length < _UNIT[1])
+    return np.where(known, vectors / np.where(known, length, 1), np.float32(np.nan)).astype(np.float32)
+
+
+def reduce_normals(normals: Float16[np.ndarray, "H W 3"], factor: int) -> Float16[np.ndarray, "h w 3"]:
+    """The mean direction of the known normals of each block, NaN where fewer than half are known or they have none."""
+    if factor == 1:
+        return normals
+    blocks = np.stack([_blocks(normals[..., axis].astype(np.float32), factor) for axis in range(3)], axis=-1)
+    known: np.ndarray = np.isfinite(blocks).all(axis=-1)
+    mean = np.where(known[..., None], blocks, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)[..., None]
+    length = np.linalg.norm(mean, axis=-1, keepdims=True)
+    usable = (2 * known.sum(axis=2) >= factor**2)[..., None] & (length > _ALIGNED)
+    return np.where(usable, mean / np.where(usable, length, 1), np.nan).astype(np.float16)
 
 
 def reduce_shares(shares: Float[np.ndarray, "H W A"], factor: int) -> Float[np.ndarray, "h w A"]:

@@ -2,11 +2,13 @@
 
 import functools
 import math
+import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.bounds import Bounds
@@ -14,7 +16,7 @@ from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import focal_from_angle
 from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.procedural import stages
-from lumigraph.scenes.procedural.painting import Painting, depth_map, paint
+from lumigraph.scenes.procedural.painting import paint, surfaces, views_together
 from lumigraph.scenes.procedural.tracing import AnalyticScene
 from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo, Views
 from lumigraph.scenes.stored_arrays import MemoryBudget
@@ -39,13 +41,49 @@ ELEVATIONS = (math.radians(6), math.radians(72))
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 
 
+_Made = TypeVar("_Made")
+
+
+class _Together(Generic[_Made]):
+    """What is made of several neighbouring views at once, kept while they are asked for: the groups asked for last,
+    since threads may be at work on two."""
+
+    def __init__(self, make: Callable[[Cameras], _Made], cameras: Cameras, count: int) -> None:
+        self._make, self._cameras, self._count = make, cameras, count
+        self._kept: dict[int, _Made] = {}
+        self._lock = threading.Lock()
+        self._at_work = [threading.Lock() for _ in range(0, len(cameras), count)]
+
+    def of(self, index: int) -> tuple[_Made, int]:
+        """What was made of the group of view `index`, and its place in there."""
+        group, place = divmod(index, self._count)
+        with self._at_work[group]:
+            made = self._kept.get(group)
+            if made is None:
+                first = group * self._count
+                made = self._make(self._cameras[first : first + self._count])
+                with self._lock:
+                    while len(self._kept) > _GROUPS:
+                        del self._kept[next(iter(self._kept))]
+                    self._kept[group] = made
+        return made, place
+
+
+_GROUPS = 3
+"""Of painted views that are kept beside the last: more than that many threads are seldom at work."""
+
+
 class ProceduralViews(Views):
-    """Views of an analytic scene. Each picture is traced when it is first asked for and then kept."""
+    """Views of an analytic scene. Each picture is traced when it, or a neighbour that is small, is first asked for, and
+    then kept."""
 
     def __init__(
         self, stage: AnalyticScene, cameras: Cameras, names: list[str], memory: MemoryBudget | None = None
     ) -> None:
         self.stage = stage
+        count = views_together(*cameras.size[0].tolist())
+        self._paintings = _Together(functools.partial(paint, stage), cameras, count)
+        self._surfaces = _Together(functools.partial(surfaces, stage), cameras, count)
         masks = self._attribute_masks_of if stage.attributes else None
         super().__init__(
             cameras,
@@ -53,21 +91,26 @@ class ProceduralViews(Views):
             True,
             self._image,
             load_depth=self._depth,
+            load_normals=self._normals_of,
             load_attribute_masks=masks,
             memory=memory,
         )
 
     def _attribute_masks_of(self, index: int) -> Float[np.ndarray, "H W A"]:
-        return self._painting(index).coverage.numpy()
-
-    def _painting(self, index: int) -> Painting:
-        return paint(self.stage, self.cameras[index])
+        painting, place = self._paintings.of(index)
+        return painting.coverage[place].numpy()
 
     def _image(self, index: int) -> UInt8[np.ndarray, "H W 4"]:
-        return (self._painting(index).rgba * 255).round().to(torch.uint8).numpy()
+        painting, place = self._paintings.of(index)
+        return (painting.rgba[place] * 255).round().to(torch.uint8).numpy()
 
     def _depth(self, index: int) -> Float[np.ndarray, "H W"]:
-        return depth_map(self.stage, self.cameras[index]).numpy()
+        found, place = self._surfaces.of(index)
+        return found.depth[place].numpy()
+
+    def _normals_of(self, index: int) -> Float16[np.ndarray, "H W 3"]:
+        found, place = self._surfaces.of(index)
+        return found.normals[place].half().numpy()
 
 
 def make_scene(

@@ -15,35 +15,55 @@ SAMPLES = 4
 
 @dataclass(frozen=True)
 class Painting:
-    """`rgba` [H, W, 4]: premultiplied sRGB and alpha in [0, 1]. `coverage` [H, W, A]: the share of each pixel that
-    shows what attribute a moves."""
+    """Of N views, `rgba` [N, H, W, 4]: premultiplied sRGB and alpha in [0, 1]. `coverage` [N, H, W, A]: the share of
+    each pixel that shows what attribute a moves."""
 
-    rgba: Float[Tensor, "H W 4"]
-    coverage: Float[Tensor, "H W A"]
+    rgba: Float[Tensor, "N H W 4"]
+    coverage: Float[Tensor, "N H W A"]
 
 
-def paint(scene: AnalyticScene, camera: Cameras, samples: int = SAMPLES) -> Painting:
-    """The picture that one camera (`len(camera) == 1`) takes, from samples x samples rays for each pixel."""
-    width, height = camera.size[0].tolist()
-    x, y = _tiled_pixels(width, height, samples)
-    fine = camera.resized(samples * width, samples * height)
+@dataclass(frozen=True)
+class Surfaces:
+    """What the rays through the pixel centres of N views meet: `depth` [N, H, W] along the cameras' axes, and unit
+    `normals` [N, H, W, 3] in world axes; NaN where they meet nothing."""
+
+    depth: Float[Tensor, "N H W"]
+    normals: Float[Tensor, "N H W 3"]
+
+
+def views_together(width: int, height: int, samples: int = SAMPLES) -> int:
+    """How many views of this size are best painted together: as many as fill a chunk of rays. What a view costs beside
+    its rays is most of what a small one costs."""
+    return max(1, CHUNK // (width * height * samples**2))
+
+
+def paint(scene: AnalyticScene, cameras: Cameras, samples: int = SAMPLES) -> Painting:
+    """The pictures that cameras of one size take, from samples x samples rays for each pixel."""
+    width, height = cameras.size[0].tolist()
+    tile_x, tile_y = _tiled_pixels(width, height, samples)
+    view = torch.arange(len(cameras)).repeat_interleave(width * height)
+    x, y = tile_x.repeat(len(cameras)), tile_y.repeat(len(cameras))
+    fine = cameras.resized(samples * width, samples * height)
     step = torch.arange(samples)
-    index = torch.zeros(1, 1, 1, dtype=torch.int64)
-    rgba = torch.empty(height, width, 4)
-    coverage = torch.empty(height, width, scene.attributes)
-    for some_x, some_y in zip(x.split(CHUNK // samples**2), y.split(CHUNK // samples**2), strict=True):
+    rgba = torch.empty(len(cameras), height, width, 4)
+    coverage = torch.empty(len(cameras), height, width, scene.attributes)
+    for some in torch.arange(len(x)).split(CHUNK // samples**2):
+        index, some_x, some_y = view[some], x[some], y[some]
         across = samples * some_x[:, None, None] + step[None, None, :]
         down = samples * some_y[:, None, None] + step[None, :, None]
-        traced = scene.trace(fine.rays(index, across, down))
-        rgba[some_y, some_x] = torch.cat([traced.rgb, traced.alpha[..., None]], -1).mean((1, 2))
+        traced = scene.trace(fine.rays(index[:, None, None], across, down))
+        rgba[index, some_y, some_x] = torch.cat([traced.rgb, traced.alpha[..., None]], -1).mean((1, 2))
         owners = traced.attribute[..., None] == torch.arange(scene.attributes)
-        coverage[some_y, some_x] = owners.float().mean((1, 2))
+        coverage[index, some_y, some_x] = owners.float().mean((1, 2))
     return Painting(rgba, coverage)
 
 
-def depth_map(scene: AnalyticScene, camera: Cameras) -> Float[Tensor, "H W"]:
-    """z-depth at the pixel centres of one camera, NaN where the ray through the centre meets nothing."""
-    return scene.trace(camera.view_rays(0)).depth
+def surfaces(scene: AnalyticScene, cameras: Cameras) -> Surfaces:
+    """What cameras of one size see at the centres of their pixels."""
+    width, height = cameras.size[0].tolist()
+    index = torch.arange(len(cameras))[:, None, None]
+    traced = scene.trace(cameras.rays(index, torch.arange(width), torch.arange(height)[:, None]))
+    return Surfaces(traced.depth, traced.normals)
 
 
 def _tiled_pixels(width: int, height: int, samples: int) -> tuple[Tensor, Tensor]:

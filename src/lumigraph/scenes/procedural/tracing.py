@@ -75,13 +75,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Traced:
-    """What rays [*s] see: premultiplied sRGB [*s, 3], alpha (0 or 1) [*s], depth t [*s] (NaN where nothing is), and the
-    attribute [*s] that moves what is seen (-1: none, or nothing is seen)."""
+    """What rays [*s] see: premultiplied sRGB [*s, 3], alpha (0 or 1) [*s], depth t [*s] and unit normals [*s, 3] in
+    world axes (NaN where nothing is), and the attribute [*s] that moves what is seen (-1: none, or nothing is seen)."""
 
     rgb: Float[Tensor, "*s 3"]
     alpha: Float[Tensor, "*s"]
     depth: Float[Tensor, "*s"]
     attribute: Int[Tensor, "*s"]
+    normals: Float[Tensor, "*s 3"]
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,26 @@ class AnalyticScene:
         """
         flat = rays.flatten().to("cpu")
         parts = [self._trace(part) for part in flat.split(CHUNK)]
-        rgb, alpha, depth, attribute = (torch.cat(values) for values in zip(*parts, strict=True))
+        rgb, alpha, depth, attribute, normals = (torch.cat(values) for values in zip(*parts, strict=True))
         shape = tuple(rays.shape)
-        moved = [values.reshape(shape).to(rays.device) for values in (alpha, depth, attribute)]
-        return Traced(rgb.reshape(*shape, 3).to(rays.device), *moved)
+        rgb, normals = (values.reshape(*shape, 3).to(rays.device) for values in (rgb, normals))
+        alpha, depth, attribute = (
+            values.reshape(shape).to(rays.device) for values in (alpha, depth, attribute)
+        )
+        return Traced(rgb, alpha, depth, attribute, normals)
 
-    def _trace(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _trace(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         world = _World(self.groups, *self._state(rays))
         length = rays.directions.norm(dim=-1)
         origins, directions = rays.origins, rays.directions / length[:, None]
         t, hit = world.first_hit(origins, directions, rays.near * length, rays.far * length)
         seen = torch.isfinite(t).nonzero()[:, 0]
-        rgb = torch.zeros(len(t), 3)
+        rgb, normals = torch.zeros(len(t), 3), torch.full((len(t), 3), torch.nan)
         if len(seen):
             points = origins[seen] + t[seen, None] * directions[seen]
-            rgb[seen] = world.shade(points, directions[seen], hit[seen], seen)
+            rgb[seen], normals[seen] = world.shade(points, directions[seen], hit[seen], seen)
         depth = (t / length).masked_fill(~torch.isfinite(t), torch.nan)
-        return rgb, torch.isfinite(t).float(), depth, world.attribute_of(hit)
+        return rgb, torch.isfinite(t).float(), depth, world.attribute_of(hit), normals
 
     def _state(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """Times [M] and attributes [M, A], with M = 1 when all rays share them."""
@@ -195,8 +199,8 @@ class _World:
                 which[chosen] = index
         return best, which
 
-    def shade(self, points: Tensor, view: Tensor, hit: Tensor, rows: Tensor) -> Tensor:
-        """sRGB [N, 3] of the points [N, 3] of the solids `hit` seen along unit directions `view`."""
+    def shade(self, points: Tensor, view: Tensor, hit: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """sRGB [N, 3] and normals [N, 3] at the points [N, 3] of the solids `hit` seen along unit directions `view`."""
         normals = torch.zeros_like(points)
         base, tint = torch.zeros_like(points), torch.zeros_like(points)
         gloss = torch.zeros(len(points))
@@ -214,7 +218,7 @@ class _World:
         sun = torch.nn.functional.normalize(torch.tensor(SUN), dim=0)
         lit = self._sunlight(points, normals, sun, hit, rows)
         open_sky = self._open_sky(points, normals, hit, rows)
-        return _tone(_light(normals, view, sun, base, tint, gloss, lit, open_sky))
+        return _tone(_light(normals, view, sun, base, tint, gloss, lit, open_sky)), normals
 
     def _sunlight(self, points: Tensor, normals: Tensor, sun: Tensor, hit: Tensor, rows: Tensor) -> Tensor:
         """Share of the sun that each point sees, in [0, 1]."""

@@ -17,8 +17,9 @@ from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 def write_blender(scene: Scene, folder: str | Path, overwrite: bool = False) -> None:
     """Writes a scene as `transforms_{split}.json` beside RGBA images, z-depths NAME_depth.npy (float32, NaN where there
-    is nothing) and, for attributes, NAME_attribute_K.png (the share of a pixel that attribute K moves, 255 for all of
-    it). lumigraph reads equal cameras, images, depths, times and attributes back, and the masks as they were rounded.
+    is nothing), normals NAME_normal.npy and, for attributes, NAME_attribute_K.png (the share of a pixel that attribute
+    K moves, 255 for all of it). lumigraph reads equal cameras, images, depths, times and attributes back, normals
+    nearly so, and the masks as they were rounded.
 
     The folder appears when it is complete. Raises LumigraphError when it exists (without `overwrite`) or the disk
     fails.
@@ -74,6 +75,9 @@ def _write_frame(folder: Path, name: str, views: Views, index: int) -> dict[str,
     depth = views.depth(index)
     if depth is not None:
         np.save(folder / f"{stem}_depth.npy", depth.numpy())
+    normals = views.normals(index)
+    if normals is not None:
+        np.save(folder / f"{stem}_normal.npy", normals.numpy())
     masks = views.attribute_masks(index)
     for number, share in enumerate(() if masks is None else masks.unbind(-1)):
         if bool(share.isfinite().all()):
