@@ -174,7 +174,7 @@ def reduce_normals(normals: Float16[np.ndarray, "H W 3"], factor: int) -> Float1
     if factor == 1:
         return normals
     blocks = np.stack([_blocks(normals[..., axis].astype(np.float32), factor) for axis in range(3)], axis=-1)
-    known: np.ndarray = np.isfinite(blocks).all(axis=-1)
+    known = np.asarray(np.isfinite(blocks).all(axis=-1))
     mean = np.where(known[..., None], blocks, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)[..., None]
     length = np.linalg.norm(mean, axis=-1, keepdims=True)
     usable = (2 * known.sum(axis=2) >= factor**2)[..., None] & (length > _ALIGNED)
