@@ -3,11 +3,11 @@
 Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix` (camera
 to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame. Where
 one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
-(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the
-intrinsics keys of `transforms.json`, for the file or for each frame, the masks, depth maps and maps of normals that its
-frames may name or have beside them, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and `aabb`
-([[x, y, z], [x, y, z]]) for scenes of other extents. Opaque photos without `aabb` show an unbounded scene, as with
-`transforms.json`, unless their cameras stand where NeRF-synthetic's do.
+(D-NeRF's reader). `transforms_render.json` and `transforms_video.json` are recorded paths: frames without images.
+lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the masks, depth maps and
+maps of normals that its frames may name or have beside them, `attribute_names` and masks NAME_attribute_K.png, and
+`near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents. Opaque photos without `aabb` show an
+unbounded scene, as with `transforms.json`, unless their cameras stand where NeRF-synthetic's do.
 """
 
 import logging
@@ -72,8 +72,8 @@ _CAMERA_DISTANCES = (3.0, 5.0)
 _DEPTH_RANGE = 8.0
 _NEAREST = 0.1
 """Sensors of rooms measure nothing nearer."""
-RENDER, _RENDER_PATH = "transforms_render.json", "render"
-"""The file of a recorded path, and what the path is called."""
+_RECORDED = {"render": "transforms_render.json", "video": "transforms_video.json"}
+"""What recorded paths are called, and their files (D-NeRF's, and that of rooms with depth)."""
 
 
 def is_blender(folder: Path) -> bool:
@@ -147,19 +147,19 @@ def read(
 
 
 def path_names(folder: Path) -> list[str]:
-    """The names of the recorded camera paths of a scene: `render`, where it has that file."""
-    return [_RENDER_PATH] * (folder / RENDER).is_file()
+    """The names of the recorded camera paths of a scene: `render` and `video`, where it has their files."""
+    return [name for name, file in _RECORDED.items() if (folder / file).is_file()]
 
 
-def recorded_path(folder: Path, info: SceneInfo) -> Cameras:
-    """The cameras of `transforms_render.json`, in scene units, with the size, near and far of the first training camera
-    and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass evenly through
-    the time of the capture (D-NeRF's reader).
+def recorded_path(folder: Path, name: str, info: SceneInfo) -> Cameras:
+    """The cameras of the path `name`, one of `path_names`, in scene units, with the size, near and far of the first
+    training camera and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass
+    evenly through the time of the capture (D-NeRF's reader).
 
     Raises:
         LumigraphError: something in the file cannot be used.
     """
-    path, template = folder / RENDER, finest_of_each(info.cameras["train"])[0]
+    path, template = folder / _RECORDED[name], finest_of_each(info.cameras["train"])[0]
     common = Fields.of(read_json(path), str(path))
     entries = common.items("frames", MAX_FRAMES)
     if not entries:
