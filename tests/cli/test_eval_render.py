@@ -344,6 +344,22 @@ def test_eval_with_codes_of_cameras(tmp_path: Path, capsys) -> None:
         psnr[choice] = data["psnr"]
     assert len(set(psnr.values())) == 4
     assert set(read_json(path / "results.json")) == {f"test, codes {choice}" for choice in psnr}
+    # Pseudo views are drawn alike.
+    bake = ["bake", str(path), "--views", "2", "--width", "8", "--device", "cpu"]
+    baked = {}
+    for choice in ("zero", "mean", "nearest"):
+        views = tmp_path / choice
+        assert cli.main([*bake, "--out", str(views), "--codes", choice]) == 0
+        baked[choice] = (views / "00000.npy").read_bytes()
+        assert read_json(views / "index.json")["provenance"]["codes"] == choice
+    assert len(set(baked.values())) == 3
+    assert cli.main([*bake, "--out", str(tmp_path / "plain")]) == 0
+    assert (tmp_path / "plain" / "00000.npy").read_bytes() == baked[config.code_choice]
+    capsys.readouterr()
+    assert cli.main([*bake, "--out", str(tmp_path / "zero"), "--codes", "mean", "--resume"]) == 2
+    assert "begun differently: provenance" in capsys.readouterr().err
+    assert cli.main([*bake, "--out", str(tmp_path / "no"), "--codes", "linear"]) == 2
+    assert not (tmp_path / "no").exists()
 
 
 def test_eval_and_render_with_codes_of_moments(tmp_path: Path, capsys) -> None:

@@ -201,6 +201,10 @@ def test_the_path_of_d_nerf_is_a_recorded_one(tmp_path: Path) -> None:
     torch.testing.assert_close(cameras.near[:1], template.near)
     still = replace(info, cameras={"train": replace(info.cameras["train"], times=None)})
     assert path_cameras(still, "render", None, folder=tmp_path).times is None
+    (tmp_path / "transforms_render.json").rename(tmp_path / "transforms_video.json")
+    torch.testing.assert_close(path_cameras(info, "video", None, folder=tmp_path).positions, orbit.positions)
+    with pytest.raises(LumigraphError, match="no path 'render'"):
+        path_cameras(info, "render", None, folder=tmp_path)
 
 
 @pytest.mark.parametrize("time", ["-0.01", "1.01", "nan", "0..2", "noon", "0..1..0", ""])

@@ -58,6 +58,8 @@ def test_schedules_end_with_the_methods_own_steps(tmp_path: Path) -> None:
         ),
         (["--depth-loss", "l2", "--depth-beta", "2"], "no effect with --depth-loss l2: --depth-beta"),
         (["--depth-source", "mono", "--mono-depth", "maps"], "training does not use it"),
+        (["--keep-best", "0"], "--keep-best must be positive"),
+        (["--patience", "3"], "no effect without --keep-best"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(
@@ -121,8 +123,24 @@ def test_going_on_with_another_built_in_scene_is_refused(tmp_path: Path, capsys)
     assert "builtin:still:16, now builtin:moving:16" in capsys.readouterr().err
 
 
+def test_the_best_weights_are_kept(tmp_path: Path, capsys) -> None:
+    write_blender(make_scene("still", 3, 1, 1, size=16), tmp_path / "scene")
+    argv = ["--max-steps", "30", "--keep-best", "10"]
+    assert train(tmp_path / "run", *argv, scene=str(tmp_path / "scene")) == 0
+    training = read_json(tmp_path / "run" / "results.json")["training"]
+    assert training["best_step"] in (0, 10, 20, 30)
+    said = capsys.readouterr().out
+    assert f"kept are the weights of step {training['best_step']}" in said
+    best = max(row["val_psnr"] for row in training["history"])
+    assert training["val_psnr"] == pytest.approx(best, abs=0.01)
+
+
 def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
     write_blender(make_scene("still", 3, 0, 1, size=16), tmp_path / "scene")
     assert train(tmp_path / "run", "--max-steps", "3", scene=str(tmp_path / "scene")) == 0
     assert "dB on pixels of training photos" in capsys.readouterr().out
+    best = ["--max-steps", "3", "--keep-best", "1"]
+    assert train(tmp_path / "best", *best, scene=str(tmp_path / "scene")) == 2
+    assert "needs validation views" in capsys.readouterr().err
+    assert not (tmp_path / "best").exists()
     assert read_json(tmp_path / "run" / "results.json")["training"]["held_out"] is False

@@ -6,6 +6,7 @@ import numpy as np
 import OpenEXR
 import pytest
 import torch
+from PIL import Image
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_image
@@ -402,3 +403,28 @@ def test_pictures_of_distances_say_themselves_what_they_hold(blender_scene, save
     for reading in (DepthReading(depth_unit=0.01), DepthReading(depth_kind="z")):
         with pytest.raises(LumigraphError, match="have no effect: NAME_depth_0001.png"):
             load_scene(blender_scene, depths=reading)
+
+
+def test_depths_of_rooms_lie_beside_the_photos_folder(blender_scene, change):
+    """rgb/NAME.png with target_depth/NAME.png in millimetres, and the farthest depth that counts in config.json."""
+    rgb, depths = blender_scene / "train" / "rgb", blender_scene / "train" / "target_depth"
+    rgb.mkdir()
+    depths.mkdir()
+    stored = np.full((8, 12), 2500, np.uint16)
+    stored[0], stored[1], stored[2] = 0, 50, 9000
+    for photo in (blender_scene / "train").glob("*.png"):
+        photo.rename(rgb / photo.name)
+        Image.fromarray(stored).save(depths / photo.name)
+
+    def moved(data) -> None:
+        for frame in data["frames"]:
+            frame["file_path"] = frame["file_path"].replace("train/", "train/rgb/")
+
+    change(blender_scene / "transforms_train.json", moved)
+    far = load_scene(blender_scene).split("train").depth(0)
+    assert far[:, 0].nan_to_num(-1).tolist() == pytest.approx([-1, -1, 9.0, *[2.5] * 5])
+    (blender_scene / "config.json").write_text('{"max_depth": 6.0}')
+    depth = load_scene(blender_scene).split("train").depth(0)
+    assert depth[:, 0].nan_to_num(-1).tolist() == pytest.approx([-1, -1, -1, *[2.5] * 5])
+    told = load_scene(blender_scene, depths=DepthReading(depth_unit=0.002)).split("train").depth(0)
+    assert float(told[5, 5]) == pytest.approx(5.0)

@@ -194,6 +194,18 @@ def test_early_stopping_keeps_the_best_weights(ball, student, options):
     )
 
 
+def test_the_best_weights_may_be_kept_without_stopping_for_them(ball, student, options):
+    rule = EarlyStopping(every=10, patience=None)
+    wild = dataclasses.replace(student, lr=10.0, warmup_lr=10.0)
+    wanted = dataclasses.replace(options, max_steps=45)
+    run, result = train(ball, "r2l", wild, wanted, early_stopping=rule)
+    assert (result.reason, result.best_step, result.step) == ("steps", 0, 45)
+    torch.manual_seed(0)
+    first = run.new_renderer().state_dict()
+    kept = run.load_renderer("cpu").state_dict()
+    assert all(torch.equal(first[name], tensor) for name, tensor in kept.items())
+
+
 def test_budget_is_the_methods_own_or_positive(ball, student, options):
     short = dataclasses.replace(student, training_steps=3)
     _, result = train(ball, "r2l", short, dataclasses.replace(options, max_steps=None))

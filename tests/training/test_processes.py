@@ -16,8 +16,8 @@ from lumigraph.training.runs import Run
 DRIVE = Path(__file__).with_name("drive.py")
 
 
-def start(run: Path, steps: int, devices: int = 1, pause: float = 0.0) -> subprocess.Popen:
-    command = [sys.executable, str(DRIVE), str(run), str(steps), str(devices), str(pause)]
+def start(run: Path, steps: int, devices: int = 1, pause: float = 0.0, *more: str) -> subprocess.Popen:
+    command = [sys.executable, str(DRIVE), str(run), str(steps), str(devices), str(pause), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -104,16 +104,19 @@ def test_killed_twenty_times(tmp_path):
     killed_again_and_again(tmp_path / "run", 20, 3000)
 
 
-def test_two_processes_train_together(tmp_path):
+def test_two_processes_train_together_and_start_over_together(tmp_path):
     run = tmp_path / "run"
-    process = start(run, 30, devices=2)
+    process = start(run, 100, 2, 0.0, "dead")
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert Run.open(run).finished
-    assert newest_step(run) == 30
+    assert newest_step(run) == 100
     assert said.count("memory: ") == 1, said
+    assert said.count("the nerf starts over") == 1, said
+    one, other = ((tmp_path / f"run.{rank}").read_text() for rank in range(2))
+    assert one == other
     # What two began, one can go on with.
-    alone = start(run, 35, devices=1)
+    alone = start(run, 105, 1, 0.0, "dead")
     said = alone.communicate(timeout=300)[0]
     assert alone.returncode == 0, said
-    assert newest_step(run) == 35
+    assert newest_step(run) == 105

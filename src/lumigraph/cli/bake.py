@@ -32,6 +32,10 @@ class Arguments:
     attributes: Literal["sampled", "told"] = "sampled"
     """Of teachers that know attributes, how these are drawn: sampled: at random, for students that know them too; told:
     as the teacher tells them of the moment, or 0 where it does not, for students that do not, such as dylin."""
+    codes: Literal["zero", "mean", "nearest", "linear"] | None = None
+    """What views are drawn with where codes were learnt (None: as --code-choice of `train` said). Codes of photos:
+    zeros, the mean, or that of the nearest photo, which hands its exposure on. Codes of moments, for a time between
+    two: that of the nearest, or (linear) the blend of both."""
     random_focal: bool = True
     """Zoom in by a random factor of 1 to 2 (poses r2l)."""
     focal_scale: float = 1.0
@@ -147,6 +151,8 @@ def _plan(arguments: Arguments, run):
     from lumigraph.distillation.shards import Plan
 
     teacher = run.load_renderer("cpu")
+    if arguments.codes is not None:
+        teacher.choose_codes(arguments.codes)
     info = taught_scene(run.info, teacher, attributes=arguments.attributes == "sampled")
     cameras = sample_poses(
         arguments.poses,
@@ -169,6 +175,7 @@ def _plan(arguments: Arguments, run):
         "focal_scale": arguments.focal_scale,
         **({} if cameras.times is None else {"times": arguments.times}),
         **({} if arguments.attributes == "sampled" else {"attributes": arguments.attributes}),
+        **({} if arguments.codes is None else {"codes": arguments.codes}),
         "seed": arguments.seed,
     }
     masks = masks_told(teacher, cameras)

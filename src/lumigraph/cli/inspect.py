@@ -121,7 +121,9 @@ def scene_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[str, str]]:
     """Names and values of one split; the names are the same for every split."""
-    extras = [name for name in ("alpha", "masks", "depth_maps", "attribute_masks") if split[name]]
+    extras = [
+        name for name in ("alpha", "masks", "depth_maps", "normal_maps", "attribute_masks") if split[name]
+    ]
     sizes = [f"{width}x{height}" for width, height in split["sizes"]]
     return [
         ("views", str(split["views"])),

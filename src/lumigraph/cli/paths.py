@@ -95,7 +95,7 @@ def _recorded(info: SceneInfo, name: str, folder: Path | None) -> Cameras:
     if folder is not None and name in recorded:
         if info.format == "nerfies":
             return nerfies.recorded_path(folder, name, info.downscale)
-        return blender.recorded_path(folder, info)
+        return blender.recorded_path(folder, name, info)
     known = (*PATHS, *recorded)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""

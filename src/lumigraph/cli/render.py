@@ -38,8 +38,8 @@ class Arguments:
     --view, while time passes; view: that camera, at one moment; spiral: up and down as well, or LLFF's where the
     cameras face one way; spiral-flat, spiral-nerf_pl: one plane of it, and nerf_pl's approximation; spherical:
     nerf_pl's turn about an inward capture; ellipse: multinerf's; train, heldout: through the training or the held-out
-    cameras; NAME: the path of that name that was recorded with a capture in Nerfies' format; render: that of
-    transforms_render.json, where a scene in Blender's format has it."""
+    cameras; NAME: the path of that name that was recorded with a capture in Nerfies' format; render, video: that of
+    transforms_render.json or transforms_video.json, where a scene in Blender's format has it."""
     out: Path
     """Movie to write, NAME.mp4 or NAME.gif, or picture, NAME.png: of --path view, or of the first frame of another
     path."""
@@ -48,7 +48,7 @@ class Arguments:
     time: str | None = None
     """Moment of a moving scene, 0 (the capture's first) to 1 (its last), or FIRST..LAST, such as 0.2..0.6, for a sweep
     along the movie; by default 0..1 for --path time and orbit-time, the moments of the photos for train and heldout,
-    those of transforms_render.json for render, else 0."""
+    those of their files for render and video, else 0."""
     attribute: UseAppendAction[list[str]] = field(default_factory=list)
     """NAME=VALUE, a value of -1 to 1 for an attribute, or NAME=FIRST..LAST, such as head=-1..1, for a sweep along the
     movie; may be given for several. By default those of the photos along --path train and heldout; else a teacher that

@@ -37,6 +37,11 @@ class Arguments:
     """Train on the photos at so many sizes, each half of the one before: Mip-NeRF's multi-scale data."""
     background: Literal["white", "black", "random"] | None = None
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
+    keep_best: int | None = None
+    """Measure PSNR on fixed pixels of the validation views every so many steps, and end with the weights that were best
+    at that (None: with the last ones)."""
+    patience: int | None = None
+    """With --keep-best: stop after so many of these looks without gain."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
     facing: Annotated[FlatOptions[FacingOptions], headed("facing")] = field(default_factory=FacingOptions)
     depths: Annotated[FlatOptions[DepthReading], headed("depth maps")] = field(default_factory=DepthReading)
@@ -56,11 +61,13 @@ def main(argv: list[str]) -> None:
     from lumigraph.rendering.machine import set_threads
     from lumigraph.scenes.depth import check_depths, with_depth_source
     from lumigraph.scenes.load import load_scene, with_scales
-    from lumigraph.training.fit import begin, fit
+    from lumigraph.scenes.normals import check_normals
+    from lumigraph.training.fit import EarlyStopping, begin, fit
     from lumigraph.training.sources import PhotoSource
 
     options: TrainOptions = arguments.options
     _check_depth_options(method, config, arguments.depth_from)
+    _check_looks(arguments)
     set_threads(options.devices)
     scene = load_scene(
         arguments.scene,
@@ -74,6 +81,8 @@ def main(argv: list[str]) -> None:
     if depth.needs_depth:
         scene = with_depth_source(scene, arguments.depth_from)
         check_depths(scene)
+    if getattr(config, "wants_normals", False):
+        check_normals(scene)
     # After depth has come to its views: what a network or COLMAP knows is of the photos, not of smaller copies.
     scene = with_scales(scene, arguments.scales)
     if depth.depth_sky_weight and scene.info.background == "opaque":
@@ -81,6 +90,13 @@ def main(argv: list[str]) -> None:
             "--depth-sky-weight has no effect: the photos are opaque",
             where=scene.info.source,
             todo="Leave it out",
+        )
+    if arguments.keep_best is not None and "val" not in scene.views:
+        raise LumigraphError(
+            "--keep-best needs validation views, and this scene has none",
+            where=scene.info.source,
+            todo="Leave it out, or hold some photos out for it: in transforms_val.json, or as 'val_filenames' in "
+            "transforms.json (test views are never looked at)",
         )
     warn_of_change(scene.info, load_renderer_class(method).conditions, method)
     told = {"depth_source": arguments.depth_from.to_json()} if depth.needs_depth else {}
@@ -98,14 +114,35 @@ def main(argv: list[str]) -> None:
             depth_share=depth.depth_share,
             sampling=renderer.pixel_sampling(),
             attribute_masks=renderer.wants_attribute_masks,
+            normals=renderer.wants_normals,
         ),
         run,
         options,
         validation=scene.views.get("val") or scene.views["train"],
         # Without validation views training is watched with its own photos, which shows collapse and gives pictures.
         held_out="val" in scene.views,
+        early_stopping=None
+        if arguments.keep_best is None
+        else EarlyStopping(every=arguments.keep_best, patience=arguments.patience, min_gain=0.0),
     )
     report(run, result, "validation photos" if result.held_out else "training photos")
+    if result.best_step is not None:
+        sys.stdout.write(
+            f"kept are the weights of step {result.best_step:,}, the best on the validation photos\n"
+        )
+
+
+def _check_looks(arguments: Arguments) -> None:
+    """Raises LumigraphError for numbers of looks at the validation views that mean nothing."""
+    for name in ("keep_best", "patience"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise LumigraphError(f"--{name.replace('_', '-')} must be positive, not {value}")
+    if arguments.patience is not None and arguments.keep_best is None:
+        raise LumigraphError(
+            "--patience has no effect without --keep-best",
+            todo="Say how often to look at the validation views, such as --keep-best 500",
+        )
 
 
 def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:

@@ -7,15 +7,17 @@ from typing import Literal
 from lumigraph.configs.checks import GRID_RANGES, check_numbers
 from lumigraph.configs.depth import DepthLoss
 
+NormalLoss = Literal["none", "cosine", "chord", "l1"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MipNeRF360Config:
     """A radiance field that proposal networks tell where to look, with contraction of unbounded space and codes of
     cameras (mip-NeRF 360, 2022, and Mip-NeRF with proposals).
 
-    The defaults, a hash grid with small networks, train in minutes on two cores; the presets "paper" and "paper-360"
-    have the published sizes, "swb-lego" and "swb-room" those of depth-supervised Mip-NeRF; "cpu-room" is the latter on
-    a hash grid.
+    The defaults, a hash grid with small networks, train in minutes on two cores; the presets "paper", "paper-360" and
+    "paper-llff" have the published sizes, "swb-lego" and "swb-room" those of depth-supervised Mip-NeRF; "cpu-room" is
+    the latter on a hash grid.
     """
 
     training_steps: int = 10_000
@@ -51,10 +53,15 @@ class MipNeRF360Config:
     """Depth at which rays end (None: the scene's)."""
     opaque_background: bool | None = None
     """The last interval of a ray hides all behind it (None: where the scene is unbounded and photos have no alpha)."""
+    ndc: Literal["auto", "on", "off"] = "off"
+    """Sample in normalised device coordinates, where cones are cylinders; auto: where the scene is a forward-facing
+    one. Off, such a scene is contracted, as other unbounded ones are."""
     depth_guided: float = 0.0
     """Share of the first level's intervals that are drawn around the depth of the photo, where it is known."""
     depth_guided_spread: float = 0.0498
     """Standard deviation of these draws, scene units."""
+    depth_guided_learnt: bool = False
+    """Learn that spread; --depth-guided-spread is then what it is at first."""
 
     layers: int = 1
     """Hidden layers of the network that gives density."""
@@ -121,10 +128,16 @@ class MipNeRF360Config:
     """Also give normals where the renderer is asked: those of the density, or what the field predicts."""
     predicted_normals_weight: float = 0.0
     """Weight of the loss between the normals of the density and those that the field then predicts, which are smoother
-    (Ref-NeRF: 0.0003). On a grid only the predicted ones learn from it."""
+    (Ref-NeRF: 0.0003)."""
     orientation_weight: float = 0.0
     """Weight of the loss on visible normals that look away from the camera (Ref-NeRF: 0.1), predicted ones where there
-    are such; those of the density need "mlp"."""
+    are such."""
+    normal_loss: NormalLoss = "none"
+    """What is asked of the normals of the density where photos come with normal maps, for each sample by its weight.
+    cosine: 1 - the cosine of the angle between the two; chord: the distance of the two; l1: the sum of the absolute
+    differences of their coordinates."""
+    normal_weight: float = 0.001
+    """Weight of that loss."""
 
     depth: DepthLoss = dataclasses.field(default_factory=DepthLoss)
     """Depth supervision."""
@@ -168,10 +181,15 @@ class MipNeRF360Config:
             raise ValueError(f"near_plane {near} is not in front of far_plane {far}")
         if self.depth_guided and not self.depth.needs_depth:
             raise ValueError("depth_guided needs photos with depth, which depth_loss asks for")
-        if self.orientation_weight and self.field == "grid" and not self.predicted_normals_weight:
+        if self.depth_guided_learnt and not self.depth_guided:
             raise ValueError(
-                "orientation_weight needs second derivatives, which only field mlp has, or predicted_normals_weight"
+                "depth_guided_learnt needs depth_guided, the share of samples whose spread is learnt"
             )
+
+    @property
+    def wants_normals(self) -> bool:
+        """Whether photos are to come with maps of normals."""
+        return self.normal_loss != "none" and self.normal_weight > 0
 
 
 _POSITIVE = (
@@ -181,7 +199,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "blur_padding", "dilation", "anneal_slope", "proposal_warmup", "proposal_weight", "distortion_weight",
-    "density_noise", "orientation_weight", "predicted_normals_weight", "codes", "code_weight", "cells",
+    "density_noise", "orientation_weight", "predicted_normals_weight", "normal_weight", "codes", "code_weight", "cells",
     "proposal_depth_weight", "lr_delay_steps", "view_octaves",
 )  # fmt: skip
 _SHARES = ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2")
@@ -252,6 +270,14 @@ PRESETS = {
         near_plane=0.2,
         far_plane=1e6,
         opaque_background=True,
+    ),
+    # The published code's setting of forward-facing captures.
+    "paper-llff": _changed(
+        _PAPER,
+        proposal_samples=(128,),
+        opaque_background=True,
+        ndc="auto",
+        adam_eps=1e-8,
     ),
     "swb-lego": _changed(
         _SWB,

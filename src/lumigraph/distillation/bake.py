@@ -201,6 +201,8 @@ def _bake_part(teacher: Path, folder: Path, device: str, precision: str, rank: i
     assert plan is not None
     set_threads(ranks)
     renderer = Run.open(teacher).load_renderer(device, precision)
+    if "codes" in plan.provenance:
+        renderer.choose_codes(plan.provenance["codes"])
     mine = [shard for shard in range(rank, plan.count, ranks) if not is_written(folder, plan, shard)]
     total = sum(len(plan.views_of(shard)) for shard in mine)
     if rank > 0:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.conical import (
     conical_moments,
+    cylindrical_moments,
     gaussian_covariances,
     gaussian_means,
     integrated_encoding,
@@ -30,11 +31,13 @@ RGB_PADDING = 0.001
 
 
 class Cones(NamedTuple):
-    """Rays in core coordinates: `origins` and `directions` [B, 3], `radii` [B] at t = 1. t is depth in scene units."""
+    """Rays in core coordinates: `origins` and `directions` [B, 3], `radii` [B] at t = 1. t is depth in scene units;
+    where these are rays in normalised device coordinates, t is theirs, and they are `cylinders` of these radii."""
 
     origins: Tensor
     directions: Tensor
     radii: Tensor
+    cylinders: bool = False
 
 
 class Encoder(Protocol):
@@ -61,8 +64,8 @@ class GaussianEncoder(nn.Module):
         self.width = self.encoding.width
 
     def along(self, cones: Cones, edges: Float[Tensor, "B K1"]) -> tuple[Tensor, Tensor]:
-        """Means and covariances of the conical frustums between edges."""
-        moments = conical_moments(edges, cones.radii)
+        """Means and covariances of the pieces of cones, or cylinders, between edges."""
+        moments = (cylindrical_moments if cones.cylinders else conical_moments)(edges, cones.radii)
         means = gaussian_means(moments, cones.origins, cones.directions)
         return means.flatten(0, 1), gaussian_covariances(moments, cones.directions).flatten(0, 1)
 

@@ -5,13 +5,14 @@ middles of intervals and W_i = sum_{j<=i} w_j, the opacity up to the right edge 
 surface, all in scene units along the camera's axis; NaN where unknown. A ray of unknown depth contributes nothing, nor
 does an interval without length: a ray with fewer intervals is filled up by repeating its last edge, with weight zero.
 
-Losses are means over the rays of known depth, zero where there is none.
+Losses are means over the rays of known depth, zero where there is none; statistical weight bounds are means over the
+intervals of a region.
 """
 
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lumigraph.configs.depth import DepthLoss
@@ -38,6 +39,7 @@ def depth_terms(
     sigma: PerRay | None = None,
     progress: float = 0.0,
     sky: Bool[Tensor, " B"] | None = None,
+    bounded: Int[Tensor, "3"] | None = None,
 ) -> dict[str, Scalar]:
     """The weighted loss terms that `config` asks for, by name: none, "depth", "sky" or both.
 
@@ -46,10 +48,12 @@ def depth_terms(
         sigma: standard deviation of the depth, scene units; it widens the surface where it exceeds epsilon.
         progress: how far training has come, in [0, 1], for the annealing of epsilon.
         sky: the rays at which there is nothing.
+        bounded: what `bounded_intervals` counts of all rays, where these are some of them: swb's loss is then their
+            part of the mean.
     """
     terms = {}
     if config.needs_depth:
-        terms["depth"] = config.weight * _depth_loss(config, edges, weights, depth, sigma, progress)
+        terms["depth"] = config.weight * _depth_loss(config, edges, weights, depth, sigma, progress, bounded)
     if config.depth_sky_weight and sky is not None:
         terms["sky"] = config.depth_sky_weight * sky_loss(weights, sky)
     return terms
@@ -63,6 +67,18 @@ def in_scene_units(config: DepthLoss, world_transform: Float[Tensor, "4 4"]) -> 
     return replace(config, depth_epsilon=scale * config.depth_epsilon)
 
 
+def bounded_intervals(
+    config: DepthLoss, edges: Edges, depth: PerRay, *, sigma: PerRay | None = None, progress: float = 0.0
+) -> Int[Tensor, "3"]:
+    """How many intervals swb's three means are over: those that lie in empty space, near the surface and behind it.
+    The arguments are those of `depth_terms`."""
+    known = torch.isfinite(depth)
+    edges, depth = edges[known], depth[known]
+    epsilon = spread(config, depth, None if sigma is None else sigma[known], progress)
+    regions = _swb_regions(edges, depth, epsilon, config.depth_beta, config.depth_open_far)
+    return torch.stack([region.sum() for region in regions])
+
+
 def _depth_loss(
     config: DepthLoss,
     edges: Edges,
@@ -70,6 +86,7 @@ def _depth_loss(
     depth: PerRay,
     sigma: PerRay | None,
     progress: float,
+    bounded: Int[Tensor, "3"] | None,
 ) -> Scalar:
     known = torch.isfinite(depth)
     edges, weights, depth = edges[known], weights[known], depth[known]
@@ -85,6 +102,7 @@ def _depth_loss(
             beta=config.depth_beta,
             open_far=config.depth_open_far,
             at_middles=config.depth_at_middles,
+            counts=bounded,
         )
         return config.depth_empty_weight * empty + config.depth_bound_weight * (near + far)
     rendered = rendered_depth(
@@ -167,6 +185,7 @@ def swb_losses(
     beta: float = 0.0,
     open_far: bool = True,
     at_middles: bool = False,
+    counts: Int[Tensor, "3"] | None = None,
 ) -> tuple[Scalar, Scalar, Scalar]:
     """Statistical weight bounds (Sheldrick, "Probabilistically bounded ray densities from depthmaps", equations 4.2 to
     4.4): losses of empty space, of the approach to the surface, and of what lies behind it.
@@ -178,25 +197,32 @@ def swb_losses(
         near:   up to m < D - beta epsilon           max(W - Phi((t - D + beta epsilon) / epsilon), 0)^2
         far:    m > D + beta epsilon                 max(Phi((t - D - beta epsilon) / epsilon) - W, 0)^2
 
-    each a mean over all intervals of all rays in its region. t is the right edge of an interval, where W holds;
-    `at_middles` puts the middle there, as published. Unless `open_far`, far ends at m = D + (3 + beta) epsilon.
+    each a mean over all intervals of all rays in its region, of which there are `counts` where these rays are not all
+    of them. t is the right edge of an interval, where W holds; `at_middles` puts the middle there, as published. Unless
+    `open_far`, far ends at m = D + (3 + beta) epsilon.
     """
-    middles, opacity = _middles(edges), weights.cumsum(1)
-    away = (middles - depth[:, None]) / epsilon[:, None]
-    long = _lengths(edges) > 0
+    empty, near, far = _swb_regions(edges, depth, epsilon, beta, open_far)
+    opacity, t = weights.cumsum(1), _middles(edges) if at_middles else edges[:, 1:]
+    place = (t - depth[:, None]) / epsilon[:, None]
+    above = (opacity - torch.special.ndtr(place + beta)).clamp(min=0)
+    below = (torch.special.ndtr(place - beta) - opacity).clamp(min=0)
+    of_all = (None, None, None) if counts is None else counts.unbind()
+    return (
+        _mean_where(empty, weights.square(), of_all[0]),
+        _mean_where(near, above.square(), of_all[1]),
+        _mean_where(far, below.square(), of_all[2]),
+    )
+
+
+def _swb_regions(
+    edges: Edges, depth: PerRay, epsilon: PerRay, beta: float, open_far: bool
+) -> tuple[Bool[Tensor, "B K"], Bool[Tensor, "B K"], Bool[Tensor, "B K"]]:
+    """The intervals in empty space, near the surface, and behind it."""
+    away, long = (_middles(edges) - depth[:, None]) / epsilon[:, None], _lengths(edges) > 0
     empty = long & (away < -(_TAILS + beta))
     near = long & (away >= -(_TAILS + beta)) & (away < -beta)
     far = long & (away > beta)
-    if not open_far:
-        far &= away <= _TAILS + beta
-    place = away if at_middles else (edges[:, 1:] - depth[:, None]) / epsilon[:, None]
-    above = (opacity - torch.special.ndtr(place + beta)).clamp(min=0)
-    below = (torch.special.ndtr(place - beta) - opacity).clamp(min=0)
-    return (
-        _mean_where(empty, weights.square()),
-        _mean_where(near, above.square()),
-        _mean_where(far, below.square()),
-    )
+    return empty, near, far if open_far else far & (away <= _TAILS + beta)
 
 
 def sky_loss(weights: Weights, sky: Bool[Tensor, " B"]) -> Scalar:
@@ -222,6 +248,7 @@ def _mean(values: PerRay) -> Scalar:
     return values.sum() / max(1, len(values))
 
 
-def _mean_where(chosen: Bool[Tensor, "B K"], values: Weights) -> Scalar:
-    """Mean of the chosen values; zero where there are none."""
-    return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum().clamp(min=1)
+def _mean_where(chosen: Bool[Tensor, "B K"], values: Weights, count: Int[Tensor, ""] | None) -> Scalar:
+    """The sum of the chosen values over their number, or over `count`; zero where there are none."""
+    count = chosen.sum() if count is None else count
+    return torch.where(chosen, values, torch.zeros_like(values)).sum() / count.clamp(min=1)

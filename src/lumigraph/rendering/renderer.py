@@ -95,7 +95,8 @@ class Batch:
     where unknown, and `depth_sigma` [B] its standard deviation, None where nothing tells it. `fresh` says how
     many of the first rays are newly drawn, the rest being repeats from a pool of hard rays; None means all.
     `weight` [B] is what a ray counts in a loss that goes by it; None means all alike. `attribute_masks` [B, A] is the
-    share of the pixel that each attribute moves, NaN where nobody has said.
+    share of the pixel that each attribute moves, NaN where nobody has said. `normals` [B, 3] are those of the surface
+    that the photos show, unit vectors in the axes of the scene, NaN where unknown.
     """
 
     rays: Rays
@@ -105,6 +106,7 @@ class Batch:
     depth_sigma: Tensor | None = None
     weight: Tensor | None = None
     attribute_masks: Tensor | None = None
+    normals: Tensor | None = None
 
     @property
     def pixels(self) -> int:
@@ -118,7 +120,7 @@ class Batch:
         return replace(self, rays=self.rays.to(device), **moved)
 
 
-_KNOWN_OF_RAYS = ("depth", "depth_sigma", "weight", "attribute_masks")
+_KNOWN_OF_RAYS = ("depth", "depth_sigma", "weight", "attribute_masks", "normals")
 
 
 @dataclass
@@ -247,6 +249,8 @@ class Renderer(nn.Module):
     conditions: tuple[str, ...] = ()
     """What beside the ray decides its colour: "times", "attributes" (fields of `Rays`). A method without them learns a
     still scene."""
+    wants_normals: bool = False
+    """Whether training on photos goes by the maps of normals that these come with."""
     wants_attribute_masks: bool = False
     """Whether batches of photos are to carry what each attribute moves (`Batch.attribute_masks`)."""
     tells_attributes: bool = False

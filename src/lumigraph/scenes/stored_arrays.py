@@ -88,7 +88,7 @@ class ArrayPart:
         return self._whole.item(int(self._chosen[index]))
 
     def load(self, numbers: Sequence[int] | None = None) -> None:
-        chosen = self._chosen if numbers is None else self._chosen[torch.tensor(numbers)]
+        chosen = self._chosen if numbers is None else self._chosen[torch.tensor(numbers, dtype=torch.int64)]
         self._whole.load(chosen.tolist())
 
     def gather(
@@ -265,7 +265,7 @@ class ArrayStore:
         self._memory()
         missing = ~self._loaded
         missing[self._kept_images :] = False
-        places = np.arange(len(missing)) if numbers is None else np.array(numbers)
+        places = np.arange(len(missing)) if numbers is None else np.array(numbers, dtype=np.int64)
         wanted = places[missing[places]].tolist()
         if not wanted:
             return

@@ -75,4 +75,5 @@ def _summarise_views(views: Views) -> dict[str, Any]:
         "alpha": views.has_alpha,
         "masks": views.has_masks,
         "depth_maps": views.has_depths,
+        "normal_maps": views.has_normals,
     }

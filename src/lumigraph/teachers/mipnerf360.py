@@ -7,28 +7,39 @@ from colours. Unbounded space is contracted, and rays are divided evenly in inve
 code, from which the field knows its exposure.
 
 Space is in core coordinates: the scene's box is [-1, 1]^3, and lengths and densities are in units of half its side.
-Depths t stay in scene units. B rays, K intervals of a level.
+Depths t stay in scene units. Of forward-facing scenes the core may be the cube of normalised device coordinates, where
+t runs from 0 to 1 and cones are cylinders. B rays, K intervals of a level.
 """
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.configs.mipnerf360 import MipNeRF360Config
+from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncoder, GridEncoder, RadianceField
 from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import (
+    ForwardFrame,
+    chosen_frame,
+    require_ahead,
+    require_cameras_ahead,
+    require_inverse_depth,
+)
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
-from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
+from lumigraph.rendering.depth_losses import bounded_intervals, depth_terms, in_scene_units
+from lumigraph.rendering.normal_losses import normal_loss
 from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
@@ -60,6 +71,40 @@ _STEPS = 256
 """Along the scene's diagonal; what hides nothing over one of them is passed by (grid)."""
 _STREAM = 0x94D049BB133111EB
 """An odd 64-bit constant that keeps apart what different seeds draw."""
+_SPREADS = (1e-6, 1e6)
+"""Between these stays a learnt spread of guided samples."""
+_TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
+"""Four steps from a point that tell a slope."""
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The random numbers of a training step, those of all its rays, so that it does not matter how many of these are
+    looked at together: the edges s [B, K + 1] of the first level; numbers in [0, 1) [B, n] for those of each later one;
+    normal ones for the edges [B, g] around a known depth, if any; what is added to the densities [B, K] of each level,
+    if anything."""
+
+    first: Tensor
+    later: list[Tensor]
+    guided: Tensor | None
+    noise: list[Tensor] | None
+
+    def part(self, rays: slice) -> "_Draws":
+        return _Draws(
+            self.first[rays],
+            [numbers[rays] for numbers in self.later],
+            None if self.guided is None else self.guided[rays],
+            None if self.noise is None else [numbers[rays] for numbers in self.noise],
+        )
+
+
+class _Proposed(NamedTuple):
+    """What the proposal levels see of B rays, the edges of the final level as `s` and as depths t, and the cones."""
+
+    cones: Cones
+    levels: list[Histogram]
+    s: Tensor
+    edges: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,17 +128,28 @@ class MipNeRF360(Renderer):
     centre: Float[Tensor, "3"]
 
     def __init__(
-        self, config: MipNeRF360Config, bounds: Bounds, background: Background, cameras: Cameras
+        self,
+        config: MipNeRF360Config,
+        bounds: Bounds,
+        background: Background,
+        cameras: Cameras,
+        frame: ForwardFrame | None = None,
     ) -> None:
-        """`cameras`: those trained on, each of which gets a code where the config asks for them."""
+        """`cameras`: those trained on, each of which gets a code where the config asks for them. `frame`: in whose
+        normalised device coordinates rays are sampled."""
         super().__init__()
         self.config = config
         self.background = background
+        self.frame = frame
         self.sees_cones = config.field == "mlp"
-        self.unbounded = bounds.unbounded
-        self.half_side = float(bounds.half_extent.max())
-        self.register_buffer("centre", bounds.centre.clone(), persistent=False)
-        self.disparity = bounds.unbounded if config.spacing is None else config.spacing == "disparity"
+        self.wants_normals = config.wants_normals
+        # Cameras at the side see more than the cube of normalised device coordinates: a grid contracts that.
+        self.unbounded = bounds.unbounded if frame is None else config.field == "grid"
+        self.half_side = float(bounds.half_extent.max()) if frame is None else 1.0
+        centre = bounds.centre.clone() if frame is None else torch.zeros(3)
+        self.register_buffer("centre", centre, persistent=False)
+        far_away = bounds.unbounded and frame is None
+        self.disparity = far_away if config.spacing is None else config.spacing == "disparity"
         self.opaque_background = config.opaque_background
         if self.opaque_background is None:
             self.opaque_background = bounds.unbounded and background == "opaque"
@@ -101,6 +157,9 @@ class MipNeRF360(Renderer):
         self.surroundings = Surroundings(config.cells, _STEPS) if skips else None
         self.progress = 0.0
         self.codes = CameraCodes(cameras, config.codes, config.code_choice) if config.codes else None
+        learns_spread = config.depth_guided > 0 and config.depth_guided_learnt
+        self.log_spread = nn.Parameter(torch.zeros(())) if learns_spread else None
+        self._reset_spread()
         self.proposal = DensityField(
             self._encoder(proposal=True), config.proposal_layers, config.proposal_width
         )
@@ -117,11 +176,23 @@ class MipNeRF360(Renderer):
             normals=config.predicted_normals_weight > 0,
         )
 
+    def _reset_spread(self) -> None:
+        if self.log_spread is not None:
+            nn.init.constant_(self.log_spread, math.log(self.config.depth_guided_spread))
+
     @classmethod
     def from_scene(cls, config: MipNeRF360Config, info: Any) -> "MipNeRF360":
-        """The scene's bounds are the core box."""
+        """The scene's bounds are the core box.
+
+        Raises LumigraphError where the config and the scene's rays do not fit together."""
         config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
-        renderer = cls(config, info.bounds, info.background, info.cameras["train"])
+        frame = chosen_frame(config.ndc, info.forward, info.source)
+        _require_no_normals(config, frame)
+        renderer = cls(config, info.bounds, info.background, info.cameras["train"], frame)
+        if frame is not None:
+            require_cameras_ahead(frame, info.cameras["train"])
+        if frame is not None and renderer.disparity:
+            require_inverse_depth(info.cameras["train"].near, frame, info.source, "Leave --spacing out")
         if renderer.surroundings is not None:
             renderer.surroundings.mark_unseen(info.cameras["train"], info.bounds)
         return renderer
@@ -142,7 +213,15 @@ class MipNeRF360(Renderer):
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units."""
-        return self._core_density((points - self.centre) / self.half_side) / self.half_side
+        return self._core_density(self._core_points(points)) / self.half_side
+
+    def _core_points(self, points: Tensor) -> Tensor:
+        if self.frame is not None:
+            raise LumigraphError(
+                "a density per unit of length is not known of a field in normalised device coordinates",
+                todo="Train it with --ndc off",
+            )
+        return (points - self.centre) / self.half_side
 
     def _core_density(self, points: Tensor) -> Tensor:
         parts = points.split(FIELD_CHUNK)
@@ -153,26 +232,33 @@ class MipNeRF360(Renderer):
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density per unit of scene length and colour, at points in scene units seen along unit vectors. The nearest
         camera to a point is that to the point itself."""
-        hidden = self.field.hidden((points - self.centre) / self.half_side, None)
+        hidden = self.field.hidden(self._core_points(points), None)
         codes = None if self.codes is None else self.codes.shown(points)
         rgb = self.field.colours(self.field.bottleneck(hidden), self.field.rays_part(view_directions, codes))
         return self.field.density_of(hidden) / self.half_side, rgb.clamp(0, 1)
 
     # ------------------------------------------------------------------ along rays
 
-    def _cones(self, rays: Rays) -> Cones:
+    def _sampled(self, rays: Rays) -> Rays:
+        """The rays as they are sampled: those of the scene, or the same in normalised device coordinates."""
+        return rays if self.frame is None else self.frame.rays(rays)
+
+    def _cones(self, sampled: Rays) -> Cones:
         return Cones(
-            origins=(rays.origins - self.centre) / self.half_side,
-            directions=rays.directions / self.half_side,
-            radii=rays.radii / self.half_side,
+            origins=(sampled.origins - self.centre) / self.half_side,
+            directions=sampled.directions / self.half_side,
+            radii=sampled.radii / self.half_side,
+            cylinders=self.frame is not None,
         )
 
-    def _span(self, rays: Rays, cones: Cones) -> tuple[Tensor, Tensor]:
+    def _span(self, sampled: Rays, cones: Cones) -> tuple[Tensor, Tensor]:
         """Near and far of each ray. A grid knows nothing outside the box of a bounded scene, so rays end with it; those
         that miss it have no length."""
         config = self.config
-        near = rays.near if config.near_plane is None else torch.full_like(rays.near, config.near_plane)
-        far = rays.far if config.far_plane is None else torch.full_like(rays.far, config.far_plane)
+        if self.frame is not None:
+            return sampled.near, sampled.far
+        near = sampled.near if config.near_plane is None else torch.full_like(sampled.near, config.near_plane)
+        far = sampled.far if config.far_plane is None else torch.full_like(sampled.far, config.far_plane)
         if self.disparity:  # the inverse of 0 is no depth
             near = near.clamp(min=1e-4 * self.half_side)
         far = torch.maximum(near, far)
@@ -180,129 +266,136 @@ class MipNeRF360(Renderer):
             return near, far
         return within_core_box(cones.origins, cones.directions, near, far)
 
-    def _first_edges(
-        self,
-        count: int,
-        near: Tensor,
-        far: Tensor,
-        depth: Tensor | None,
-        generator: torch.Generator | None,
-    ) -> Float[Tensor, "B K1"]:
-        """The first level, as normalised depths: evenly over all of the ray; in training some of them around the
-        photo's depth, where that is wanted and known."""
-        whole = torch.tensor([0.0, 1.0], device=near.device).expand(len(near), 2)
-        if self.config.resampler == "dilate":
-            uniform = jitters(len(near), count, generator, near.device)
-            s = intervals(whole, torch.ones_like(whole[:, :1]), uniform)
+    def _drawn(self, rays: int, generator: torch.Generator | None) -> _Draws:
+        """What decides where samples lie: random with a generator, as in training, else evenly spread."""
+        config, device = self.config, self.device
+        counts = (*config.proposal_samples, config.samples)
+        if config.resampler == "dilate":
+            uniform, *later = (jitters(rays, count, generator, device) for count in counts)
+            whole = torch.tensor([0.0, 1.0], device=device).expand(rays, 2)
+            first = intervals(whole, torch.ones_like(whole[:, :1]), uniform)
         else:
-            s = torch.linspace(0, 1, count + 1, device=near.device).expand(len(near), count + 1)
+            first = torch.linspace(0, 1, counts[0] + 1, device=device).expand(rays, counts[0] + 1)
             if generator is not None:
-                s = jittered(s, torch.rand(s.shape, generator=generator, device=near.device))
-        guided = round(self.config.depth_guided * count)
-        if guided and depth is not None and generator is not None:
-            s = self._guided(s, guided, near, far, depth, generator)
-        return s
+                first = jittered(first, torch.rand(first.shape, generator=generator, device=device))
+            later = [stratified(rays, count + 1, generator, device) for count in counts[1:]]
+        if generator is None:
+            return _Draws(first, later, None, None)
+        guided, noise = round(config.depth_guided * counts[0]), None
+        if config.density_noise:
+            noise = [config.density_noise * _normal(rays, count, generator) for count in counts]
+        return _Draws(first, later, _normal(rays, guided, generator) if guided else None, noise)
 
     def _guided(
-        self, s: Tensor, guided: int, near: Tensor, far: Tensor, depth: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Replaces `guided` of the edges of rays with known depth, evenly chosen between the ends, by draws around
-        it."""
-        noise = torch.randn(len(s), guided, generator=generator, device=s.device)
-        t = depth[:, None] + self.config.depth_guided_spread * noise
-        ends = near[:, None], far[:, None]
-        t = t.clamp(*ends)
-        if self.disparity:
-            around = (1 / ends[0] - 1 / t) / (1 / ends[0] - 1 / ends[1])
-        else:
-            around = (t - ends[0]) / (ends[1] - ends[0])
-        kept = torch.linspace(0, s.shape[1] - 1, s.shape[1] - guided, device=s.device).round().long()
-        replaced = torch.cat([s[:, kept], around.clamp(0, 1)], 1).sort(1).values
+        self, s: Tensor, noise: Tensor, rays: Rays, near: Tensor, far: Tensor, depth: Tensor
+    ) -> Float[Tensor, "B K1"]:
+        """Replaces some of the edges of rays with known depth, evenly chosen between the ends, by draws around it: as
+        many as there are random numbers. A learnt spread learns from what is seen between edges that lie there."""
         usable = torch.isfinite(depth) & (far > near)
+        spread: Tensor | float = self.config.depth_guided_spread
+        if self.log_spread is not None:
+            spread = self.log_spread.exp().clamp(*_SPREADS)
+        t = torch.where(usable, depth, 0)[:, None] + spread * noise
+        near, far = near[:, None], far[:, None]
+        if self.frame is not None:
+            t = self.frame.ndc(t, rays.reshape(len(s), 1))
+        t, length = torch.maximum(near, torch.minimum(t, far)), torch.where(usable[:, None], far - near, 1)
+        around = (t - near) / length
+        if self.disparity:
+            around = around * far / torch.where(usable[:, None], t, 1)
+        kept = torch.linspace(0, s.shape[1] - 1, s.shape[1] - noise.shape[1], device=s.device).round().long()
+        replaced = torch.cat([s[:, kept], around.clamp(0, 1)], 1).sort(1).values
         return torch.where(usable[:, None], replaced, s)
 
     def _next_edges(
-        self,
-        s: Tensor,
-        weights: Tensor,
-        count: int,
-        drawn: int,
-        exponent: float,
-        generator: torch.Generator | None,
+        self, s: Tensor, weights: Tensor, uniform: Tensor, drawn: int, exponent: float
     ) -> Float[Tensor, "B K1"]:
-        """The edges of the next level, drawn from what this one sees; `drawn` is the product of the numbers of
-        intervals of all levels so far."""
+        """The edges of the next level, drawn at `uniform` from what this one sees; `drawn` is the product of the
+        numbers of intervals of all levels so far."""
         config = self.config
         if config.resampler == "dilate":
             s, weights = dilated(s, weights, config.dilation + config.dilation_share / drawn)
             s, weights = s[:, 1:-1].contiguous(), weights[:, 1:-1]
-            return intervals(s, weights**exponent, jitters(len(s), count, generator, s.device))
+            return intervals(s, weights**exponent, uniform)
         softened = blurred(weights.detach() ** exponent, config.blur_padding)
-        return drawn_from(s, softened, stratified(len(s), count + 1, generator, s.device)).sort(1).values
+        return drawn_from(s, softened, uniform).sort(1).values
 
-    def _see(
+    def _proposed(
         self,
         rays: Rays,
+        draws: _Draws,
         *,
-        generator: torch.Generator | None = None,
         exponent: float = 1.0,
         proposals_learn: bool = False,
         depth: Tensor | None = None,
-        normals: bool = False,
-    ) -> _Seen:
-        """All levels along flat rays. With a generator samples are jittered, and densities may be noisy."""
-        cones = self._cones(rays)
-        near, far = self._span(rays, cones)
-        speed = cones.directions.norm(dim=1, keepdim=True)
-        counts = (*self.config.proposal_samples, self.config.samples)
-        s = self._first_edges(counts[0], near, far, depth, generator)
+    ) -> _Proposed:
+        """What the proposal levels see along flat rays, and where the final level looks."""
+        sampled = self._sampled(rays)
+        cones = self._cones(sampled)
+        near, far = self._span(sampled, cones)
+        s = draws.first
+        if depth is not None and draws.guided is not None:
+            s = self._guided(s, draws.guided, rays, near, far, depth)
         levels: list[Histogram] = []
         drawn = 1
-        for level, count in enumerate(counts):
-            if level:
-                drawn *= counts[level - 1]
-                before = levels[-1]
-                s = self._next_edges(before.s, before.weights, count, drawn, exponent, generator)
+        for level, count in enumerate(self.config.proposal_samples):
             edges = depth_of(s, near, far, self.disparity)
-            last = level == len(counts) - 1
-            with torch.set_grad_enabled(torch.is_grad_enabled() and (last or proposals_learn)):
-                network = self.field if last else self.proposal
-                hidden, density, slope = self._density(network, cones, edges, generator, last and normals)
-                lengths = (edges[:, 1:] - edges[:, :-1]) * speed
-                weights = visible_weights(density.reshape(lengths.shape), lengths)
-                if self.opaque_background:
-                    rest = (1 - weights[:, :-1].sum(1, keepdim=True)).clamp(min=0)
-                    weights = torch.cat([weights[:, :-1], rest], 1)
-            levels.append(Histogram(edges, s, weights))
-        return _Seen(levels, hidden, slope)  # pyright: ignore[reportPossiblyUnboundVariable]
+            noise = 0.0 if draws.noise is None else draws.noise[level].flatten()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and proposals_learn):
+                points, covariances = self.proposal.encoder.along(cones, edges)
+                _, density = self._where_something_may_be(self.proposal, points, covariances, noise)
+                levels.append(Histogram(edges, s, self._weights(density, edges, cones)))
+            drawn *= count
+            s = self._next_edges(s, levels[-1].weights, draws.later[level], drawn, exponent)
+        return _Proposed(cones, levels, s, depth_of(s, near, far, self.disparity))
 
-    def _density(
-        self,
-        network: DensityField,
-        cones: Cones,
-        edges: Tensor,
-        generator: torch.Generator | None,
-        normals: bool,
+    def _see(self, rays: Rays, draws: _Draws | None = None, normals: bool = False, **proposing: Any) -> _Seen:
+        """All levels along flat rays; `proposing` as `_proposed` takes it."""
+        draws = self._drawn(len(rays), None) if draws is None else draws
+        proposed = self._proposed(rays, draws, **proposing)
+        noise = 0.0 if draws.noise is None else draws.noise[-1].flatten()
+        points, covariances = self.field.encoder.along(proposed.cones, proposed.edges)
+        hidden, density, slope = self._looked_at(points, covariances, noise, normals)
+        weights = self._weights(density, proposed.edges, proposed.cones)
+        final = Histogram(proposed.edges, proposed.s, weights)
+        return _Seen([*proposed.levels, final], hidden, slope)
+
+    def _weights(self, density: Tensor, edges: Tensor, cones: Cones) -> Float[Tensor, "B K"]:
+        lengths = (edges[:, 1:] - edges[:, :-1]) * cones.directions.norm(dim=1, keepdim=True)
+        weights = visible_weights(density.reshape(lengths.shape), lengths)
+        if not self.opaque_background:
+            return weights
+        rest = (1 - weights[:, :-1].sum(1, keepdim=True)).clamp(min=0)
+        return torch.cat([weights[:, :-1], rest], 1)
+
+    def _looked_at(
+        self, points: Tensor, covariances: Tensor | None, noise: Tensor | float, normals: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the trunk makes of each interval, its density, and the unit normals of the density."""
-        points, covariances = network.encoder.along(cones, edges)
-        noise: Tensor | float = 0.0
-        if generator is not None and self.config.density_noise:
-            noise = self.config.density_noise * torch.randn(
-                len(points), generator=generator, device=points.device
-            )
+        """What the trunk of the field makes of the final samples, their density, and its unit normals."""
+        field, learning = self.field, torch.is_grad_enabled()
         if not normals:
-            return *self._where_something_may_be(network, points, covariances, noise), None
-        learning = torch.is_grad_enabled()
-        # A grid has no second derivatives: its normals are what others learn from.
-        twice = learning and not network.on_grid
+            return *self._where_something_may_be(field, points, covariances, noise), None
+        if learning and field.on_grid:
+            hidden, density = self._where_something_may_be(field, points, covariances, noise)
+            return hidden, density, self._slope_around(points)
         with torch.enable_grad():
-            points = points.detach().requires_grad_()
-            hidden = network.hidden(points, covariances)
-            density = network.density_of(hidden, noise)
-            (slope,) = torch.autograd.grad(density.sum(), [points], retain_graph=learning, create_graph=twice)
+            # They hang together with a learnt spread, or with nothing.
+            points = points if points.requires_grad else points.detach().requires_grad_()
+            hidden = field.hidden(points, covariances)
+            density = field.density_of(hidden, noise)
+            (slope,) = torch.autograd.grad(
+                density.sum(), [points], retain_graph=learning, create_graph=learning
+            )
         slope = -torch.nn.functional.normalize(slope, dim=1, eps=1e-6)
         return (hidden, density, slope) if learning else (hidden.detach(), density.detach(), slope)
+
+    def _slope_around(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit normals from differences over a cell of the finest level: a grid has no second derivatives, so that it
+        learns from these (Li et al. 2023, Neuralangelo, section 3.2)."""
+        steps = points.new_tensor(_TETRAHEDRON)
+        corners = points.detach()[:, None] + 2 / self.config.finest_resolution * steps
+        raw = self.field.density(self.field.hidden(corners.flatten(0, 1), None)).reshape(-1, len(steps), 1)
+        return -torch.nn.functional.normalize((raw * steps).sum(1), dim=1, eps=1e-6)
 
     def _where_something_may_be(
         self, network: DensityField, points: Tensor, covariances: Tensor | None, noise: Tensor | float
@@ -339,6 +432,8 @@ class MipNeRF360(Renderer):
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
+        if self.frame is not None:
+            require_ahead(self.frame, flat)
         predicted = self.field.normal is not None
         seen = self._see(flat, normals=self.config.normals and not predicted)
         weights, edges = seen.final.weights, seen.final.edges
@@ -347,7 +442,8 @@ class MipNeRF360(Renderer):
         opacity = weights.sum(1).clamp(max=1)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         raw = (weights * 0.5 * (edges[:, 1:] + edges[:, :-1])).sum(1)
-        depth, extras = ray_depths(raw, median_depth(edges, weights), opacity, flat.far)
+        median = median_depth(edges, weights)
+        depth, extras = ray_depths(raw, median, opacity, flat.far, lambda t: self._in_scene(t, flat))
         normals = (
             self.field.predicted_normals(seen.hidden) if self.config.normals and predicted else seen.normals
         )
@@ -355,6 +451,10 @@ class MipNeRF360(Renderer):
             per_ray = (weights[..., None] * normals.reshape(*weights.shape, 3)).sum(1)
             extras["normals"] = torch.nn.functional.normalize(per_ray, dim=1, eps=1e-6)
         return Rendering(rgb, depth, opacity, extras).reshape(*rays.shape)
+
+    def _in_scene(self, t: Tensor, rays: Rays) -> Tensor:
+        """Depths t at which rays are sampled, as depths of the rays of the scene."""
+        return t if self.frame is None else self.frame.depth(t, rays)
 
     # ------------------------------------------------------------------ codes of cameras
 
@@ -399,27 +499,28 @@ class MipNeRF360(Renderer):
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         """Charbonnier loss of the colours, the proposals' loss, distortion, and what else has a weight. Of the large
-        networks only so many rays are looked at together that their activations fit; means over intervals (statistical
-        weight bounds) are then those of each part."""
+        networks only so many rays are looked at together that their activations fit; the sums are the same."""
         config, count = self.config, len(batch.rays)
-        generator = step_generator(_STREAM, seed, step, self.device)
+        draws = self._drawn(count, step_generator(_STREAM, seed, step, self.device))
         learn = step < config.proposal_warmup or step % config.proposal_interval == 0
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand_as(target)
         weight = batch.weight if config.area_loss else None
         share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
         squared_error = torch.empty_like(share)
+        chunk = count if config.field == "grid" else self._chunk_in_training
+        bounded = self._bounded_intervals(batch, draws, chunk)
 
         def terms(first: int, end: int) -> dict[str, Tensor]:
             part = slice(first, end)
             rays = batch.rays[part]
             seen = self._see(
                 rays,
-                generator=generator,
+                draws.part(part),
+                normals=self._normals_learn,
                 exponent=self._trust(),
                 proposals_learn=learn,
                 depth=None if batch.depth is None else batch.depth[part],
-                normals=config.orientation_weight + config.predicted_normals_weight > 0,
             )
             codes = self._learnt_codes(rays)
             rgb = self._shade(seen.final.weights, seen.hidden, rays.view_directions, codes)
@@ -429,13 +530,38 @@ class MipNeRF360(Renderer):
             others = self._regularisers(rays, seen, codes)
             values = {"rgb": (share[part] * per_ray).sum()}
             values |= {name: len(rays) / count * value for name, value in others.items()}
-            return values | self._depth_terms(seen.levels, batch, part)
+            values |= self._normal_map_terms(seen, batch, part)
+            return values | self._depth_terms(seen.levels, batch, part, bounded)
 
         if config.field == "grid":
             return Losses(terms(0, count), squared_error)
-        return Losses(
-            accumulated_terms(terms, count, self._chunk_in_training, self._learning(learn)), squared_error
-        )
+        learning = self._learning(learn, guided=batch.depth is not None)
+        return Losses(accumulated_terms(terms, count, chunk, learning), squared_error)
+
+    def _bounded_intervals(self, batch: Batch, draws: _Draws, chunk: int) -> list[Tensor] | None:
+        """What the means of statistical weight bounds are over (`bounded_intervals`), at each level, where only `chunk`
+        rays are looked at together; None where that is all of them, or there are no bounds. Where the final level
+        looks, proposals say, so that the large field is not asked."""
+        depth, config = batch.depth, self.config.depth
+        if len(batch.rays) <= chunk or depth is None or config.depth_loss != "swb" or not config.needs_depth:
+            return None
+        found = []
+        with torch.no_grad():
+            for first in range(0, len(batch.rays), chunk):
+                part = slice(first, first + chunk)
+                rays, known = batch.rays[part], depth[part]
+                sigma = None if batch.depth_sigma is None else batch.depth_sigma[part]
+                looked = self._proposed(rays, draws.part(part), exponent=self._trust(), depth=known)
+                edges = [
+                    self._scene_edges(t, rays) for t in (*(x.edges for x in looked.levels), looked.edges)
+                ]
+                found.append(
+                    [bounded_intervals(config, t, known, sigma=sigma, progress=self.progress) for t in edges]
+                )
+        return [torch.stack(counts).sum(0) for counts in zip(*found, strict=True)]
+
+    def _scene_edges(self, edges: Float[Tensor, "B K1"], rays: Rays) -> Float[Tensor, "B K1"]:
+        return self._in_scene(edges, rays.reshape(len(edges), 1))
 
     def _regularisers(self, rays: Rays, seen: _Seen, codes: Tensor | None) -> dict[str, Tensor]:
         """The weighted losses, means over rays, that no photo has a say in."""
@@ -467,20 +593,40 @@ class MipNeRF360(Renderer):
         return terms
 
     @property
+    def _normals_learn(self) -> bool:
+        config = self.config
+        return config.orientation_weight + config.predicted_normals_weight > 0 or self.wants_normals
+
+    def _normal_map_terms(self, seen: _Seen, batch: Batch, part: slice) -> dict[str, Tensor]:
+        """What the normals that the photos come with say of those of the density; a mean over all rays of the batch
+        whose normal is known."""
+        config, weights = self.config, seen.final.weights
+        if config.normal_loss == "none" or not self.wants_normals or batch.normals is None:
+            return {}
+        assert seen.normals is not None
+        known = int(torch.isfinite(batch.normals).all(1).sum())
+        normals = seen.normals.reshape(*weights.shape, 3)
+        loss = normal_loss(config.normal_loss, weights, normals, batch.normals[part])
+        return {"normal_maps": config.normal_weight * loss / max(1, known)}
+
+    @property
     def _chunk_in_training(self) -> int:
         """Rays whose activations are kept at a time, where gradients are accumulated."""
         samples = _KEPT_SAMPLES["cpu" if self.device.type == "cpu" else "accelerator"]
         return max(16, samples // (sum(self.config.proposal_samples) + self.config.samples))
 
-    def _learning(self, proposals: bool) -> list[nn.Parameter]:
-        """The parameters that have part in a step."""
+    def _learning(self, proposals: bool, guided: bool) -> list[nn.Parameter]:
+        """The parameters that have part in a step, in which proposals learn, or samples may be guided."""
         modules = [self.field, *([self.proposal] if proposals else []), *([self.codes] if self.codes else [])]
-        return [parameter for module in modules for parameter in module.parameters()]
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        return [*parameters, self.log_spread] if guided and self.log_spread is not None else parameters
 
-    def _depth_terms(self, levels: list[Histogram], batch: Batch, part: slice) -> dict[str, Tensor]:
+    def _depth_terms(
+        self, levels: list[Histogram], batch: Batch, part: slice, bounded: list[Tensor] | None
+    ) -> dict[str, Tensor]:
         """What the known depths of a part of a batch say of the final level's weights, and a share of what they say of
-        those of the proposal levels."""
-        config = self.config
+        those of the proposal levels. `bounded`: see `_bounded_intervals`."""
+        config, rays = self.config, batch.rays[part]
         sky = batch.rgba[:, 3] == 0 if config.depth.depth_sky_weight else None
         if sky is None and not (config.depth.needs_depth and batch.depth is not None):
             return {}
@@ -488,20 +634,23 @@ class MipNeRF360(Renderer):
         sigma = batch.depth_sigma
         counted = {"depth": torch.isfinite(depth)} | ({} if sky is None else {"sky": sky})
         shares_of_part = {
-            name: float(rays[part].sum()) / max(1, int(rays.sum())) for name, rays in counted.items()
+            name: float(some[part].sum()) / max(1, int(some.sum())) for name, some in counted.items()
         }
+        if bounded is not None:  # its means are those of all rays already
+            shares_of_part["depth"] = 1.0
         terms: dict[str, Tensor] = {}
         shares = [*[config.proposal_depth_weight] * (len(levels) - 1), 1.0]
-        for level, share in zip(levels, shares, strict=True):
+        for place, (level, share) in enumerate(zip(levels, shares, strict=True)):
             if share:
                 found = depth_terms(
                     config.depth,
-                    level.edges,
+                    self._scene_edges(level.edges, rays),
                     level.weights,
                     depth[part],
                     sigma=None if sigma is None else sigma[part],
                     progress=self.progress,
                     sky=None if sky is None else sky[part],
+                    bounded=None if bounded is None else bounded[place],
                 )
                 terms = {name: terms.get(name, 0) + share * value for name, value in found.items()}
         return {name: shares_of_part[name] * value for name, value in terms.items()}
@@ -531,6 +680,8 @@ class MipNeRF360(Renderer):
             groups.append(ParameterGroup(name, layers, **settings))
         if self.codes is not None:
             groups.append(ParameterGroup("codes", [self.codes.table], **settings))
+        if self.log_spread is not None:
+            groups.append(ParameterGroup("spread", [self.log_spread], **settings))
         return groups
 
     def lr_scale(self, step: int, progress: float) -> float:
@@ -551,11 +702,26 @@ class MipNeRF360(Renderer):
     def start_over(self) -> bool:
         self.proposal.reset()
         self.field.reset()
+        self._reset_spread()
         if self.surroundings is not None:
             self.surroundings.reset()
         if self.codes is not None:
             nn.init.zeros_(self.codes.table)
         return True
+
+
+def _normal(rays: int, count: int, generator: torch.Generator) -> Float[Tensor, "rays count"]:
+    return torch.randn(rays, count, generator=generator, device=generator.device)
+
+
+def _require_no_normals(config: MipNeRF360Config, frame: ForwardFrame | None) -> None:
+    """Raises LumigraphError for what is impossible in normalised device coordinates."""
+    weights = (config.orientation_weight, config.predicted_normals_weight)
+    if frame is not None and (config.normals or config.normal_loss != "none" or any(weights)):
+        raise LumigraphError(
+            "normals are not known in normalised device coordinates, which bend space",
+            todo="Train with --ndc off, or leave the options of normals out",
+        )
 
 
 def charbonnier(squared_error: Float[Tensor, "B 3"], eps: float, squared: bool) -> Float[Tensor, " B"]:

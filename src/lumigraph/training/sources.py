@@ -128,15 +128,18 @@ class PhotoSource(RaySource):
         keep_depth: float = 1.0,
         depth_share: float | None = None,
         attribute_masks: bool = False,
+        normals: bool = False,
     ):
         """`depths`: whether batches carry depth, of the photos' depth maps, and NaN where there is none. `keep_depth`:
         the part of the pixels, chosen once by the seed, whose depth is told. `depth_share`: the least part of a batch
         whose pixels have known depth; None for half where such pixels are rare, and none else. `attribute_masks`:
-        whether batches carry what each attribute moves, and NaN where nobody has said."""
+        whether batches carry what each attribute moves, and NaN where nobody has said. `normals`: whether they carry
+        normals, of the photos' maps."""
         self.views = views
         self.depths = depths
         self.keep_depth = keep_depth
         self.attribute_masks = attribute_masks
+        self.normals = normals
         self.seed = seed
         self.sampling = sampling or PixelSampling()
         self._reached = 0.0
@@ -309,6 +312,9 @@ class PhotoSource(RaySource):
             batch.depth_sigma = None if sigma is None else sigma.to(device)
         if self.attribute_masks:
             batch.attribute_masks = self._attribute_masks(index, x, y).to(device)
+        if self.normals:
+            known = self.views.pixel_normals(index, x, y)
+            batch.normals = None if known is None else known.to(device)
         return batch
 
     def pictures(self, step: int, count: int) -> Pictures:

@@ -51,11 +51,11 @@ class Cadence:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when the validation PSNR has not risen by `min_gain` dB in `patience` measurements, one `every` so
-    many steps, and end with the best weights that were measured."""
+    """Stop when the validation PSNR has not risen by `min_gain` dB in `patience` measurements (None: never for that),
+    one `every` so many steps, and end with the best weights that were measured."""
 
     every: int = 500
-    patience: int = 5
+    patience: int | None = 5
     min_gain: float = 0.01
 
 
@@ -93,7 +93,7 @@ class BestWeights:
             self.tensors = {name: tensor.clone() for name, tensor in task.renderer.state_dict().items()}
         else:
             self.misses += 1
-        return self.misses >= self.rule.patience
+        return self.rule.patience is not None and self.misses >= self.rule.patience
 
     def numbers(self) -> dict[str, Any]:
         return {"psnr": self.psnr, "step": self.step, "misses": self.misses}
@@ -140,6 +140,7 @@ class Watch(Callback):
         self._constant = 0
         self._started_over = task.step
         self._recoveries = 0
+        self._wanted_recovery = 0
         self._writer: SummaryWriter | None = None
         self._world = 1
         self._leads = True
@@ -179,9 +180,11 @@ class Watch(Callback):
             reason = "interrupted"
         if self._leads and reason is None:
             reason = self._early_stop()
-        task.seconds, self.reason = self._agreed(now, reason)
-        if self._leads and self.reason is None:
+        if self._leads and reason is None:
             self._do_chores(now)
+        task.seconds, self.reason, recovery = self._agreed(now, reason)
+        if recovery > self._recoveries:
+            self._start_over(recovery)
         if self.reason is not None:
             task.clock.stop()
             if self._leads:
@@ -195,16 +198,19 @@ class Watch(Callback):
 
     # ------------------------------------------------------------------ decisions
 
-    def _agreed(self, seconds: float, reason: str | None) -> tuple[float, str | None]:
-        """Time and reason to stop, the same in all processes: the latest time, and the first reason of this
-        list."""
+    def _agreed(self, seconds: float, reason: str | None) -> tuple[float, str | None, int]:
+        """Time, reason to stop, and how often training is to have started over, the same in all processes: the latest
+        time, the last reason of this list, and what the first process wants."""
         if self._world == 1:
-            return seconds, reason
+            return seconds, reason, self._wanted_recovery
         reasons = [None, "steps", "time", "no more gain", "interrupted"]
-        values = torch.tensor([seconds, float(reasons.index(reason))], dtype=torch.float64)
-        values = values.to(self.task.device)
+        values = torch.tensor(
+            [seconds, reasons.index(reason), self._wanted_recovery],
+            dtype=torch.float64,
+            device=self.task.device,
+        )
         torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX)
-        return float(values[0]), reasons[int(values[1])]
+        return float(values[0]), reasons[int(values[1])], int(values[2])
 
     def _early_stop(self) -> str | None:
         best = self.best
@@ -275,13 +281,13 @@ class Watch(Callback):
         self._measure()
         steps = self.task.step - self._started_over
         if self._constant >= COLLAPSE_MEASUREMENTS and steps >= COLLAPSE_STEPS:
-            self._collapsed()
+            # All processes have to: they hear of it at the end of this step.
+            self._wanted_recovery = self._recoveries + 1
 
-    def _collapsed(self) -> None:
-        """Starts the renderer over with another seed, or stops with advice."""
-        step, again = self.task.step, self._recoveries + 1
-        seed = self.task.seed + 7919 * again
-        if self._world == 1 and again <= RECOVERIES and self.task.renderer.recover(seed):
+    def _start_over(self, again: int) -> None:
+        """Starts the renderer over with another seed, the same in all processes, or stops with advice."""
+        step, seed = self.task.step, self.task.seed + 7919 * again
+        if again <= RECOVERIES and self.task.renderer.recover(seed):
             self._recoveries, self._constant, self._started_over = again, 0, step
             self.task.forget_momentum()
             self.line.say(

@@ -3,14 +3,15 @@
 Each file has `camera_angle_x` and frames with `file_path` (often without extension) and a `transform_matrix` (camera
 to world, OpenGL axes); optionally `time` in [0, 1] and `attributes` in [-1, 1] (null where unknown) per frame. Where
 one file has times and another has none, frames of that are evenly spread from 0 to 1, in the order of the file
-(D-NeRF's reader). `transforms_render.json` is a recorded path: frames without images. lumigraph also reads the
-intrinsics keys of `transforms.json`, for the file or for each frame, the masks and depth maps that its frames may
-name, `attribute_names` and masks NAME_attribute_K.png, and `near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for
-scenes of other extents. Opaque photos without `aabb` show an unbounded scene, as with `transforms.json`, unless their
-cameras stand where NeRF-synthetic's do.
+(D-NeRF's reader). `transforms_render.json` and `transforms_video.json` are recorded paths: frames without images.
+lumigraph also reads the intrinsics keys of `transforms.json`, for the file or for each frame, the masks, depth maps and
+maps of normals that its frames may name or have beside them, `attribute_names` and masks NAME_attribute_K.png, and
+`near`, `far` and `aabb` ([[x, y, z], [x, y, z]]) for scenes of other extents. Opaque photos without `aabb` show an
+unbounded scene, as with `transforms.json`, unless their cameras stand where NeRF-synthetic's do.
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,10 +46,14 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.intrinsics import FOCAL_KEYS, Intrinsics, read_intrinsics
 from lumigraph.scenes.formats.maps import (
+    MILLIMETRES,
     DepthMeaning,
+    NormalFile,
     attribute_masks_beside,
     depth_loader,
     named_maps,
+    named_normals,
+    normal_loader,
     ray_lengths,
     within,
 )
@@ -65,8 +70,10 @@ NEAR, FAR, HALF_EXTENT = 2.0, 6.0, 1.5
 _CAMERA_DISTANCES = (3.0, 5.0)
 # NeRF-synthetic's depth maps: 255 at the camera, 0 at this distance along the ray.
 _DEPTH_RANGE = 8.0
-RENDER, _RENDER_PATH = "transforms_render.json", "render"
-"""The file of a recorded path, and what the path is called."""
+_NEAREST = 0.1
+"""Sensors of rooms measure nothing nearer."""
+_RECORDED = {"render": "transforms_render.json", "video": "transforms_video.json"}
+"""What recorded paths are called, and their files (D-NeRF's, and that of rooms with depth)."""
 
 
 def is_blender(folder: Path) -> bool:
@@ -110,10 +117,18 @@ def read(
     views, memory = {}, MemoryBudget()
     for split, places in chosen.items():
         kept, lenses = [everything[place] for place in places], cameras[torch.tensor(places)]
-        maps = named_maps(kept, [commons[i] for i in places], lenses, folder, downscale, reading, scale)
+        told = [commons[i] for i in places]
+        maps = named_maps(kept, told, lenses, folder, downscale, reading, scale)
         if "load_depth" not in maps:
             maps |= _depth_maps_beside(kept, lenses, downscale, reading, scale)
+        if "load_depth" not in maps:
+            maps |= _target_depths(kept, lenses, folder, downscale, reading, scale)
         maps |= attribute_masks_beside(kept, lenses, downscale)
+        normals = [
+            named or beside
+            for named, beside in zip(named_normals(kept, told, folder), _normals_beside(kept), strict=True)
+        ]
+        maps |= normal_loader(normals, lenses, place.transform, downscale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
@@ -132,19 +147,19 @@ def read(
 
 
 def path_names(folder: Path) -> list[str]:
-    """The names of the recorded camera paths of a scene: `render`, where it has that file."""
-    return [_RENDER_PATH] * (folder / RENDER).is_file()
+    """The names of the recorded camera paths of a scene: `render` and `video`, where it has their files."""
+    return [name for name, file in _RECORDED.items() if (folder / file).is_file()]
 
 
-def recorded_path(folder: Path, info: SceneInfo) -> Cameras:
-    """The cameras of `transforms_render.json`, in scene units, with the size, near and far of the first training camera
-    and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass evenly through
-    the time of the capture (D-NeRF's reader).
+def recorded_path(folder: Path, name: str, info: SceneInfo) -> Cameras:
+    """The cameras of the path `name`, one of `path_names`, in scene units, with the size, near and far of the first
+    training camera and, unless the file says otherwise, its lens. Where that has a time, these have their own, or pass
+    evenly through the time of the capture (D-NeRF's reader).
 
     Raises:
         LumigraphError: something in the file cannot be used.
     """
-    path, template = folder / RENDER, finest_of_each(info.cameras["train"])[0]
+    path, template = folder / _RECORDED[name], finest_of_each(info.cameras["train"])[0]
     common = Fields.of(read_json(path), str(path))
     entries = common.items("frames", MAX_FRAMES)
     if not entries:
@@ -271,6 +286,52 @@ def _depth_maps_beside(
     return (
         {"load_depth": _depth_loader(frames, cameras, paths, downscale, reading, scale)} if any(paths) else {}
     )
+
+
+def _target_depths(
+    frames: Sequence[Frame],
+    cameras: Cameras,
+    folder: Path,
+    downscale: int,
+    reading: DepthReading,
+    scale: float,
+) -> dict[str, Any]:
+    """The loader of depth maps for `Views`, when there are any in a folder `target_depth` beside the photos' `rgb`,
+    NAME.png for each (rooms as Dense Depth Priors lays them out): millimetres along the camera's axis, unless `reading`
+    says otherwise, and unknown nearer than 0.1 or beyond the `max_depth` of the scene's config.json."""
+    paths = []
+    for frame in frames:
+        path = frame.path.parent.with_name("target_depth") / f"{frame.path.stem}.png"
+        paths.append(path if frame.path.parent.name == "rgb" and path.is_file() else None)
+    if not any(paths):
+        return {}
+    meaning = DepthMeaning.told(reading, MILLIMETRES)
+    if meaning.limits is None:
+        config = folder / "config.json"
+        told = Fields.of(read_json(config) if config.is_file() else {}, str(config))
+        most = told.optional("max_depth", math.inf, positive=True)
+        meaning = replace(meaning, limits=(_NEAREST, most))
+    return {"load_depth": depth_loader(paths, cameras, [meaning] * len(paths), downscale, scale)}
+
+
+def _normals_beside(frames: Sequence[Frame]) -> list[NormalFile | None]:
+    """Maps of normals beside NAME.png, in the axes of the poses: NAME_normal_0001.png or NAME_normal.png, whose levels
+    stand for -1 to 1 (NeRF-synthetic's, multinerf's), NAME_normal_0001.exr or NAME_normal.npy; or NAME_normal.png in a
+    folder `omni` beside the photos' `rgb`, in the axes of the camera (Omnidata)."""
+    found: dict[Path, NormalFile] = {}
+    parents = {frame.path.parent for frame in frames}
+    for folder in parents:
+        for name in sorted(listing(folder)):
+            match = re.fullmatch(r"(.+)_normal(?:(?:_\d+)?\.(?:png|exr)|\.npy)", name)
+            if match:
+                found.setdefault(folder / match[1], NormalFile(folder / name, "world"))
+        omni = folder.with_name("omni")
+        if folder.name == "rgb" and omni.is_dir():
+            for name in sorted(listing(omni)):
+                if name.endswith("_normal.png"):
+                    key = folder / name.removesuffix("_normal.png")
+                    found.setdefault(key, NormalFile(omni / name, "opencv"))
+    return [found.get(frame.path.with_suffix("")) for frame in frames]
 
 
 def _depth_loader(

@@ -1,4 +1,4 @@
-"""Masks and depth maps that the frames of a scene name or have beside them, for `Views`."""
+"""Masks, depth maps and maps of normals that the frames of a scene name or have beside them, for `Views`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float16
+from torch import Tensor
 
 from lumigraph.errors import LumigraphError
 from lumigraph.files import decode_values, inside
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import Frame, listing
-from lumigraph.scenes.formats.pictures import read_depth, read_mask, reduce_depth, reduce_shares
+from lumigraph.scenes.formats.pictures import (
+    read_depth,
+    read_mask,
+    read_normals,
+    reduce_depth,
+    reduce_normals,
+    reduce_shares,
+)
 
 MILLIMETRES = 1e-3
 """What 1 in a depth map is in units of the capture, where nothing says it."""
@@ -77,6 +86,69 @@ def depth_loader(
         return reduce_depth(np.float32(scale) * meanings[index].read(path, cameras, index), downscale)
 
     return load_depth
+
+
+NORMAL_FRAMES = ("world", "opencv", "opengl")
+"""Axes of normal maps: those of the poses; those of the camera, x right, y down, z forward; or the camera's, x right,
+y up, z back."""
+
+
+@dataclass(frozen=True)
+class NormalFile:
+    """A map of normals, and its axes, one of `NORMAL_FRAMES`."""
+
+    path: Path
+    axes: str
+
+
+def normal_loader(
+    files: Sequence[NormalFile | None],
+    cameras: Cameras,
+    to_scene: Float[Tensor, "4 4"],
+    downscale: int,
+) -> dict[str, Any]:
+    """The loader of normals that `Views` takes, when there are any. `cameras` are those of the images at full size, in
+    scene units; `to_scene` is the similarity from the poses' frame to that of the scene."""
+    if not any(files):
+        return {}
+    _, rotation, _ = split_similarity(to_scene)
+    flip = np.diag([1.0, -1.0, -1.0])
+
+    def load_normals(index: int) -> Float16[np.ndarray, "h w 3"] | None:
+        file = files[index]
+        if file is None:
+            return None
+        turn = rotation.numpy()
+        if file.axes != "world":
+            turn = cameras.camera_to_world[index, :, :3].double().numpy()
+            turn = turn if file.axes == "opencv" else turn @ flip
+        width, height = cameras.size[index].tolist()
+        normals = read_normals(file.path, (width, height)) @ turn.T
+        return reduce_normals(normals.astype(np.float16), downscale)
+
+    return {"load_normals": load_normals}
+
+
+def named_normals(
+    frames: Sequence[Frame], commons: Sequence[Fields], folder: Path
+) -> list[NormalFile | None]:
+    """The maps of normals that frames of a JSON format name as `normal_file_path`. Their axes are `normal_frame` of the
+    file, "world" (the poses') if it says nothing."""
+    found = []
+    for frame, common in zip(frames, commons, strict=True):
+        path = _named_file(frame, folder, ("normal_file_path",))
+        found.append(None if path is None else NormalFile(path, _normal_frame(common)))
+    return found
+
+
+def _normal_frame(common: Fields) -> str:
+    axes = common.text("normal_frame") if "normal_frame" in common else "world"
+    if axes not in NORMAL_FRAMES:
+        raise common.wrong(
+            "normal_frame",
+            '"world" (the axes of the poses), "opencv" (the camera\'s, y down) or "opengl" (the camera\'s, y up)',
+        )
+    return axes
 
 
 def named_maps(

@@ -32,7 +32,12 @@ from lumigraph.scenes.formats.frames import (
     uses_alpha,
     warn_of_missing,
 )
-from lumigraph.scenes.formats.maps import attribute_masks_beside, named_maps
+from lumigraph.scenes.formats.maps import (
+    attribute_masks_beside,
+    named_maps,
+    named_normals,
+    normal_loader,
+)
 from lumigraph.scenes.placing import (
     CAPTURE_FAR,
     CAPTURE_NEAR,
@@ -89,6 +94,8 @@ def read(
         commons = [file.common] * len(kept)
         maps = named_maps(kept, commons, lenses, folder, downscale, reading, capture_scale)
         maps |= attribute_masks_beside(kept, lenses, downscale)
+        normals = named_normals(kept, commons, folder)
+        maps |= normal_loader(normals, lenses, place.transform, downscale)
         views[split] = make_views(kept, lenses, alpha, downscale, maps, memory)
     info = SceneInfo(
         name=folder.name,
