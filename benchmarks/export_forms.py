@@ -19,7 +19,8 @@ import torch
 from describe import described, machine, parsed
 
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle import BundleRenderer, Shape, write_bundle
+from lumigraph.export.bundle import Shape, write_bundle
+from lumigraph.export.bundle_renderer import BundleRenderer
 from lumigraph.files import write_json
 from lumigraph.rendering.machine import set_threads
 from lumigraph.training.runs import Run

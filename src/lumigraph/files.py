@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -453,39 +453,19 @@ def decode_vectors(path: str | os.PathLike[str], *, max_pixels: int = MAX_IMAGE_
     """
     import numpy as np
 
+    def vectors(values: "numpy.ndarray") -> bool:
+        return values.ndim == 3 and values.shape[2] == 3 and 0 < values.size <= 3 * max_pixels
+
     path = Path(path)
     if path.suffix.lower() == ".exr":
         return np.stack(_exr_channels(path, max_pixels, _EXR_VECTORS), axis=-1)
     if path.suffix.lower() == ".npy":
-        return _read_vectors(path, max_pixels)
+        return _read_numbers(path, np.float32, "[height, width, 3] is needed", vectors)
     image = decode_image(path, max_pixels=max_pixels)
-    vectors = image[..., :3].astype(np.float32) / np.float32(127.5) - 1
+    found = image[..., :3].astype(np.float32) / np.float32(127.5) - 1
     if image.shape[2] == 4:
-        vectors[image[..., 3] < 255] = np.nan
-    return vectors
-
-
-def _read_vectors(path: Path, max_pixels: int) -> "numpy.ndarray":
-    import numpy as np
-
-    with io_errors(path):
-        try:
-            values = _mapped(path)
-            if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-                raise ValueError("it holds no numbers")
-            if (
-                values.ndim != 3
-                or values.shape[2] != 3
-                or not 0 < values.shape[0] * values.shape[1] <= max_pixels
-            ):
-                raise ValueError(f"its shape is {values.shape}, [height, width, 3] is needed")
-            return np.array(values, dtype=np.float32)
-        except OSError:
-            raise
-        except Exception as error:
-            raise LumigraphError(
-                f"the array cannot be read: {error}", where=path, todo="Write it again with numpy.save"
-            ) from error
+        found[image[..., 3] < 255] = np.nan
+    return found
 
 
 _EXR_CHANNELS = (("V",), ("Z",), ("Y",), ("R",))
@@ -550,17 +530,27 @@ def read_matrix(
     Raises:
         LumigraphError: the file is missing, damaged, not two-dimensional, or has more than `most` numbers.
     """
+
+    def table(values: "numpy.ndarray") -> bool:
+        return values.ndim == 2 and 0 < values.size <= most
+
+    return _read_numbers(Path(path), dtype, "rows and columns are needed", table)
+
+
+def _read_numbers(
+    path: Path, dtype: Any, wanted: str, fits: "Callable[[numpy.ndarray], bool]"
+) -> "numpy.ndarray":
+    """The numbers of a `.npy` file where their shape `fits`; a last axis of one, in three, is dropped."""
     import numpy as np
 
-    path = Path(path)
     with io_errors(path):
         try:
             values = _mapped(path)
             if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
                 raise ValueError("it holds no numbers")
             values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-            if values.ndim != 2 or not 0 < values.size <= most:
-                raise ValueError(f"its shape is {values.shape}, rows and columns are needed")
+            if not fits(values):
+                raise ValueError(f"its shape is {values.shape}, {wanted}")
             return np.array(values, dtype=dtype)
         except OSError:
             raise

@@ -20,7 +20,8 @@ from lumigraph.configs import registry
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.registry import MethodEntry
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle import BundleRenderer, evenly_spread, read_manifest
+from lumigraph.export.bundle import evenly_spread
+from lumigraph.export.bundle_renderer import BundleRenderer, read_manifest
 from lumigraph.export.runtime import Session
 from lumigraph.files import read_json, write_json
 from lumigraph.geometry.rays import Rays

@@ -17,9 +17,9 @@ from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.configs.registry import load_config_class
 from lumigraph.errors import LumigraphError
-from lumigraph.export import bundle as bundles
 from lumigraph.export import parity
-from lumigraph.export.bundle import BundleRenderer, write_bundle
+from lumigraph.export.bundle import write_bundle
+from lumigraph.export.bundle_renderer import SCHEMA, BundleRenderer, read_manifest
 from lumigraph.export.runtime import Session
 from lumigraph.files import decode_image
 from lumigraph.geometry.bounds import Bounds
@@ -143,16 +143,18 @@ def test_a_bundle_tells_nothing_of_where_its_run_and_it_were_written(run: Run, f
         assert str(finished.parent).encode() not in content
 
 
-def test_a_bundle_names_the_scene_that_eval_is_to_find(tmp_path: Path) -> None:
+def test_a_bundle_names_its_scene_but_not_where_its_photos_lie(tmp_path: Path, capsys) -> None:
     (tmp_path / "scene").mkdir()
     info = replace(_info(), source=str(tmp_path / "scene"))
     run = Run.create(tmp_path / "run", "r2l", CONFIG, info, TrainOptions(run=tmp_path / "run"))
     run.save_weights(run.new_renderer(), 1)
     assert "scene_relative_to_run" in run.provenance
     manifest = write_bundle(run, tmp_path / "bundle", check_views=1)
-    assert manifest["scene"]["source"] == str(tmp_path / "scene")
-    assert "scene_relative_to_run" not in manifest["provenance"]["run"]
-    assert BundleRenderer(tmp_path / "bundle").info.source == str(tmp_path / "scene")
+    assert manifest["scene"]["source"] == "scene"
+    assert str(tmp_path) not in json.dumps(manifest)
+    assert BundleRenderer(tmp_path / "bundle").info.source == "scene"
+    assert lumigraph_main(["eval", str(tmp_path / "bundle")]) == 2
+    assert "Pass their folder with --scene" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("schema", [2, 3])
@@ -285,7 +287,7 @@ def test_a_bundle_of_any_version_is_replaced_when_told(run: Run, bundle: Path) -
     _change(bundle, _set(7, "schema"))
     (bundle / "view.onnx").unlink()
     write_bundle(run, bundle, check_views=1, overwrite=True)
-    assert bundles.read_manifest(bundle)["schema"] == bundles.SCHEMA
+    assert read_manifest(bundle)["schema"] == SCHEMA
 
 
 def test_a_teacher_is_refused_with_what_can_be_exported(tmp_path: Path) -> None:
@@ -396,5 +398,5 @@ def test_the_verb_writes_a_bundle_and_says_how_exact_it_is(
     assert lines[1].startswith("view: largest error")
     assert "rays.onnx" in lines[2]
     assert "12x10 pixels" in lines[2]
-    manifest = bundles.read_manifest(tmp_path / "bundle")
+    manifest = read_manifest(tmp_path / "bundle")
     assert manifest["licence"].startswith("not stated")

@@ -18,7 +18,8 @@ from lumigraph.configs.mobile_dylin import MobileDyLiNConfig
 from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.export import lens, phones
-from lumigraph.export.bundle import BundleRenderer, Shape, read_manifest, write_bundle
+from lumigraph.export.bundle import Shape, write_bundle
+from lumigraph.export.bundle_renderer import BundleRenderer, read_manifest
 from lumigraph.export.portable import multiply_adds, view_image
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras

@@ -12,7 +12,8 @@ from lumigraph.configs.dylin import DyLiNConfig
 from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle import BundleRenderer, Shape, write_bundle
+from lumigraph.export.bundle import Shape, write_bundle
+from lumigraph.export.bundle_renderer import BundleRenderer
 from lumigraph.export.parity import Parity
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.training.runs import Run

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumigraph.export.bundle import BundleRenderer
+from lumigraph.export.bundle_renderer import BundleRenderer
 from lumigraph.export.runtime import Session
 from lumigraph.files import read_json
 from lumigraph.geometry.rotations import look_at

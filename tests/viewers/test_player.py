@@ -10,7 +10,7 @@ import pytest
 
 from lumigraph.cli.main import main
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle import BundleRenderer, is_bundle
+from lumigraph.export.bundle_renderer import BundleRenderer, is_bundle
 from lumigraph.files import read_json
 from lumigraph.training.runs import Run
 from lumigraph.viewers import player

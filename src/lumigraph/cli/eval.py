@@ -226,11 +226,22 @@ def load_trained_scene(renderer: Path, info: "SceneInfo", source: str | None) ->
 
 
 def scene_source(renderer: Path, info: "SceneInfo") -> str:
-    """Where the scene is that the run or bundle `renderer` was trained on. Raises LumigraphError where it is gone."""
+    """Where the scene is that the run or bundle `renderer` was trained on.
+
+    Raises:
+        LumigraphError: it is gone, or only a bundle is left: bundles are published, and do not say where photos lay.
+    """
+    from lumigraph.export.bundle_renderer import is_bundle
     from lumigraph.training.runs import Run
 
     if (renderer / "config.json").is_file():
         return Run.open(renderer).scene_source()
+    if not info.source.startswith("builtin:") and is_bundle(renderer):
+        raise LumigraphError(
+            f"a bundle does not say where the photos of its scene, {info.source}, are",
+            where=renderer,
+            todo="Pass their folder with --scene",
+        )
     if not info.source.startswith("builtin:") and not Path(info.source).is_dir():
         raise LumigraphError(
             "the scene this was made from is no longer there", where=info.source, todo="Pass it with --scene"

@@ -27,7 +27,7 @@ def open_renderer(path: str | Path, device: str = "auto") -> "tuple[Renderer, Sc
         run.warn_if_unfinished()
         return run.load_renderer(device).eval(), run.info
     if (folder / "manifest.json").is_file():
-        from lumigraph.export.bundle import BundleRenderer
+        from lumigraph.export.bundle_renderer import BundleRenderer
 
         bundle = BundleRenderer(folder)
         return bundle.eval(), bundle.info

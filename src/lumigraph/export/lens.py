@@ -17,6 +17,7 @@ Letters: K points of a ray, L octaves; h w the grid of rays, H W the picture in 
 
 import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
 from lumigraph.export import onnx as graphs
-from lumigraph.export.parity import compare
+from lumigraph.export.parity import compare, view_colours
 from lumigraph.export.portable import PictureColours, PinholeRays, ToScene, colours_module
 from lumigraph.export.ports import Port
 from lumigraph.export.precision import Precision, quantised
@@ -155,10 +156,10 @@ def _graph(
 class LensView:
     """The three graphs in onnxruntime, one after the other: a camera of the capture to its picture."""
 
-    def __init__(self, sessions: dict[str, Session], width: int, height: int, patch: int):
+    def __init__(self, sessions: Mapping[str, Session], width: int, height: int):
         self.sessions = sessions
         self.width, self.height = width, height
-        self.rows, self.columns = -(-height // patch), -(-width // patch)
+        self.rows, self.columns = (int(side) for side in sessions["network"].input_shape("input")[2:])
 
     def __call__(self, camera: Cameras) -> Float[Tensor, "H W 3"]:
         """The picture of one camera in units of the capture, of which the pose alone is asked."""
@@ -168,6 +169,17 @@ class LensView:
         embedded = self.sessions["embedder"].run({"rays": points})
         colours = self.sessions["network"].run({"input": as_input(embedded, self.rows, self.columns)})
         return torch.from_numpy(colours)[0].permute(1, 2, 0)[: self.height, : self.width]
+
+
+def view_painter(
+    sessions: Mapping[str, Session], size: tuple[int, int], to_capture: Float[Tensor, "4 4"]
+) -> Callable[[Cameras], Float[Tensor, "H W 3"]]:
+    """What draws the picture of one camera, scene units, of the graphs' `size` (width, height), in either form: a
+    graph from pose to image, or the three of a lens."""
+    if "view" in sessions:
+        return lambda camera: view_colours(sessions["view"], camera, to_capture)
+    three = LensView(sessions, *size)
+    return lambda camera: three(camera.transformed(to_capture))
 
 
 # -------------------------------------------------------------------------------------------- Snap's GELU

@@ -43,6 +43,10 @@ class Session:
         """The names of the model's inputs."""
         return {str(port.name) for port in self._session.get_inputs()}
 
+    def input_shape(self, name: str) -> list[int | str]:
+        """Sides of the input `name`, those that vary by their letters."""
+        return next(list(port.shape) for port in self._session.get_inputs() if port.name == name)
+
     def require_ports(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Raise `LumigraphError` unless the model has exactly these ports (as `Port.to_json` gives them)."""
         for kind, named, found in (

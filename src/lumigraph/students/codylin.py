@@ -26,7 +26,7 @@ from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.described_rays import Lines
-from lumigraph.rendering.moved_rays import RAY
+from lumigraph.rendering.moved_rays import RAY, conditions_for, what_changes
 from lumigraph.rendering.moving_light_field import MovingLightField
 from lumigraph.rendering.renderer import Batch, PixelSampling
 
@@ -57,16 +57,14 @@ class CoDyLiN(MovingLightField):
         others."""
         super().__init__(config, near, far, background, frame, (1 + attributes) * config.hyper_dims)
         self.attributes = attributes
-        self.conditions = ("times",) * timed + ("attributes",) * bool(attributes)
+        self.conditions = conditions_for(attributes, timed)
         networks = attributes if config.hyper_dims else 0
         self.attribute_hypers = nn.ModuleList(self.new_hyper() for _ in range(networks))
         self.mask = self._new_mask() if attributes else None
 
     @classmethod
     def scene_options(cls, info: Any) -> dict[str, Any]:
-        cameras = info.cameras["train"]
-        count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
-        return {"attributes": count, "timed": cameras.times is not None}
+        return what_changes(info)
 
     def _new_mask(self) -> SkipMLP:
         config = self.config

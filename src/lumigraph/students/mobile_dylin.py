@@ -19,7 +19,7 @@ from lumigraph.configs.mobile_dylin import MobileDyLiNConfig
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.described_rays import Lines
-from lumigraph.rendering.moved_rays import MovedRays
+from lumigraph.rendering.moved_rays import MovedRays, conditions_for, what_changes
 from lumigraph.rendering.picture_light_field import PictureLightField
 from lumigraph.rendering.renderer import PixelSampling
 
@@ -47,14 +47,12 @@ class MobileDyLiN(MovedRays, PictureLightField):
         others."""
         super().__init__(config, near, far, background, frame)
         self.attributes = attributes
-        self.conditions = ("times",) * timed + ("attributes",) * bool(attributes)
+        self.conditions = conditions_for(attributes, timed)
         self.add_motion(config.hyper_dims, timed + attributes)
 
     @classmethod
     def scene_options(cls, info: Any) -> dict[str, Any]:
-        cameras = info.cameras["train"]
-        count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
-        return {"attributes": count, "timed": cameras.times is not None}
+        return what_changes(info)
 
     def how_it_stands(self, lines: Lines) -> list[Float[Tensor, " N"]]:
         """The time where the scene moves by itself, then the attributes."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from lumigraph import files
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle import MANIFEST, is_bundle, read_manifest
+from lumigraph.export.bundle_renderer import MANIFEST, is_bundle, read_manifest
 
 BUILT = Path(__file__).parent / "static"
 """Where `make player` puts the player, and installed packages have it."""
