@@ -128,6 +128,7 @@ def test_gradients_are_finite() -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns_a_scene() -> None:
     info = scene_info(24)
     config = replace(TINY, width=32, up_widths=(24, 12), pictures=4, lr=5e-3, warmup_lr=1e-3)
