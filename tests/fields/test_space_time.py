@@ -10,14 +10,14 @@ from lumigraph.fields.space_time import PAIRS, FactorisedFeatures, SpaceTimeGrid
 SPACE, SPACE_TIME = GridLayout(3, 2, 10, 4, 16), GridLayout(2, 2, 8, 4, 8)
 
 
-def points(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def points(count: int, numbers: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(count, 3, generator=generator), torch.rand(count, generator=generator)
+    return torch.rand(count, 3, generator=generator), torch.rand(count, numbers, generator=generator)
 
 
 def warped(ambient: int = 3) -> WarpedFeatures:
     torch.manual_seed(0)
-    features = WarpedFeatures(SPACE, SPACE_TIME, 0.5, 8, ambient)
+    features = WarpedFeatures(SPACE, SPACE_TIME, 0.5, hidden=8, ambient=ambient)
     for grid in (features.grid, *features.space_time.grids):
         nn.init.normal_(grid.table)
     return features
@@ -25,14 +25,33 @@ def warped(ambient: int = 3) -> WarpedFeatures:
 
 @torch.no_grad()
 def test_grids_look_along_two_axes_of_space_and_time() -> None:
-    """Each is that hash grid at (first axis, second axis, time times its share)."""
-    grids = SpaceTimeGrids(SPACE_TIME, 0.25)
+    """Each is that hash grid at (first axis, second axis, number times its share), three for each number."""
+    grids = SpaceTimeGrids(SPACE_TIME, 0.25, numbers=2)
     for grid in grids.grids:
         nn.init.normal_(grid.table)
-    where, times = points(9)
-    for found, grid, (first, second) in zip(grids(where, times), grids.grids, PAIRS, strict=True):
-        place = torch.stack([where[:, first], where[:, second], 0.25 * times], 1)
+    where, standing = points(9, 2)
+    looks = [(number, *pair) for number in (0, 1) for pair in PAIRS]
+    for found, grid, (number, first, second) in zip(grids(where, standing), grids.grids, looks, strict=True):
+        place = torch.stack([where[:, first], where[:, second], 0.25 * standing[:, number]], 1)
         assert torch.equal(found, grid(place))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [WarpedFeatures, FactorisedFeatures])
+def test_a_number_whose_grids_are_empty_changes_nothing(kind: type) -> None:
+    torch.manual_seed(1)
+    more = {"hidden": 8, "ambient": 2} if kind is WarpedFeatures else {}
+    features = kind(SPACE, SPACE_TIME, 0.5, 2, **more)
+    for grid in (features.grid, *features.space_time.grids[:3]):
+        nn.init.normal_(grid.table)
+    for grid in features.space_time.grids[3:]:
+        nn.init.zeros_(grid.table)
+    where, standing = points(6, 2)
+    found = features(where, standing)
+    assert found.shape == (6, features.width)
+    other = torch.stack([standing[:, 0], standing[:, 1].flip(0)], 1)
+    assert torch.equal(features(where, other), found)
+    assert not torch.equal(features(where, standing.flip(1)), found)
 
 
 @torch.no_grad()
@@ -72,8 +91,8 @@ def test_width_is_that_of_the_features() -> None:
 @pytest.mark.parametrize("kind", [WarpedFeatures, FactorisedFeatures])
 def test_gradients_reach_every_parameter(kind: type) -> None:
     torch.manual_seed(1)
-    more = (8, 2) if kind is WarpedFeatures else ()
-    features = kind(SPACE, SPACE_TIME, 0.5, *more)
+    more = {"hidden": 8, "ambient": 2} if kind is WarpedFeatures else {}
+    features = kind(SPACE, SPACE_TIME, 0.5, **more)
     for grid in (features.grid, *features.space_time.grids):
         nn.init.normal_(grid.table)
     where, times = points(50)

@@ -166,7 +166,88 @@ def test_occupancy_keeps_what_is_there_at_some_time_only() -> None:
         found[number] = [times[:50] for times in asked]
     assert torch.equal(torch.cat(found[1]), torch.cat(found[3]))
     different = [*found[0], *found[1], *found[2]]
-    assert len({tuple(times.tolist()) for times in different}) == len(different)
+    assert len({tuple(times.flatten().tolist()) for times in different}) == len(different)
+
+
+def controlled(attributes: int = 2, timed: bool = False) -> DynamicNGP:
+    torch.manual_seed(0)
+    renderer = DynamicNGP(
+        SMALL, Bounds(-torch.ones(3), torch.ones(3)), "white", 1, attributes=attributes, timed=timed
+    )
+    for grid in (renderer.moving.grid, *renderer.moving.space_time.grids):
+        torch.nn.init.normal_(grid.table)
+    return renderer
+
+
+def with_attributes(rays: Rays, attributes: torch.Tensor) -> Rays:
+    return Rays(**{**vars(rays), "attributes": attributes})
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_attributes_change_what_rays_see(timed: bool) -> None:
+    """Each ray its own; one that is not known is drawn as 0."""
+    renderer = controlled(timed=timed)
+    assert renderer.conditions == (("times", "attributes") if timed else ("attributes",))
+    rays = some_rays(60, torch.rand(60) if timed else None)
+    values = torch.linspace(-1, 1, 120).reshape(60, 2)
+    seen = renderer.render(with_attributes(rays, values)).rgb
+    level = renderer.render(with_attributes(rays, torch.zeros(60, 2))).rgb
+    unknown = renderer.render(with_attributes(rays, torch.full((60, 2), torch.nan))).rgb
+    assert torch.equal(unknown, level)
+    assert (seen - level).abs().max() > 1e-3
+    for number in (0, 1):
+        one = values.clone()
+        one[:, number] = 0
+        assert (renderer.render(with_attributes(rays, one)).rgb - seen).abs().max() > 1e-3
+    with pytest.raises(LumigraphError, match="attributes"):
+        renderer.render(rays)
+
+
+def test_rays_whose_attributes_are_not_known_teach_nothing() -> None:
+    renderer, values = controlled(), torch.rand(64, 2)
+    values[40:, 1] = torch.nan
+    rays, colours = with_attributes(some_rays(64, None), values), torch.rand(64, 4)
+    found = renderer.losses(Batch(rays, colours), 0, 0)
+    other = torch.cat([colours[:40], torch.rand(24, 4)])
+    again = controlled().losses(Batch(rays, other), 0, 0)
+    assert torch.equal(found.terms["rgb"], again.terms["rgb"])
+    assert found.squared_error.shape == (64,)
+    none = with_attributes(rays, torch.full((64, 2), torch.nan))
+    assert float(controlled().losses(Batch(none, colours), 0, 0).terms["rgb"].detach()) == 0
+
+
+def test_attributes_that_photos_with_times_lack_are_left_aside(caplog) -> None:
+    info = load_builtin("attributes:16").info
+    cameras = info.cameras["train"]
+    values = cameras.attributes.clone()
+    values[3] = torch.nan
+
+    def made(times: torch.Tensor | None, attributes: torch.Tensor | None) -> DynamicNGP:
+        told = replace(cameras, times=times, attributes=attributes)
+        renderer = DynamicNGP.from_scene(SMALL, replace(info, cameras={"train": told}))
+        assert isinstance(renderer, DynamicNGP)
+        return renderer
+
+    times = torch.linspace(0, 1, len(cameras))
+    assert made(None, values).conditions == ("attributes",)
+    assert made(times, cameras.attributes).conditions == ("times", "attributes")
+    with caplog.at_level("INFO", logger="lumigraph"):
+        assert made(times, values).conditions == ("times",)
+    assert "conerf learns attributes from few photos" in caplog.text
+    with pytest.raises(LumigraphError, match="none has them"):
+        made(None, torch.full_like(values, torch.nan))
+    with pytest.raises(LumigraphError, match="no times"):
+        made(None, None)
+
+
+@pytest.mark.slow
+def test_it_learns_what_attributes_control() -> None:
+    """Better than a still field, which shows the mean of all that they do."""
+    scene = load_builtin("attributes:32")
+    torch.manual_seed(0)
+    moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 600)
+    torch.manual_seed(0)
+    assert moving > learnt(NGP.from_scene(STILL, scene.info), scene, 600) + 1
 
 
 def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
@@ -176,7 +257,7 @@ def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
     rays = some_rays(100, torch.rand(100))
     renderer.render(rays)
     assert not renderer.occupancy.density.any()
-    renderer._unit_density = lambda points, times: 10 * times  # pyright: ignore
+    renderer._unit_density = lambda points, standing: 10 * standing[:, 0]  # pyright: ignore
     renderer.losses(Batch(rays, torch.rand(100, 4)), 0, 0)
     found = renderer.occupancy.density
     assert found.any()

@@ -1,4 +1,4 @@
-"""What beside a ray decides its colour, asked of the photos where a method cannot learn without."""
+"""What beside a ray decides its colour: what there is of it in a scene, asked where a method cannot learn without."""
 
 from typing import Any
 
@@ -17,3 +17,16 @@ def check_captured_times(info: Any, method: str, still: str) -> None:
             where=info.source,
             todo=f"Train {still} instead, or give every frame its time",
         )
+
+
+def what_changes(info: Any) -> dict[str, Any]:
+    """What a method is told of how the scene (a `SceneInfo`) stands: `attributes`, how many control it, and `timed`,
+    whether it moves by itself."""
+    cameras = info.cameras["train"]
+    count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
+    return {"attributes": count, "timed": cameras.times is not None}
+
+
+def conditions_for(attributes: int, timed: bool) -> tuple[str, ...]:
+    """The `conditions` of a renderer of a scene that changes so."""
+    return ("times",) * timed + ("attributes",) * bool(attributes)

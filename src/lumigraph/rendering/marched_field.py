@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lumigraph.configs.marching import MarchingConfig
@@ -41,15 +41,15 @@ ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
 _STREAM = 0xBF58476D1CE4E5B9
 """Odd 64-bit constant that keeps apart what different seeds draw."""
-_TIME_STREAM = 0x94D049BB133111EB
-"""The same of the times that the occupancy grid asks about."""
+_STANDING_STREAM = 0x94D049BB133111EB
+"""The same of how the scene stands where the occupancy grid asks."""
 
 
 class MarchedField(Renderer):
     """Rays -> marched samples -> features of points -> small networks -> composited colours.
 
-    A method says what the features of points are, and which samples a ray can see. Where its field changes over time
-    it is told the times of rays and points; else these are None.
+    A method says what the features of points are, and which samples a ray can see. Where its field changes it is told
+    how the scene stands for rays and points, D numbers in [0, 1] such as the time; else these are None.
     """
 
     chunk = 1 << 14
@@ -107,16 +107,22 @@ class MarchedField(Renderer):
         """The scene's bounds are the core box; what no training camera sees stays empty."""
         cameras: Cameras = info.cameras["train"]
         config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
-        field = cls(config, info.bounds, info.background, int(cameras.ids.max()) + 1)
+        count = int(cameras.ids.max()) + 1
+        field = cls(config, info.bounds, info.background, count, **cls.scene_options(info))
         field.occupancy.mark_unseen(cameras, info.bounds)
         return field
 
     # ------------------------------------------------------------------ what a method says
 
+    @classmethod
+    def scene_options(cls, info: Any) -> dict[str, Any]:
+        """What a method's constructor is told of the scene (a `SceneInfo`) besides."""
+        return {}
+
     def features(
-        self, points: Float[Tensor, "n 3"], times: Float[Tensor, " n"] | None
+        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, "n width"]:
-        """Of points in [0, 1]^3 at their times."""
+        """Of points in [0, 1]^3, each with how the scene stands for it."""
         raise NotImplementedError
 
     def feature_groups(self) -> list[ParameterGroup]:
@@ -127,27 +133,31 @@ class MarchedField(Renderer):
         """Forgets all that the features have learnt."""
         raise NotImplementedError
 
-    def times_of(self, rays: Rays) -> Float[Tensor, " n"] | None:
-        """The times at which rays [n] look, of a field that changes."""
+    def standing_of(self, rays: Rays) -> Float[Tensor, "n D"] | None:
+        """How the scene stands when rays [n] look, of a field that changes."""
         return None
 
-    def random_times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"] | None:
-        """The times at which the occupancy grid asks what points hold, of a field that changes."""
+    def random_standing(self, count: int, generator: torch.Generator) -> Float[Tensor, "count D"] | None:
+        """How it stands when the occupancy grid asks what points hold, of a field that changes."""
+        return None
+
+    def known(self, rays: Rays) -> Bool[Tensor, " n"] | None:
+        """Which rays [n] of photos can be learnt from; None for all."""
         return None
 
     def visible_samples(
         self,
         rays: CoreRays,
-        times: Float[Tensor, " R"] | None,
+        standing: Float[Tensor, "R D"] | None,
         rule: StepRule,
         jitter: Float[Tensor, " R"],
         learning: bool = False,
     ) -> tuple[Samples, Int[Tensor, " S"]]:
         """What the rays can see: samples, and the ray of each; without gradients. This asks for the density of all
-        samples in occupied cells, and while `learning` lets the occupancy grid know what was found at those times; a
+        samples in occupied cells, and while `learning` lets the occupancy grid know what was found there; a
         method whose field a kernel knows asks that."""
         samples, index = occupied_samples(rays, self.occupancy.occupied, rule, self.unbounded, jitter)
-        density = self._unit_density(samples.points, _of_samples(times, index))
+        density = self._unit_density(samples.points, _of_samples(standing, index))
         if learning:
             points = rays.origins[index] + samples.t[:, None] * rays.directions[index]
             self.occupancy.raise_to(points, samples.dt, density)
@@ -156,15 +166,15 @@ class MarchedField(Renderer):
     # ------------------------------------------------------------------ the field
 
     def core_density(
-        self, points: Float[Tensor, "n 3"], times: Float[Tensor, " n"] | None
+        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, " n"]:
         """Density per unit of core length, at points in core coordinates."""
-        return self._unit_density(unit_cube(points, self.unbounded).contiguous(), times)
+        return self._unit_density(unit_cube(points, self.unbounded).contiguous(), standing)
 
-    def _unit_density(self, points: Tensor, times: Tensor | None) -> Tensor:
+    def _unit_density(self, points: Tensor, standing: Tensor | None) -> Tensor:
         """The same at points in [0, 1]^3."""
         parts = points.split(FIELD_CHUNK)
-        when = [None] * len(parts) if times is None else times.split(FIELD_CHUNK)
+        when = [None] * len(parts) if standing is None else standing.split(FIELD_CHUNK)
         found = [self._density_only(self.features(*both)) for both in zip(parts, when, strict=True)]
         return torch.cat(found)
 
@@ -211,9 +221,9 @@ class MarchedField(Renderer):
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
         flat = rays.flatten()
-        core, times = self._core_rays(flat), self.times_of(flat)
-        samples, index = self.visible_samples(core, times, self.rule, torch.full_like(core.near, 0.5))
-        features = self.features(samples.points, _of_samples(times, index))
+        core, standing = self._core_rays(flat), self.standing_of(flat)
+        samples, index = self.visible_samples(core, standing, self.rule, torch.full_like(core.near, 0.5))
+        features = self.features(samples.points, _of_samples(standing, index))
         rgb, opacity, reach, _, density = self._integrate(core, samples, features, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         middle = median(density, samples.t, samples.dt, samples.offsets)
@@ -228,9 +238,9 @@ class MarchedField(Renderer):
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
-        moments = step_generator(_TIME_STREAM, seed, step, self.device)
+        moments = step_generator(_STANDING_STREAM, seed, step, self.device)
         self.occupancy.follow(
-            lambda points: self.core_density(points, self.random_times(len(points), moments)),
+            lambda points: self.core_density(points, self.random_standing(len(points), moments)),
             step,
             seed,
             interval=self.config.occupancy_interval,
@@ -243,18 +253,20 @@ class MarchedField(Renderer):
         """Squared error of the colours, and where asked for the entropy of opacity, the distortion loss, and what is
         known of depth."""
         rays = self._refined(batch.rays)
-        core, times = self._core_rays(rays), self.times_of(rays)
+        core, standing = self._core_rays(rays), self.standing_of(rays)
         generator = step_generator(_STREAM, seed, step, self.device)
         jitter = torch.rand(len(core.near), generator=generator, device=self.device)
         with torch.no_grad():
             samples, index = self.visible_samples(
-                core, times, self._training_rule(step), jitter, learning=True
+                core, standing, self._training_rule(step), jitter, learning=True
             )
-        features = self.features(self._points(core, samples, index), _of_samples(times, index))
+        features = self.features(self._points(core, samples, index), _of_samples(standing, index))
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
         target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
-        terms = {"rgb": error.mean()}
+        known = self.known(batch.rays)
+        learnt = error if known is None else error[known]
+        terms = {"rgb": learnt.sum() / max(1, learnt.numel())}
         if self.config.opacity_weight:
             entropy = -opacity * torch.log(opacity.clamp(min=1e-10))
             terms["opacity"] = self.config.opacity_weight * entropy.mean()
@@ -370,8 +382,8 @@ class MarchedField(Renderer):
     def warm_up(self, batch: Batch, seed: int) -> None:
         """Also compiles the kernels of the occupancy update."""
         super().warm_up(batch, seed)
-        moments = step_generator(_TIME_STREAM, seed, 0, self.device)
-        self.core_density(torch.zeros(8, 3, device=self.device), self.random_times(8, moments))
+        moments = step_generator(_STANDING_STREAM, seed, 0, self.device)
+        self.core_density(torch.zeros(8, 3, device=self.device), self.random_standing(8, moments))
 
     def start_over(self) -> bool:
         self.reset_features()
@@ -381,5 +393,5 @@ class MarchedField(Renderer):
         return True
 
 
-def _of_samples(times: Tensor | None, index: Tensor) -> Tensor | None:
-    return None if times is None else times.index_select(0, index)
+def _of_samples(standing: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if standing is None else standing.index_select(0, index)

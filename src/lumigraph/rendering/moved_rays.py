@@ -9,7 +9,6 @@ moves along; the code w carries what no motion of rays can show: things that app
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,19 +25,6 @@ from lumigraph.rendering.renderer import ParameterGroup
 
 RAY = 6
 """Numbers of a ray that the small networks see: origin and direction."""
-
-
-def what_changes(info: Any) -> dict[str, Any]:
-    """What a student is told of how the scene (a `SceneInfo`) stands: `attributes`, how many control it, and `timed`,
-    whether it moves by itself."""
-    cameras = info.cameras["train"]
-    count = 0 if cameras.attributes is None else cameras.attributes.shape[1]
-    return {"attributes": count, "timed": cameras.times is not None}
-
-
-def conditions_for(attributes: int, timed: bool) -> tuple[str, ...]:
-    """The `conditions` of a student of a scene that changes so."""
-    return ("times",) * timed + ("attributes",) * bool(attributes)
 
 
 class MovedRays(DescribedRays):

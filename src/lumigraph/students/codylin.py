@@ -25,8 +25,9 @@ from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
+from lumigraph.rendering.conditions import conditions_for, what_changes
 from lumigraph.rendering.described_rays import Lines
-from lumigraph.rendering.moved_rays import RAY, conditions_for, what_changes
+from lumigraph.rendering.moved_rays import RAY
 from lumigraph.rendering.moving_light_field import MovingLightField
 from lumigraph.rendering.renderer import Batch, PixelSampling
 

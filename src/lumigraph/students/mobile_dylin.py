@@ -18,8 +18,9 @@ from torch import Tensor
 from lumigraph.configs.mobile_dylin import MobileDyLiNConfig
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.rendering.background import Background
+from lumigraph.rendering.conditions import conditions_for, what_changes
 from lumigraph.rendering.described_rays import Lines
-from lumigraph.rendering.moved_rays import MovedRays, conditions_for, what_changes
+from lumigraph.rendering.moved_rays import MovedRays
 from lumigraph.rendering.picture_light_field import PictureLightField
 from lumigraph.rendering.renderer import PixelSampling
 

@@ -1,35 +1,54 @@
-"""A scene that moves, on hash grids: the features of a point depend on time (`fields/space_time.py`), and all else is
-as in Instant-NGP. The occupancy grid holds what is occupied at any time."""
+"""A scene that moves, or that attributes control, on hash grids: the features of a point depend on time and attributes
+(`fields/space_time.py`), and all else is as in Instant-NGP. The occupancy grid holds what is occupied however the scene
+stands."""
 
+import logging
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
+from lumigraph.errors import LumigraphError
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, WarpedFeatures
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.conditions import check_captured_times
+from lumigraph.rendering.conditions import check_captured_times, conditions_for, what_changes
 from lumigraph.rendering.marched_field import ADAM, MarchedField
-from lumigraph.rendering.renderer import ParameterGroup
+from lumigraph.rendering.renderer import ParameterGroup, PixelSampling
+
+log = logging.getLogger("lumigraph")
 
 
 class DynamicNGP(MarchedField):
-    """The teacher: rays with times -> marched samples -> features of points at their times -> composited colours."""
+    """The teacher: rays with times and attributes -> marched samples -> features of points as the scene stands ->
+    composited colours.
 
-    conditions = ("times",)
+    Attributes that are not known (NaN) are drawn as 0, and rays without a known value are not learnt from. Where photos
+    have times and some lack values, attributes are left aside: time tells all that changes.
+    """
+
+    conditions = ("times", "attributes")
     config: DynamicNGPConfig
 
     def __init__(
-        self, config: DynamicNGPConfig, bounds: Bounds, background: Background, cameras: int
+        self,
+        config: DynamicNGPConfig,
+        bounds: Bounds,
+        background: Background,
+        cameras: int,
+        attributes: int = 0,
+        timed: bool = True,
     ) -> None:
-        """`cameras`: number of training cameras, for the refinement of their poses."""
+        """`cameras`: number of training cameras, for the refinement of their poses; `attributes`: how many there are;
+        `timed`: whether the scene moves by itself."""
         super().__init__(config, bounds, background, cameras)
-        self.moving = _moving(config, self.layout)
+        self.attributes = attributes
+        self.conditions = conditions_for(attributes, timed)
+        self.moving = _moving(config, self.layout, timed + attributes)
         self.add_networks(self.moving.width)
         self.occupancy_looks = config.occupancy_times
         if config.random_backdrop and background != "opaque":
@@ -40,15 +59,36 @@ class DynamicNGP(MarchedField):
         """See `MarchedField.from_scene`.
 
         Raises:
-            LumigraphError: the scene has no times.
+            LumigraphError: the scene has neither times nor attributes, or there are attributes and no photo of which
+                all are known.
         """
-        check_captured_times(info, "dynamic-ngp", "ngp")
+        values, times = info.cameras["train"].attributes, info.cameras["train"].times
+        if values is None:
+            check_captured_times(info, "dynamic-ngp", "ngp")
+        elif times is None and not bool(torch.isfinite(values).all(1).any()):
+            raise LumigraphError(
+                "photos without times need the values of all attributes, and none has them",
+                where=info.source,
+                todo="Annotate some photos, or give every frame its time",
+            )
         return super().from_scene(config, info)
 
+    @classmethod
+    def scene_options(cls, info: Any) -> dict[str, Any]:
+        options = what_changes(info)
+        values = info.cameras["train"].attributes
+        if options["timed"] and options["attributes"] and bool(values.isnan().any()):
+            log.info(
+                "some photos lack values of attributes: dynamic-ngp goes by the time alone; conerf learns attributes "
+                "from few photos"
+            )
+            options["attributes"] = 0
+        return options
+
     def features(
-        self, points: Float[Tensor, "n 3"], times: Float[Tensor, " n"] | None
+        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, "n width"]:
-        return self.moving(points, times)
+        return self.moving(points, standing)
 
     def feature_groups(self) -> list[ParameterGroup]:
         space_time = list(self.moving.space_time.parameters())
@@ -63,17 +103,32 @@ class DynamicNGP(MarchedField):
     def reset_features(self) -> None:
         self.moving.reset()
 
-    def times_of(self, rays: Rays) -> Float[Tensor, " n"]:
+    def standing_of(self, rays: Rays) -> Float[Tensor, "n D"]:
+        """The time where the scene moves by itself, then the attributes, of which -1 to 1 becomes 0 to 1."""
         self.require_conditions(rays)
-        assert rays.times is not None
-        return rays.times
+        numbers = [rays.times[:, None]] if "times" in self.conditions and rays.times is not None else []
+        if self.attributes and rays.attributes is not None:
+            numbers.append(0.5 + 0.5 * rays.attributes.nan_to_num(0.0))
+        return torch.cat(numbers, 1)
 
-    def random_times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
-        """Any time, so that a cell is occupied if something is in it at some time."""
-        return torch.rand(count, generator=generator, device=self.device)
+    def random_standing(self, count: int, generator: torch.Generator) -> Float[Tensor, "count D"]:
+        """Anyhow, so that a cell is occupied if something is in it at some time and with some attributes."""
+        return torch.rand(
+            count, len(self.moving.space_time.grids) // 3, generator=generator, device=self.device
+        )
+
+    def known(self, rays: Rays) -> Bool[Tensor, " n"] | None:
+        if not self.attributes or rays.attributes is None:
+            return None
+        known = torch.isfinite(rays.attributes).all(1)
+        return None if bool(known.all()) else known
+
+    def pixel_sampling(self) -> PixelSampling:
+        """Photos of which nothing is known of attributes would be drawn for nothing."""
+        return PixelSampling(annotated_share=1.0 if self.attributes else 0.0)
 
 
-def _moving(config: DynamicNGPConfig, space: GridLayout) -> MovingFeatures:
+def _moving(config: DynamicNGPConfig, space: GridLayout, numbers: int) -> MovingFeatures:
     space_time = GridLayout(
         config.time_levels,
         config.time_features,
@@ -82,5 +137,12 @@ def _moving(config: DynamicNGPConfig, space: GridLayout) -> MovingFeatures:
         config.time_finest_resolution,
     )
     if config.motion == "warp":
-        return WarpedFeatures(space, space_time, config.time_share, config.motion_hidden, config.ambient)
-    return FactorisedFeatures(space, space_time, config.time_share)
+        return WarpedFeatures(
+            space,
+            space_time,
+            config.time_share,
+            numbers,
+            hidden=config.motion_hidden,
+            ambient=config.ambient,
+        )
+    return FactorisedFeatures(space, space_time, config.time_share, numbers)

@@ -37,7 +37,7 @@ class NGP(MarchedField):
         )
 
     def features(
-        self, points: Float[Tensor, "n 3"], times: Float[Tensor, " n"] | None
+        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, "n width"]:
         return self.grid(points)
 
@@ -50,7 +50,7 @@ class NGP(MarchedField):
     def visible_samples(
         self,
         rays: CoreRays,
-        times: Float[Tensor, " R"] | None,
+        standing: Float[Tensor, "R D"] | None,
         rule: StepRule,
         jitter: Float[Tensor, " R"],
         learning: bool = False,
