@@ -106,6 +106,8 @@ def test_a_movie_says_what_it_shows() -> None:
         path_cameras(info, "time", 3), "time", renderer, info, None, {"arm": Sweep(0.5, -1.0)}
     )
     assert describe_states(cameras, renderer, info) == "time 0 to 1, head not set, arm 0.5 to -1"
+    mixed = replace(cameras, times=torch.tensor([0.4, 0.9, 0.1]))
+    assert describe_states(mixed, knowing("times"), info) == "time 0.1 to 0.9"
     unknown = replace(cameras, attributes=torch.full((3, 2), torch.nan))
     assert describe_states(unknown, renderer, info) == "time 0 to 1, head not set, arm not set"
     assert describe_states(cameras, knowing(), info) == ""

@@ -57,6 +57,27 @@ def test_each_label_is_used_as_often_as_asked(scene: Scene) -> None:
     assert source.labelled == again
 
 
+def test_several_processes_label_other_rays_and_no_more_each(scene: Scene) -> None:
+    """Each is asked for every other step number."""
+    sources = [live(scene), live(scene)]
+    starts = []
+    for process, source in enumerate(sources):
+        source.share(process, 2)
+        source.batch(process, 32)
+        starts.append(source.labelled)
+    for step in range(100):
+        for process, source in enumerate(sources):
+            source.batch(2 * step + process, 32)
+    for source, start in zip(sources, starts, strict=True):
+        assert (source.labelled - start) * 2 == pytest.approx(100 * 32, abs=2 * 32)
+    assert not torch.equal(sources[0]._pixel, sources[1]._pixel)
+
+
+def test_the_cameras_that_the_teacher_is_asked_for_move_along(scene: Scene) -> None:
+    source = live(scene).to(torch.device("meta"))
+    assert source._asked.device == source.cameras.device == torch.device("meta")
+
+
 def test_rays_go_where_the_student_is_wrong(scene: Scene) -> None:
     source = live(scene, floor=0.25)
     for step in range(60):

@@ -105,6 +105,45 @@ def test_frames_counted_apart_have_the_times_of_their_names(moving, change, capl
         torch.testing.assert_close(scene.split(split).cameras.times, expected)
 
 
+def test_names_may_have_words_before_their_numbers(moving, change, caplog):
+    folder, _ = moving
+
+    def renamed(names):
+        return [f"left_{name}" for name in names]
+
+    change(
+        folder / "dataset.json",
+        lambda data: data.update({k: renamed(v) for k, v in data.items() if k.endswith("ids")}),
+    )
+    for path in [*folder.glob("camera/*.json"), *folder.glob("rgb/*/*")]:
+        path.rename(path.with_name(f"left_{path.name}"))
+    counted = read_json(folder / "dataset.json")
+
+    def recount(data):
+        entries = {f"left_{name}": entry for name, entry in data.items()}
+        data.clear()
+        data.update(entries)
+        for part in (counted["train_ids"], counted["val_ids"]):
+            for number, name in enumerate(part):
+                data[name]["warp_id"] = number
+
+    change(folder / "metadata.json", recount)
+    scene = load_scene(folder)
+    assert "counts training and held-out frames apart" in caplog.text
+    last = len(counted["ids"]) - 1
+    expected = torch.tensor([int(name[5:]) / last for name in counted["val_ids"]])
+    torch.testing.assert_close(scene.split("val").cameras.times, expected)
+    caplog.clear()
+
+    def twice(data):
+        for entry in data.values():
+            entry["time_id"] = entry["warp_id"]
+
+    change(folder / "metadata.json", twice)
+    load_scene(folder)
+    assert "both are taken to be of that moment" in caplog.text
+
+
 def test_time_ids_go_first_and_all_frames_count(moving, change):
     folder, _ = moving
 

@@ -103,6 +103,17 @@ def test_masks_are_pulled_to_the_teachers_where_these_are_known() -> None:
     losses.terms["masks"].backward()
     assert float(model.mask.output.weight.grad.abs().sum()) > 0
     assert "masks" not in model.losses(batch(masks=False), 0, 0).terms
+    # Of rays whose attributes are not known, masks say nothing either.
+    drawn.rays.attributes[10:, 0] = math.nan
+    known = Batch(drawn.rays[:10], drawn.rgba[:10], attribute_masks=drawn.attribute_masks[:10])
+    torch.testing.assert_close(
+        model.losses(drawn, 0, 0).terms["masks"], model.losses(known, 0, 0).terms["masks"]
+    )
+
+
+def test_without_a_code_attributes_would_have_no_effect() -> None:
+    with pytest.raises(ValueError, match="hyper_dims"):
+        replace(TINY, hyper_dims=0)
 
 
 def test_photos_are_drawn_of_which_attributes_are_known() -> None:
@@ -110,7 +121,7 @@ def test_photos_are_drawn_of_which_attributes_are_known() -> None:
     cameras = info.cameras["train"]
     assert cameras.attributes is not None
     values = cameras.attributes.clone()
-    values[:2] = math.nan
+    values[0], values[1, 0] = math.nan, math.nan
     sparse = replace(cameras, attributes=values)
     model = CoDyLiN.from_scene(TINY, replace(info, cameras={"train": sparse}))
     assert model.wants_attribute_masks
@@ -118,6 +129,9 @@ def test_photos_are_drawn_of_which_attributes_are_known() -> None:
     drawn = PhotoSource(views, 0, sampling=model.pixel_sampling()).batch(0, 64).rays.attributes
     assert drawn is not None
     assert torch.equal(drawn, values[2].expand(64, 2))
+    views.cameras = replace(sparse, attributes=torch.full_like(values, math.nan))
+    with pytest.raises(LumigraphError, match="of no photo all attributes are known"):
+        PhotoSource(views, 0, sampling=model.pixel_sampling())
 
 
 def test_rays_without_a_known_attribute_are_not_learnt_from() -> None:

@@ -200,6 +200,25 @@ def test_it_learns_from_what_is_annotated_and_from_nothing_else() -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in renderer.parameters())
 
 
+def test_outlines_say_nothing_of_where_something_is() -> None:
+    """Their loss has no gradient in the density; in the masks it has."""
+    masks, found = torch.zeros(30, 2), {}
+    masks[:10, 0] = 1.0
+    for weight in (0.0, 1.0):
+        renderer = lively(replace(TINY, mask_weight=weight))
+        torch.stack(list(renderer.losses(a_batch(masks), 0, 0).terms.values())).sum().backward()
+        found[weight] = [
+            [p.grad.clone() for p in part.parameters() if p.grad is not None]
+            for part in (renderer.coarse.density, renderer.fine.density, renderer.sheets)
+        ]
+    for place in (0, 1):
+        for without, with_masks in zip(found[0.0][place], found[1.0][place], strict=True):
+            torch.testing.assert_close(with_masks, without)
+    assert any(
+        not torch.allclose(one, other) for one, other in zip(found[0.0][2], found[1.0][2], strict=True)
+    )
+
+
 def test_without_times_attributes_are_all_there_is() -> None:
     known = some_cameras(False, [[-1.0, 0.0], [0.0, 1.0], [1.0, -1.0]])
     renderer = lively(cameras=known)

@@ -231,7 +231,7 @@ def test_attributes_that_photos_with_times_lack_are_left_aside(caplog) -> None:
     times = torch.linspace(0, 1, len(cameras))
     assert made(None, values).conditions == ("attributes",)
     assert made(times, cameras.attributes).conditions == ("times", "attributes")
-    with caplog.at_level("INFO", logger="lumigraph"):
+    with caplog.at_level("WARNING", logger="lumigraph"):
         assert made(times, values).conditions == ("times",)
     assert "conerf learns attributes from few photos" in caplog.text
     with pytest.raises(LumigraphError, match="none has them"):

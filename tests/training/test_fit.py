@@ -14,7 +14,7 @@ from lumigraph.configs.nerf import NeRFConfig
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses
-from lumigraph.scenes.scene import Scene
+from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, fit
 from lumigraph.training.interrupts import Interrupts
@@ -125,6 +125,28 @@ def test_finished_run_is_refused_extended_or_replaced(ball, student, options):
     _, result = train(ball, "r2l", student, dataclasses.replace(options, max_steps=3, overwrite=True))
     assert result.step == 3
     assert last_state(run).step == 3
+
+
+def test_a_run_does_not_go_on_with_other_times_or_attributes(ball, student, options):
+    cameras = ball.info.cameras["train"]
+    told = dataclasses.replace(
+        cameras, times=torch.linspace(0, 1, len(cameras)), attributes=torch.zeros(len(cameras), 1)
+    )
+    info = dataclasses.replace(ball.info, cameras={**ball.info.cameras, "train": told}, attributes=("arm",))
+    begin("r2l", student, info, options)
+    again = dataclasses.replace(options, resume=True)
+
+    def changed(**values) -> SceneInfo:
+        other = dataclasses.replace(told, **values)
+        return dataclasses.replace(info, cameras={**info.cameras, "train": other})
+
+    begin("r2l", student, info, again)
+    with pytest.raises(LumigraphError, match="other times of training views"):
+        begin("r2l", student, changed(times=told.times.flip(0)), again)
+    with pytest.raises(LumigraphError, match="other attributes of training views"):
+        begin("r2l", student, changed(attributes=told.attributes + 0.5), again)
+    with pytest.raises(LumigraphError, match="other attributes of training views"):
+        begin("r2l", student, dataclasses.replace(info, attributes=("leg",)), again)
 
 
 def test_begun_run_needs_a_word(ball, student, options):

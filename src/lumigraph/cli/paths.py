@@ -216,5 +216,10 @@ def describe_states(cameras: Cameras, renderer: Renderer, info: SceneInfo) -> st
 
 
 def _range(values: Tensor) -> str:
+    """The first and the last, or where they come in no order the least and the largest."""
     known = values[torch.isfinite(values)]
-    return str(Sweep(float(known[0]), float(known[-1]))) if len(known) else "not set"
+    if not len(known):
+        return "not set"
+    steps = known.diff()
+    ends = known[[0, -1]] if bool((steps >= 0).all() | (steps <= 0).all()) else known.aminmax()
+    return str(Sweep(*map(float, ends)))

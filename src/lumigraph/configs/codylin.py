@@ -26,7 +26,12 @@ class CoDyLiNConfig(MovingLightFieldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_numbers(self, positive=("mask_width", "mask_layers"), not_negative=("mask_skip", "mask_weight"))
+        # Without a code, attributes would have no way to the colours.
+        check_numbers(
+            self,
+            positive=("hyper_dims", "mask_width", "mask_layers"),
+            not_negative=("mask_skip", "mask_weight"),
+        )
 
 
 _PAPER = CoDyLiNConfig(

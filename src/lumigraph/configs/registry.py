@@ -49,7 +49,7 @@ METHODS: dict[str, MethodEntry] = {
             kind="teacher",
             config="lumigraph.configs.dynamic_ngp:DynamicNGPConfig",
             renderer="lumigraph.teachers.dynamic_ngp:DynamicNGP",
-            summary="Instant-NGP for scenes that move or have attributes: hash grids of space and time; minutes on a CPU",
+            summary="Instant-NGP for scenes that move or have attributes: grids of space and time; minutes on a CPU",
         ),
         MethodEntry(
             name="nerf",

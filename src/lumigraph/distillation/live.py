@@ -73,6 +73,7 @@ class LiveSource(RaySource):
         self._labelled = 0
         self._blocks = 0
         self._drawn = torch.empty(0, dtype=torch.int64)
+        self._process, self._processes = 0, 1
 
     # ------------------------------------------------------------------ labels
 
@@ -93,11 +94,13 @@ class LiveSource(RaySource):
         return batch
 
     def _label_until(self, step: int) -> None:
-        """Labels the blocks that are due by `step`; asking for an earlier step again changes nothing."""
+        """Labels the blocks that are due by `step`; asking for an earlier step again changes nothing. Of several
+        processes each is asked for one step in so many, and labels as much for each of its own as a single one."""
+        due = step // (self.every * self._processes)
         if self._labelled == 0:
             self._label(self._first)
-            self._blocks = step // self.every
-        while self._blocks < step // self.every:
+            self._blocks = due
+        while self._blocks < due:
             self._blocks += 1
             self._label(self._block)
 
@@ -125,7 +128,7 @@ class LiveSource(RaySource):
         even = self._area / self._area.sum()
         share = self.floor * even + (1 - self.floor) * weighted / weighted.sum().clamp(min=1e-300)
         ends = share.cumsum(0)
-        generator = draws(self.seed, self._labelled, stream=2)
+        generator = draws(self.seed * self._processes + self._process, self._labelled, stream=2)
         uniform = torch.from_numpy(generator.random((3, count)))
         tile = torch.searchsorted(ends, uniform[0] * ends[-1]).clamp(max=len(ends) - 1)
         camera, within = tile // (self._columns * self._rows), tile % (self._columns * self._rows)
@@ -155,8 +158,11 @@ class LiveSource(RaySource):
 
     def to(self, device: torch.device) -> "LiveSource":
         self.teacher.to(device)
-        self.cameras = self.cameras.to(device)
+        self.cameras, self._asked = self.cameras.to(device), self._asked.to(device)
         return self
+
+    def share(self, process: int, processes: int) -> None:
+        self._process, self._processes = process, processes
 
     @property
     def nbytes(self) -> int:

@@ -23,7 +23,8 @@ from lumigraph.errors import LumigraphError
 from lumigraph.files import sha256
 from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.geometry.moments import Times
-from lumigraph.rendering.renderer import PixelSampling, Renderer
+from lumigraph.rendering.conditions import sampling_of
+from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource, RaySource
@@ -310,10 +311,10 @@ def mixed_with_photos(
     origin: Origin, scene: Scene, pseudo_ratio: float, seed: int, *, attributes: bool = False
 ) -> Origin:
     """A part `pseudo_ratio` of every batch from `origin`, the rest from the training photos of `scene`; for a student
-    that goes by `attributes`, from those of which some are known."""
+    that goes by `attributes`, from those of which all are known."""
     check_same_scene(origin.info, scene.info)
-    annotated = PixelSampling(annotated_share=1.0 if attributes and "attributes" in origin.tells else 0.0)
-    photos = PhotoSource(scene.split("train"), seed, depths=True, sampling=annotated)
+    sampling = sampling_of(int(attributes and "attributes" in origin.tells))
+    photos = PhotoSource(scene.split("train"), seed, depths=True, sampling=sampling)
     photos.cameras = without_unknown(photos.cameras, origin.tells)
     provenance = {**origin.provenance, "pseudo_ratio": pseudo_ratio}
     return replace(origin, source=MixedSource(origin.source, photos, pseudo_ratio), provenance=provenance)

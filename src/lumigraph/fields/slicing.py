@@ -4,8 +4,6 @@ The template is a field over space and W ambient coordinates. Where the topology
 these coordinates instead of being torn by the warp. Points are those of the moment, before the warp.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 from lumigraph.fields.encodings import frequency_encoding, frequency_size, windowed_encoding
 from lumigraph.fields.skip_mlp import SkipMLP
 
-SlicingName = Literal["bendy_sheet", "axis_aligned_plane", "none"]
 _FIRST_HEIGHT = 1e-5
 
 

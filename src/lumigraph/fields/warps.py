@@ -5,8 +5,6 @@ A warp sees the windowed encoding of a point and the code of a moment. `alpha` s
 close to the identity.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +13,6 @@ from lumigraph.fields.encodings import frequency_size, windowed_encoding
 from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.rotations import screw_motion
 
-WarpName = Literal["se3", "translation", "none"]
 _FIRST_MOTION = 1e-4
 
 

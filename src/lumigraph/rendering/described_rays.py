@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.configs.light_field import ScheduleConfig
-from lumigraph.errors import LumigraphError
 from lumigraph.fields.ray_code import point_depths
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
@@ -98,12 +97,7 @@ class DescribedRays(Renderer):
         Raises:
             LumigraphError: the rays lack something that decides their colour.
         """
-        for name in self.conditions:
-            if getattr(rays, name) is None:
-                raise LumigraphError(
-                    f"the colours of this light field depend on {name}, and the rays have none",
-                    todo="Give rays of a scene that has them, or cameras that do",
-                )
+        self.require_conditions(rays)
         return self.lines(rays.origins, rays.directions, rays.times, rays.attributes)
 
     def lr_scale(self, step: int, progress: float) -> float:

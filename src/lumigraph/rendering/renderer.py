@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -209,9 +209,10 @@ class PixelSampling:
 
     Over `crop_steps`, those in the central `crop_share` of both sides of a photo; in every batch, at least the share
     `foreground_share` of rays with alpha above 0, where photos have alpha and such pixels, and the share
-    `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves, where there
-    are such; with `same_image`, all pixels of a batch from one photo. While step < `time_steps`, pixels are drawn from
-    the first max(floor(step / time_steps N), 3) of the N photos in the order of their times (D-NeRF's curriculum).
+    `annotated_share` from photos of which somebody has said the value of an attribute, or what it moves (`annotated`
+    "some"), or the values of all attributes ("all"), where there are such; with `same_image`, all pixels of a batch
+    from one photo. While step < `time_steps`, pixels are drawn from the first max(floor(step / time_steps N), 3) of the
+    N photos in the order of their times (D-NeRF's curriculum).
 
     Steps are those of the method's `training_steps`: where the clock ends training, they pass with it.
     """
@@ -221,6 +222,7 @@ class PixelSampling:
     foreground_share: float = 0.0
     same_image: bool = False
     annotated_share: float = 0.0
+    annotated: Literal["some", "all"] = "some"
     time_steps: int = 0
 
 

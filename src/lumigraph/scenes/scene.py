@@ -415,6 +415,13 @@ class Views:
             return self._with_attribute_masks
         return self._with_attribute_masks | self.cameras.attributes.cpu().isfinite().any(1)
 
+    @property
+    def told(self) -> Bool[Tensor, " N"]:
+        """Of which images somebody has said the values of all attributes."""
+        if self.cameras.attributes is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return self.cameras.attributes.cpu().isfinite().all(1)
+
     def with_depths(
         self,
         depths: Sequence[np.ndarray | None],

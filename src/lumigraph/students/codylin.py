@@ -25,7 +25,7 @@ from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.conditions import conditions_for, what_changes
+from lumigraph.rendering.conditions import conditions_for, rays_with_attributes, sampling_of, what_changes
 from lumigraph.rendering.described_rays import Lines
 from lumigraph.rendering.moved_rays import RAY
 from lumigraph.rendering.moving_light_field import MovingLightField
@@ -107,14 +107,11 @@ class CoDyLiN(MovingLightField):
     # ------------------------------------------------------------------ training
 
     def pixel_sampling(self) -> PixelSampling:
-        """Photos of which nothing is known of attributes would be drawn for nothing."""
-        return PixelSampling(annotated_share=1.0 if self.attributes else 0.0)
+        return sampling_of(self.attributes)
 
     def known(self, rays: Rays) -> Bool[Tensor, " B"] | None:
-        if not self.attributes or rays.attributes is None:
-            return None
-        known = torch.isfinite(rays.attributes).all(1)
-        if not bool(known.any()):
+        known = rays_with_attributes(rays, self.attributes)
+        if known is not None and not bool(known.any()):
             raise LumigraphError(
                 "no ray of the batch has known attributes: there is nothing to learn from",
                 todo="Use photos, or a teacher, whose frames have values for all attributes",
@@ -126,7 +123,9 @@ class CoDyLiN(MovingLightField):
         wanted = batch.attribute_masks
         if wanted is None or "attribute_masks" not in extras or not self.config.mask_weight:
             return {}
-        told = torch.isfinite(wanted)
+        told, known = torch.isfinite(wanted), self.known(batch.rays)
+        if known is not None:
+            told &= known[:, None]
         masks = extras["attribute_masks"]
         # The clamp of the logarithms to -100 that torch does is what keeps shares of 0 and 1 finite.
         entropy = nn.functional.binary_cross_entropy(masks, wanted.nan_to_num(0.0), reduction="none")

@@ -18,7 +18,7 @@ from torch import Tensor
 from lumigraph.configs.mobile_dylin import MobileDyLiNConfig
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.conditions import conditions_for, what_changes
+from lumigraph.rendering.conditions import conditions_for, sampling_of, what_changes
 from lumigraph.rendering.described_rays import Lines
 from lumigraph.rendering.moved_rays import MovedRays
 from lumigraph.rendering.picture_light_field import PictureLightField
@@ -63,8 +63,7 @@ class MobileDyLiN(MovedRays, PictureLightField):
         return [*times, *lines.attributes.nan_to_num(0.0).unbind(1)]
 
     def pixel_sampling(self) -> PixelSampling:
-        """Photos of which nothing is known of attributes would be drawn for nothing."""
-        return PixelSampling(annotated_share=1.0 if self.attributes else 0.0)
+        return sampling_of(self.attributes)
 
     def memory_estimate(self, rays: int) -> int:
         """What a light field of whole pictures takes, and the activations of the small networks."""

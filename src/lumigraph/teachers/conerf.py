@@ -5,7 +5,9 @@ where its mask says that it moves something. Both learn from the few frames in w
 of other values is drawn by giving them with the rays.
 
 Masks are composited as shares in [0, 1] (the published code composites their logits), so that a rendered mask is the
-share of a pixel that an attribute moves.
+share of a pixel that an attribute moves. One network tells masks to the coarse and to the fine field, where two were
+published, and the losses of values and codes count once, not once for each field. Noise is added to the logits of masks;
+published, it moves the points of a loss that the published training leaves out.
 """
 
 from collections.abc import Sequence
@@ -140,14 +142,16 @@ class CoNeRF(WarpedTeacher):
         return PixelSampling(annotated_share=self.config.annotated_share)
 
     def _of_levels(self, batch: Batch, part: slice, levels: list[Seen]) -> dict[str, Tensor]:
-        """The focal cross entropy of composited masks, the mean over all that is annotated in the batch."""
+        """The focal cross entropy of composited masks, the mean over all that is annotated in the batch. Outlines are
+        coarse, so they say nothing of the density."""
         if batch.attribute_masks is None or not self.config.mask_weight:
             return {}
         known = ~batch.attribute_masks.isnan()
         count = known.sum().clamp(min=1)
         true, there = batch.attribute_masks[part].nan_to_num(), known[part]
         errors = [
-            (focal_cross_entropy(level.mean_along("masks"), true) * there).sum() / count for level in levels
+            (focal_cross_entropy(level.mean_along("masks", shaping=False), true) * there).sum() / count
+            for level in levels
         ]
         return {"masks": self.config.mask_weight * torch.stack(errors).sum()}
 

@@ -7,6 +7,7 @@ from its own weights, as published, or each has one.
 Letters: B rays, K samples along each, b rays of a part.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ from lumigraph.rendering.volume.coarse_fine import (
     Seen,
     rendered,
 )
+
+log = logging.getLogger("lumigraph")
 
 _STREAM = 0xC3A5C85C97CB3127
 """Odd 64-bit constant that keeps what different seeds draw apart."""
@@ -159,6 +162,11 @@ class DNeRF(Renderer):
         if config.motion != "none":
             method = "dnerf" if config.motion == "deform" else "tnerf"
             check_captured_times(info, method, "dnerf --motion none, or ngp,")
+        if config.motion == "deform" and cameras.times is not None and float(cameras.times.min()) > 0:
+            log.warning(
+                "no training photo was taken at time 0, at which nothing has moved yet: the first is of %.3g",
+                float(cameras.times.min()),
+            )
         return cls(config, info.background, cameras.times)
 
     @property

@@ -16,7 +16,13 @@ from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, Warp
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
-from lumigraph.rendering.conditions import check_captured_times, conditions_for, what_changes
+from lumigraph.rendering.conditions import (
+    check_captured_times,
+    conditions_for,
+    rays_with_attributes,
+    sampling_of,
+    what_changes,
+)
 from lumigraph.rendering.marched_field import ADAM, MarchedField
 from lumigraph.rendering.renderer import ParameterGroup, PixelSampling
 
@@ -78,7 +84,7 @@ class DynamicNGP(MarchedField):
         options = what_changes(info)
         values = info.cameras["train"].attributes
         if options["timed"] and options["attributes"] and bool(values.isnan().any()):
-            log.info(
+            log.warning(
                 "some photos lack values of attributes: dynamic-ngp goes by the time alone; conerf learns attributes "
                 "from few photos"
             )
@@ -118,14 +124,10 @@ class DynamicNGP(MarchedField):
         )
 
     def known(self, rays: Rays) -> Bool[Tensor, " n"] | None:
-        if not self.attributes or rays.attributes is None:
-            return None
-        known = torch.isfinite(rays.attributes).all(1)
-        return None if bool(known.all()) else known
+        return rays_with_attributes(rays, self.attributes)
 
     def pixel_sampling(self) -> PixelSampling:
-        """Photos of which nothing is known of attributes would be drawn for nothing."""
-        return PixelSampling(annotated_share=1.0 if self.attributes else 0.0)
+        return sampling_of(self.attributes)
 
 
 def _moving(config: DynamicNGPConfig, space: GridLayout, numbers: int) -> MovingFeatures:

@@ -13,6 +13,7 @@ import psutil
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.serial import config_to_json
@@ -127,6 +128,12 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
         problem = f"depth maps read as {asdict(before.depths)}"
     elif not _same_cameras(before.cameras["train"], now.cameras["train"]):
         problem = "other training views"
+    elif not _same_values(before.cameras["train"].times, now.cameras["train"].times):
+        problem = "other times of training views"
+    elif before.attributes != now.attributes or not _same_values(
+        before.cameras["train"].attributes, now.cameras["train"].attributes
+    ):
+        problem = "other attributes of training views"
     else:
         return
     raise LumigraphError(
@@ -154,6 +161,13 @@ def _same_cameras(before: Cameras, now: Cameras) -> bool:
     if len(before) != len(now) or not torch.equal(before.size.cpu(), now.size.cpu()):
         return False
     return torch.allclose(before.camera_to_world.cpu(), now.camera_to_world.cpu(), atol=1e-4)
+
+
+def _same_values(before: Tensor | None, now: Tensor | None) -> bool:
+    """Whether the same is known of two batches of cameras, and is alike."""
+    if before is None or now is None:
+        return before is now
+    return torch.allclose(before.cpu().double(), now.cpu().double(), atol=1e-6, equal_nan=True)
 
 
 def fit(

@@ -51,6 +51,10 @@ class RaySource:
         """Pixels of the largest picture that `pictures` gives."""
         return 0
 
+    def share(self, process: int, processes: int) -> None:
+        """Told once before the first step which of so many processes this is: each is asked for one step number in
+        `processes`."""
+
     def observe(self, batch: Batch, squared_error: Float[Tensor, " B"]) -> None:
         """Told the error [B] of the batch it gave, after the update; a pool of hard rays learns from it."""
 
@@ -169,8 +173,17 @@ class PhotoSource(RaySource):
             )
 
     def _annotated_pixels(self) -> _Pool | None:
-        """The pixels inside the masks of photos of which attributes are known; None where that is so of all or none."""
-        annotated = self.views.annotated.tolist()
+        """The pixels inside the masks of photos of which attributes are known; None where that is so of all or none.
+
+        Raises:
+            LumigraphError: nothing else is to be drawn, and there is no such photo.
+        """
+        annotated = (self.views.told if self.sampling.annotated == "all" else self.views.annotated).tolist()
+        if self.sampling.annotated == "all" and not any(annotated):
+            raise LumigraphError(
+                "of no photo all attributes are known, and only such photos can be learnt from",
+                todo="Say all attributes of some photos",
+            )
         if all(annotated) or not any(annotated):
             return None
 
@@ -341,16 +354,9 @@ class PhotoSource(RaySource):
 
     def _usable_pictures(self) -> np.ndarray:
         """Numbers of the photos that whole pictures are drawn from."""
-        values = self.cameras.attributes
-        if not self.sampling.annotated_share or values is None:
+        if self.sampling.annotated != "all":
             return np.arange(len(self.views))
-        known = np.flatnonzero(values.isfinite().all(1).cpu().numpy())
-        if not len(known):
-            raise LumigraphError(
-                "of no photo all attributes are known, and whole pictures are to be learnt from",
-                todo="Say all attributes of some photos, or choose a student of single rays, such as codylin",
-            )
-        return known
+        return np.flatnonzero(self.views.told.numpy())
 
     def _attribute_masks(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         known = self.views.pixel_attribute_masks(index, x, y)

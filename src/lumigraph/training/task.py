@@ -150,6 +150,7 @@ class RayTask(LightningModule):
             self._restore(self._checkpoint)
         # After the state was put back, which comes from the disk.
         self.source.to(self.device)
+        self.source.share(self.trainer.global_rank, self.trainer.world_size)
         self._warm_up()
         self.seconds = 0.0 if self._checkpoint is None else self._checkpoint.seconds
         self._checkpoint = None

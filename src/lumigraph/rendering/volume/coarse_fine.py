@@ -64,9 +64,11 @@ class Seen:
     opacity: Tensor
     extras: dict[str, Tensor] = field(default_factory=dict)
 
-    def mean_along(self, name: str) -> Float[Tensor, "B C"]:
-        """An extra summed along each ray by the weights, as colours are."""
-        return (self.weights[..., None] * self.extras[name]).sum(1)
+    def mean_along(self, name: str, *, shaping: bool = True) -> Float[Tensor, "B C"]:
+        """An extra summed along each ray by the weights, as colours are. `shaping`: what is learnt from it has a say in
+        the density as well."""
+        weights = self.weights if shaping else self.weights.detach()
+        return (weights[..., None] * self.extras[name]).sum(1)
 
 
 @dataclass

@@ -361,14 +361,21 @@ def _read_times(
             where=path,
             todo=f"Give each its own '{key}', or its own 'camera_id'",
         )
-    if key == "warp_id" and _repeated(moments, ids) and all(name.isdecimal() for name in ids):
-        # The published processing counts the frames of each split for itself, and skips none that COLMAP has lost.
-        log.warning(
-            "%s: 'warp_id' counts training and held-out frames apart; times are those of the names", path
-        )
-        numbers = {name: int(name) for name in ids}
-        first = min(numbers.values())
-        numbers = {name: number - first for name, number in numbers.items()}
+    twice = _repeated(moments, ids)
+    if twice is not None:
+        named = {name: found[0] for name in ids if (found := re.findall(r"\d+$", name))}
+        if key == "warp_id" and len(named) == len(ids):
+            # The published processing counts the frames of each split for itself, and skips none that COLMAP has lost.
+            log.warning(
+                "%s: 'warp_id' counts training and held-out frames apart; times are those of the names", path
+            )
+            first = min(map(int, named.values()))
+            numbers = {name: int(number) - first for name, number in named.items()}
+        else:
+            log.warning(
+                "%s: frames %r and %r of one camera have the same '%s'; both are taken to be of that moment",
+                path, *twice, key,
+            )  # fmt: skip
     last = max(max(numbers.values()), 1)
     return {name: numbers[name] / last for name in ids}
 
