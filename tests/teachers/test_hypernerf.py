@@ -256,6 +256,11 @@ def test_dust_and_what_is_outside_the_box_are_left_out_of_pictures() -> None:
     assert float(opacity(whole, beside)) > 0
     assert float(opacity(boxed, beside)) == 0
     assert opacity(boxed, rays).max() > 0.1
+    # The same is asked of what was trained without.
+    whole.leave_out(None, True)
+    assert torch.equal(whole.render(rays).rgb, boxed.render(rays).rgb)
+    whole.leave_out(1e6, False)
+    assert not opacity(whole, rays).any()
 
 
 def test_every_camera_of_a_rig_is_drawn_with_its_code() -> None:

@@ -79,6 +79,10 @@ class Arguments:
     """What frames are drawn with where codes were learnt (None: as --code-choice of `train` said). Codes of photos:
     zeros, the mean, or that of the nearest photo. Codes of moments, for a time between two: that of the nearest, or
     (linear) the blend of both."""
+    dust_threshold: float | None = None
+    """Show nothing of lower density than this, per scene unit; of hypernerf and conerf."""
+    inside_bounds: bool = False
+    """Show nothing outside the scene's box; of hypernerf and conerf."""
     hyper_code: Path | None = None
     """Folder for a picture of each channel of the hyper code in each frame; its hyper_code.json says what the colours
     mean."""
@@ -122,6 +126,8 @@ def main(argv: list[str]) -> None:
     renderer, info = open_renderer(arguments.renderer, arguments.device)
     if arguments.codes is not None:
         renderer.choose_codes(arguments.codes)
+    if arguments.dust_threshold is not None or arguments.inside_bounds:
+        renderer.leave_out(arguments.dust_threshold, arguments.inside_bounds)
     source = None if arguments.path in PATHS else capture_folder(arguments.renderer, info)
     count = _frame_count(arguments)
     cameras = path_cameras(info, arguments.path, count, arguments.view, source)

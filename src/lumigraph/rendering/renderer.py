@@ -367,6 +367,18 @@ class Renderer(nn.Module):
         """
         raise _no_codes()
 
+    def leave_out(self, dust: float | None, outside: bool) -> None:
+        """Shows from now on nothing of lower density than `dust`, per scene unit (None: as the method was trained to),
+        and where `outside`, nothing outside the scene's box.
+
+        Raises:
+            LumigraphError: the method shows all that it knows.
+        """
+        raise LumigraphError(
+            "this renderer cannot leave anything out of its pictures",
+            todo="Leave --dust-threshold and --inside-bounds out; hypernerf and conerf have them",
+        )
+
     def fitted_to(self, rays: Rays, rgba: Float[Tensor, "B 4"]) -> AbstractContextManager[None]:
         """Within it everything is drawn with the code that suits the colours `rgba` of `rays` best: some pixels of a
         photo that was not trained on, of which the others are then asked for.

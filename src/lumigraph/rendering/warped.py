@@ -77,6 +77,8 @@ class WarpedTeacher(Renderer):
         camera of a rig took them."""
         super().__init__()
         self.config: Any = config
+        self.dust_threshold: float = config.dust_threshold
+        self.inside_bounds: bool = config.inside_bounds
         self.background = background
         self.far_is_seen = (
             background == "opaque" if config.sample_at_infinity is None else config.sample_at_infinity
@@ -224,12 +226,17 @@ class WarpedTeacher(Renderer):
         """Raw densities [b, K] without what pictures are not to show."""
         if draws is not None:
             return raw
-        hidden = softplus(raw) < self.config.dust_threshold
-        if self.config.inside_bounds:
+        hidden = softplus(raw) < self.dust_threshold
+        if self.inside_bounds:
             hidden |= ((points < self.bounds[0]) | (points > self.bounds[1])).any(-1)
         return raw.masked_fill(hidden, -torch.inf)
 
     # ------------------------------------------------------------------ rendering
+
+    def leave_out(self, dust: float | None, outside: bool) -> None:
+        if dust is not None:
+            self.dust_threshold = dust
+        self.inside_bounds |= outside
 
     @torch.no_grad()
     def render(self, rays: Rays) -> Rendering:
