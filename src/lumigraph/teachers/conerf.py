@@ -6,8 +6,8 @@ of other values is drawn by giving them with the rays.
 
 Masks are composited as shares in [0, 1] (the published code composites their logits), so that a rendered mask is the
 share of a pixel that an attribute moves. One network tells masks to the coarse and to the fine field, where two were
-published, and the losses of values and codes count once, not once for each field. Noise is added to the logits of masks;
-published, it moves the points of a loss that the published training leaves out.
+published, and the losses of values and codes count once, not once for each field. Noise is added to the logits of
+masks; published, it moves the points of a loss that the published training leaves out.
 """
 
 from collections.abc import Sequence
