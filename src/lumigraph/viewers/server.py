@@ -1,8 +1,8 @@
 """A web server for one site, on this machine only.
 
 It answers for the addresses of the site and for nothing else, whatever a path looks like. With its headers a page is
-cross-origin isolated, which browsers ask of pages whose WebAssembly is to have threads. Browsers keep what they have loaded,
-and ask each time whether it still holds.
+cross-origin isolated, which browsers ask of pages whose WebAssembly is to have threads. Browsers keep what they
+have loaded, and ask each time whether it still holds.
 """
 
 import hashlib
