@@ -20,6 +20,8 @@ from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
 from lumigraph.viewers import player
 
+from .browser import WEB
+
 WIDTH, HEIGHT = 24, 18
 CONFIG = CoDyLiNConfig(
     width=16,
@@ -95,13 +97,13 @@ PICTURE_SIZES: dict[str, Any] = {
 POINTS: dict[str, Any] = {**PICTURE_SIZES, "points": 3, "octaves": 2}
 
 
-def picture_info(forward: bool = False) -> SceneInfo:
+def picture_info(forward: bool = False, scale: int = 1) -> SceneInfo:
     """The same scene, of other cameras: all round, or side by side in a scene that faces one way."""
     toy = info()
     frame = ForwardFrame(torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]]), (0.5, 0.5), 1.0)
 
     def of_pictures(cameras: Cameras) -> Cameras:
-        cameras = cameras.resized(PICTURE_WIDTH, PICTURE_HEIGHT)
+        cameras = cameras.resized(scale * PICTURE_WIDTH, scale * PICTURE_HEIGHT)
         if not forward:
             return cameras
         poses = frame.camera_to_world.repeat(len(cameras), 1, 1)
@@ -112,10 +114,10 @@ def picture_info(forward: bool = False) -> SceneInfo:
     return replace(toy, cameras=split, forward=frame if forward else None)
 
 
-def picture_student(folder: Path, method: str, config: Any, forward: bool = False) -> Run:
+def picture_student(folder: Path, method: str, config: Any, forward: bool = False, scale: int = 1) -> Run:
     """A run of a student of whole pictures, untrained, whose colours were spread so that a wrong picture is seen."""
     torch.manual_seed(1)
-    scene = picture_info(forward)
+    scene = picture_info(forward, scale)
     run = Run.create(folder, method, config, scene, TrainOptions(run=folder))
     renderer: Any = run.new_renderer()
     renderer.focal.copy_(scene.cameras["train"].focal[0])
@@ -169,3 +171,13 @@ def built() -> Path:
     if not (player.BUILT / "index.html").is_file():
         pytest.skip("the web player is not built: make player")
     return player.BUILT
+
+
+@pytest.fixture(scope="session")
+def chromium(built: Path) -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None or shutil.which("node") is None:
+        pytest.skip("no chromium or no node on the PATH")
+    if not (WEB / "node_modules" / "playwright-core").is_dir():
+        pytest.skip("playwright-core is not installed: make player")
+    return found

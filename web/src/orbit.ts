@@ -27,13 +27,13 @@ export class Orbit {
   ) {
     this.target = new Vector3(...limits.target);
     this.camera.up.set(...(limits.up as [number, number, number])).normalize();
-    this.camera.position.copy(this.startPosition());
-    // The start camera need not look at the target exactly. What it looks aside is kept, so that nothing jumps.
-    this.aside = transposedTimes(this.towardsTarget(), rotationOf(start));
     this.controls = new OrbitControls(this.camera, stage);
     this.controls.enablePan = false;
     this.controls.rotateSpeed = 0.7;
     this.controls.target.copy(this.target);
+    this.camera.position.copy(this.startPosition()); // now, because new controls turn about the origin first
+    // The start camera need not look at the target exactly. What it looks aside is kept, so that nothing jumps.
+    this.aside = transposedTimes(this.towardsTarget(), rotationOf(start));
     this.limit(limits);
     this.controls.update();
     this.controls.addEventListener("change", () => {
@@ -109,7 +109,7 @@ export class Orbit {
 export function upright(position: Vector3, target: Vector3, up: Vector3): Matrix {
   const forward = target.clone().sub(position).normalize();
   const toY = upToY(up);
-  const level = forward.clone().negate().applyQuaternion(toY);
+  const level = position.clone().sub(target).applyQuaternion(toY); // step by step as they do, for what is left of rounding
   const azimuth = Math.atan2(level.x, level.z);
   const right = new Vector3(Math.cos(azimuth), 0, -Math.sin(azimuth)).applyQuaternion(toY.invert());
   const down = forward.clone().cross(right);

@@ -4,7 +4,7 @@ import { Vector3 } from "three";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { below, download, verify } from "../src/fetching";
 import { readLadder, readManifest } from "../src/manifest";
-import { upright, withinTurn } from "../src/orbit";
+import { Orbit, upright, withinTurn } from "../src/orbit";
 import { blockRays, climb, drawsMovement, MOVING_MS, movingSize, scaled } from "../src/pace";
 import { paint, pinholeRays, resized } from "../src/rays";
 
@@ -258,6 +258,29 @@ describe("upright cameras", () => {
         const near = upright(up.clone().multiplyScalar(side * 4).add(step), new Vector3(), up);
         expect(column(near, 0).distanceTo(right)).toBeLessThan(1e-3);
       }
+    }
+  });
+});
+
+describe("orbits", () => {
+  /** An element as far as OrbitControls ask for one. */
+  const root = { addEventListener() {}, removeEventListener() {} };
+  const stage = { ...root, style: {}, getRootNode: () => root, ownerDocument: root } as unknown as HTMLElement;
+
+  it("turn about the axis from straight above, whatever rounding leaves", () => {
+    for (const target of [[0, 0, 0], [-0.027, -0.016, 0.017], [0.1, 1 / 3, -0.7]] as [number, number, number][]) {
+      // Right is the world's x, down its -y.
+      const camera_to_world = [[1, 0, 0, target[0]], [0, -1, 0, target[1]], [0, 0, -1, target[2] + 4]];
+      const limits = { target, up: [0, 0, 1], east: [1, 0, 0], azimuth: null };
+      const ends = { elevation: [0, 90] as [number, number], distance: [1, 9] as [number, number] };
+      const orbit = new Orbit({ ...CAMERA, camera_to_world }, { ...limits, ...ends }, stage, () => {});
+      expect(orbit.pose).toEqual(camera_to_world);
+      for (let i = 0; i < 3; i++) orbit.key("ArrowRight");
+      const [cos, sin] = [Math.cos(Math.PI / 15), Math.sin(Math.PI / 15)];
+      const turned = [[cos, sin, 0, target[0]], [sin, -cos, 0, target[1]], [0, 0, -1, target[2] + 4]];
+      orbit.pose.flat().forEach((value, i) => expect(value).toBeCloseTo(turned.flat()[i]!, 4));
+      orbit.reset();
+      expect(orbit.pose).toEqual(camera_to_world);
     }
   });
 });
