@@ -1,6 +1,6 @@
 // Builds the player into the Python package: index.html, and beside it a folder `player` with everything else.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
@@ -14,13 +14,19 @@ const RUNTIME = [
   "ort-wasm-simd-threaded.asyncify.wasm",
 ];
 
+const published = (file: string) => new URL(`node_modules/onnxruntime-web/${file}`, import.meta.url);
+const { version } = JSON.parse(readFileSync(published("package.json"), "utf-8")) as { version: string };
+/** Where they lie beside the player's script: another version has another address, whatever a browser has kept. */
+const FOLDER = `ort-${version}`;
+const BYTES = Object.fromEntries(RUNTIME.map((file) => [file, statSync(published(`dist/${file}`)).size]));
+
 function besideThePage(): Plugin {
   return {
     name: "beside-the-page",
     generateBundle() {
       for (const file of RUNTIME) {
-        const source = readFileSync(new URL(`node_modules/onnxruntime-web/dist/${file}`, import.meta.url));
-        this.emitFile({ type: "asset", fileName: `player/ort/${file}`, source });
+        const source = readFileSync(published(`dist/${file}`));
+        this.emitFile({ type: "asset", fileName: `player/${FOLDER}/${file}`, source });
       }
       const licences = readFileSync(new URL("third-party-licences.txt", import.meta.url));
       this.emitFile({ type: "asset", fileName: "player/licences.txt", source: licences });
@@ -30,6 +36,7 @@ function besideThePage(): Plugin {
 
 export default defineConfig({
   base: "./",
+  define: { RUNTIME: JSON.stringify({ folder: FOLDER, bytes: BYTES }) },
   publicDir: false,
   plugins: [besideThePage()],
   worker: { format: "es" },

@@ -1,8 +1,9 @@
-"""A small controllable student as a bundle, and the built player."""
+"""Small students as bundles, one controllable of rays and others of whole pictures, and the built player."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from lumigraph.configs.common import TrainOptions
 from lumigraph.export.bundle import write_bundle
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rotations import look_at
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
 from lumigraph.viewers import player
+
+from .browser import WEB
 
 WIDTH, HEIGHT = 24, 18
 CONFIG = CoDyLiNConfig(
@@ -81,6 +85,57 @@ def student(folder: Path, config: CoDyLiNConfig = CONFIG) -> Run:
     return run
 
 
+PICTURE_WIDTH, PICTURE_HEIGHT = 32, 30
+"""The height is no multiple of a patch, so that pictures are cut."""
+PICTURE_SIZES: dict[str, Any] = {
+    "width": 12,
+    "blocks": 2,
+    "up_factors": (2, 2),
+    "up_widths": (10, 8),
+    "up_blocks": 1,
+}
+POINTS: dict[str, Any] = {**PICTURE_SIZES, "points": 3, "octaves": 2}
+
+
+def picture_info(forward: bool = False, scale: int = 1) -> SceneInfo:
+    """The same scene, of other cameras: all round, or side by side in a scene that faces one way."""
+    toy = info()
+    frame = ForwardFrame(torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]]), (0.5, 0.5), 1.0)
+
+    def of_pictures(cameras: Cameras) -> Cameras:
+        cameras = cameras.resized(scale * PICTURE_WIDTH, scale * PICTURE_HEIGHT)
+        if not forward:
+            return cameras
+        poses = frame.camera_to_world.repeat(len(cameras), 1, 1)
+        poses[:, :2, 3] = torch.linspace(-0.3, 0.3, 2 * len(cameras)).reshape(-1, 2)
+        return replace(cameras, camera_to_world=poses)
+
+    split = {name: of_pictures(cameras) for name, cameras in toy.cameras.items()}
+    return replace(toy, cameras=split, forward=frame if forward else None)
+
+
+def picture_student(folder: Path, method: str, config: Any, forward: bool = False, scale: int = 1) -> Run:
+    """A run of a student of whole pictures, untrained, whose colours were spread so that a wrong picture is seen."""
+    torch.manual_seed(1)
+    scene = picture_info(forward, scale)
+    run = Run.create(folder, method, config, scene, TrainOptions(run=folder))
+    renderer: Any = run.new_renderer()
+    renderer.focal.copy_(scene.cameras["train"].focal[0])
+    for name, value in renderer.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(0.2, 1.5)
+    for name, weights in renderer.named_parameters():
+        if not name.startswith("network.") and not bool(weights.any()):
+            torch.nn.init.normal_(weights, std=0.3)  # heads that begin at zero would move nothing
+    with torch.no_grad():
+        raw = renderer.eval().view(scene.cameras["train"][0]).rgb.logit()
+        tail, spread = renderer.network.tail, raw.std((0, 1))
+        tail.weight.div_(spread[:, None, None, None])
+        tail.bias.sub_(raw.mean((0, 1))).div_(spread)
+    run.save_weights(renderer, 1)
+    return run
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return student(tmp_path_factory.mktemp("runs") / "student")
@@ -116,3 +171,13 @@ def built() -> Path:
     if not (player.BUILT / "index.html").is_file():
         pytest.skip("the web player is not built: make player")
     return player.BUILT
+
+
+@pytest.fixture(scope="session")
+def chromium(built: Path) -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None or shutil.which("node") is None:
+        pytest.skip("no chromium or no node on the PATH")
+    if not (WEB / "node_modules" / "playwright-core").is_dir():
+        pytest.skip("playwright-core is not installed: make player")
+    return found

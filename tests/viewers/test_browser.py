@@ -1,12 +1,8 @@
 """The player in headless Chromium: what it draws, how it moves, and what it says when a bundle is wrong."""
 
-import base64
 import hashlib
 import json
-import math
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,108 +10,84 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-import torch
+from onnx import TensorProto, helper
 
+from lumigraph.configs.mobile_r2l import MobileR2LConfig
+from lumigraph.export.bundle import write_bundle
 from lumigraph.export.bundle_renderer import BundleRenderer
-from lumigraph.export.runtime import Session
 from lumigraph.files import read_json
-from lumigraph.geometry.rotations import look_at
-from lumigraph.viewers.player import Site, StoredFile, player_files, site_of, write_site
+from lumigraph.viewers.player import StoredFile, player_files, site_of, write_site
 from lumigraph.viewers.server import serving
 
-from .conftest import HEIGHT, WIDTH
+from .browser import (
+    NOTES,
+    PIXELS,
+    READOUT,
+    RUNG,
+    SETTLE,
+    different,
+    drawn,
+    drive,
+    gone,
+    key,
+    pixels,
+    played,
+    put,
+    same,
+    size,
+)
+from .conftest import HEIGHT, PICTURE_HEIGHT, PICTURE_WIDTH, POINTS, WIDTH, picture_student
 
 pytestmark = pytest.mark.slow
 
-WEB = Path(__file__).parents[2] / "web"
-SETTLE = {"do": "settle"}
-PIXELS = {"do": "pixels"}
-MESSAGE = {"do": "look", "on": "#message"}
-READOUT = {"do": "look", "on": "#readout"}
-NOTES = {"do": "look", "on": "#notes"}
-RUNG = {"do": "look", "on": "#rung"}
+
+# ---- models that go wrong when they run
 
 
-def size(**window: Any) -> dict[str, Any]:
-    return {"do": "size", **window}
-
-
-def key(name: str, times: int = 1) -> list[dict[str, Any]]:
-    return [{"do": "key", "name": name}] * times
-
-
-def put(on: str, value: str) -> dict[str, Any]:
-    return {"do": "set", "on": on, "value": value}
-
-
-@pytest.fixture(scope="session")
-def chromium(built: Path) -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None or shutil.which("node") is None:
-        pytest.skip("no chromium or no node on the PATH")
-    if not (WEB / "node_modules" / "playwright-core").is_dir():
-        pytest.skip("playwright-core is not installed: make player")
-    return found
-
-
-def drive(chromium: str, address: str, steps: Sequence[Mapping[str, Any]], complaints: int = 0) -> list[Any]:
-    """What each step found (see web/browser/drive.mjs); the browser's console may hold so many complaints."""
-    command = ["node", "browser/drive.mjs", chromium, address, json.dumps(steps)]
-    done = subprocess.run(command, check=False, cwd=WEB, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert len(answer["complaints"]) <= complaints, answer["complaints"]
-    return answer["found"]
-
-
-def played(chromium: str, site: Site, *steps: Mapping[str, Any], complaints: int = 0) -> list[Any]:
-    with serving(site) as address:
-        return drive(chromium, address, steps, complaints)
-
-
-def pixels(found: Mapping[str, Any]) -> np.ndarray:
-    rgba = np.frombuffer(base64.b64decode(found["rgba"]), np.uint8)
-    return rgba.reshape(found["height"], found["width"], 4)[..., :3].astype(int)
-
-
-def drawn(bundle: Path, **changes: Any) -> np.ndarray:
-    """The picture of the bundle's own camera, or of one changed, as onnxruntime draws it in Python: 0 to 255."""
-    camera = {**read_json(bundle / "manifest.json")["camera"], **changes}
-    session = Session((bundle / "view.onnx").read_bytes(), "view.onnx")
-    return 255 * session.run({name: np.array(camera[name], np.float32) for name in session.inputs})
-
-
-def gone(bundle: Path, azimuth: float = 0.0, elevation: float | None = None) -> list[list[float]]:
-    """The bundle's start camera after it went about the orbit's target: by degrees of azimuth, to those of elevation.
-
-    It goes on looking as far aside of the target as at the start.
-    """
-    manifest = read_json(bundle / "manifest.json")
-    pose = torch.tensor(manifest["camera"]["camera_to_world"], dtype=torch.float64)
-    target, up, east = (
-        torch.tensor(manifest["orbit"][key], dtype=torch.float64) for key in ("target", "up", "east")
+def _model(*nodes: Any, **constants: Any) -> bytes:
+    """A graph of rays with the ports of the toy's, whose nodes go from `origins` to `rgb`."""
+    shapes = {"origins": ["rays", 3], "directions": ["rays", 3], "times": ["rays"], "attributes": ["rays", 2]}
+    graph = helper.make_graph(
+        list(nodes),
+        "broken",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("rgb", TensorProto.FLOAT, ["rays", 3])],
+        [onnx.numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
     )
-    north = torch.linalg.cross(up, east)
-    offset = pose[:, 3] - target
-    distance = offset.norm()
-    angle = torch.atan2(offset @ north, offset @ east) + math.radians(azimuth)
-    height = (
-        torch.asin(offset @ up / distance) if elevation is None else torch.tensor(math.radians(elevation))
+    return onnx.helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    ).SerializeToString()
+
+
+def _stopping() -> bytes:
+    """It opens, and fails with every picture: it looks up what is not there."""
+    return _model(
+        helper.make_node("Mul", ["origins", "zero"], ["nothing"]),
+        helper.make_node("ReduceSum", ["nothing"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "far"], ["place"]),
+        helper.make_node("Cast", ["place"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["origins", "index"], ["ray"], axis=0),
+        helper.make_node("Add", ["origins", "ray"], ["rgb"]),
+        zero=np.float32(0),
+        far=np.float32(1e6),
     )
-    level = angle.cos() * east + angle.sin() * north
-    position = target + distance * (height.cos() * level + height.sin() * up)
-    before, after = (look_at(place, target, up)[:, :3] for place in (pose[:, 3], position))
-    return torch.cat((after @ before.T @ pose[:, :3], position[:, None]), 1).tolist()
 
 
-def same(found: np.ndarray, wanted: np.ndarray) -> None:
-    assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= 1
+def _unbounded() -> bytes:
+    """Its colours are infinite."""
+    return _model(helper.make_node("Add", ["origins", "much"], ["rgb"]), much=np.float32(np.inf))
 
 
-def different(found: np.ndarray, other: np.ndarray) -> None:
-    assert np.abs(found - other).max() > 3
+def with_model(site: Mapping[str, Any], content: bytes, folder: str = "") -> dict[str, Any]:
+    """The same site with another rays.onnx in a folder, and a manifest that stands for it."""
+    manifest = site[f"{folder}manifest.json"]
+    known = manifest if isinstance(manifest, bytes) else manifest.path.read_bytes()
+    changed: dict[str, Any] = {"manifest.json": known, "rays.onnx": content}
+    of_model = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _manifest(lambda manifest: manifest["models"]["rays"].update(of_model))(changed)
+    return {**site, **{f"{folder}{name}": value for name, value in changed.items()}}
 
 
 # ---- what it draws
@@ -164,7 +136,18 @@ def test_it_turns_on_drag_and_touch_within_the_limits_and_plays(chromium: str, f
         *[{"do": "click", "on": "#reset"}, *key("ArrowUp", 30), SETTLE, PIXELS],
         *[{"do": "evaluate", "text": "document.documentElement.scrollWidth"}],
         *[time, {"do": "click", "on": "#play"}, {"do": "wait", "ms": 1500}, time],
-        *[*key("Space"), SETTLE, time, {"do": "wait", "ms": 400}, time, PIXELS],
+        # Attributes may change meanwhile.
+        *[put("#attribute-0", "0.9"), {"do": "wait", "ms": 800}, time, {"do": "look", "on": "#play"}],
+        *[
+            *key("Space"),
+            SETTLE,
+            time,
+            {"do": "wait", "ms": 400},
+            time,
+            PIXELS,
+            {"do": "look", "on": "#play"},
+        ],
+        *[{"do": "click", "on": "#play"}, put("#time", "0.5"), SETTLE, {"do": "look", "on": "#play"}],
     )
     start = drawn(finished)
     dragged, touched = pixels(found[4]), pixels(found[7])
@@ -173,11 +156,30 @@ def test_it_turns_on_drag_and_touch_within_the_limits_and_plays(chromium: str, f
     highest = read_json(finished / "manifest.json")["orbit"]["elevation"][1]
     same(pixels(found[40]), drawn(finished, camera_to_world=gone(finished, elevation=highest)))
     assert found[41] == 390  # nothing sticks out of a phone's screen
-    first, playing, stopped, still = (float(found[number]["value"]) for number in (42, 45, 48, 50))
+    first, playing, later, stopped, still = (float(found[number]["value"]) for number in (42, 45, 48, 52, 54))
     assert first == 0.25
-    assert playing != first
+    assert len({first, playing, later, stopped}) == 4
     assert stopped == still
-    assert pixels(found[51]).shape == start.shape
+    assert pixels(found[55]).shape == start.shape
+    assert [found[number]["text"] for number in (49, 56, 60)] == ["Pause", "Play", "Play"]
+
+
+def test_it_turns_from_straight_above(chromium: str, finished: Path) -> None:
+    site = dict(site_of([finished]))
+    manifest = read_json(finished / "manifest.json")
+    target = manifest["orbit"]["target"]
+    # Right is the world's x, down its -y; looking down.
+    pose = [[1, 0, 0, target[0]], [0, -1, 0, target[1]], [0, 0, -1, target[2] + 4]]
+    manifest["orbit"]["elevation"] = [0, 90]
+    manifest["camera"]["camera_to_world"] = pose
+    site["manifest.json"] = json.dumps(manifest).encode()
+    found = played(chromium, site, *[size(), SETTLE, PIXELS, *key("ArrowRight", 3), SETTLE, PIXELS])
+    same(pixels(found[2]), drawn(finished, camera_to_world=pose))
+    angle = np.deg2rad(12)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    turned = np.concatenate((turn @ np.array(pose)[:, :3], np.array(pose)[:, 3:]), 1)
+    same(pixels(found[7]), drawn(finished, camera_to_world=turned))
+    different(pixels(found[7]), pixels(found[2]))
 
 
 def test_a_bundle_of_whole_pictures_is_drawn_at_its_size(chromium: str, finished: Path) -> None:
@@ -207,6 +209,17 @@ def test_webgpu_draws_the_same(chromium: str, finished: Path) -> None:
         pytest.skip("this chromium has no WebGPU in software")
     assert found[3]["text"].endswith("(WebGPU)")
     same(pixels(found[2]), drawn(finished))
+
+
+def test_where_webgpu_draws_nonsense_the_processor_draws(chromium: str, finished: Path) -> None:
+    """Infinite colours are still that on the processor; what counts is that WebGPU is not believed."""
+    with serving(with_model(site_of([finished]), _unbounded())) as address:
+        steps = [size(gpu=True), SETTLE, READOUT, NOTES]
+        found = drive(chromium, f"{address}?backend=webgpu", steps, complaints=9)
+    if "WebGPU finds no graphics processor" in found[3]["text"]:
+        pytest.skip("this chromium has no WebGPU in software")
+    assert "WebGPU refuses the model (its colours are not finite)" in found[3]["text"]
+    assert found[2]["text"].endswith("(WebAssembly, 1 thread)")
 
 
 class _Plain(SimpleHTTPRequestHandler):
@@ -271,6 +284,71 @@ def test_a_damaged_rung_leaves_the_one_below(chromium: str, finished: Path) -> N
     different(pixels(found[4]), drawn(finished))
 
 
+def test_a_rung_that_fails_as_it_draws_leaves_the_one_below(chromium: str, finished: Path) -> None:
+    site = with_model(site_of([finished, finished]), _stopping(), "1-small/")
+    found = played(
+        chromium,
+        site,
+        *[{"do": "await", "text": "document.querySelector('#rung').options.length > 1"}, SETTLE, PIXELS],
+        *[put("#rung", "1"), {"do": "wait", "ms": 3000}, SETTLE, RUNG, *key("ArrowRight", 2), SETTLE, PIXELS],
+        *[put("#rung", "0"), {"do": "wait", "ms": 1000}, SETTLE, RUNG, PIXELS],
+        complaints=5,  # there is no manifest.json beside the page; of onnxruntime, about the model
+    )
+    for number in (1, 5):
+        assert found[number]["state"] == "settled"
+        assert "The model stopped" in found[number]["message"]
+    same(pixels(found[2]), drawn(finished))
+    assert found[6]["value"] == "auto"
+    turned = drawn(finished, camera_to_world=gone(finished, azimuth=8.0))
+    same(pixels(found[10]), turned)
+    assert found[13] == {"state": "settled", "message": ""}
+    assert found[14]["value"] == "0"
+    same(pixels(found[15]), turned)
+
+
+def test_of_two_quick_choices_the_later_is_shown(chromium: str, finished: Path, larger: Path) -> None:
+    found = played(
+        chromium,
+        site_of([finished, larger]),
+        *[{"do": "await", "text": "document.querySelector('#rung').options.length > 1"}, SETTLE],
+        *[put("#rung", "1"), put("#rung", "0"), {"do": "wait", "ms": 4000}, SETTLE, RUNG, PIXELS],
+        complaints=1,
+    )
+    assert found[6]["value"] == "0"
+    same(pixels(found[7]), drawn(finished))
+
+
+def test_movement_is_drawn_by_the_cheapest_where_pictures_of_the_shown_one_are_slow(
+    chromium: str, tmp_path: Path
+) -> None:
+    bundles = []
+    for name, scale, sizes in (("quick", 1, POINTS), ("slow", 8, {**POINTS, "width": 192, "blocks": 4})):
+        run = picture_student(tmp_path / f"{name} run", "mobile-r2l", MobileR2LConfig(**sizes), scale=scale)
+        bundles.append(tmp_path / name)
+        write_bundle(run, bundles[-1], check_views=1)
+    watch = (
+        "window.seen = []; const box = document.querySelector('#readout');"
+        "new MutationObserver(() => seen.push(box.textContent)).observe(box, {childList: true})"
+    )
+    found = played(
+        chromium,
+        site_of(bundles),
+        *[{"do": "await", "text": "document.querySelector('#rung').options.length > 1"}, SETTLE],
+        *[put("#rung", "1"), {"do": "wait", "ms": 500}],
+        *[
+            {"do": "await", "text": f"document.querySelector('#canvas').width === {8 * PICTURE_WIDTH}"},
+            SETTLE,
+        ],
+        *[{"do": "evaluate", "text": watch}, *key("ArrowRight", 2), SETTLE, PIXELS],
+        *[{"do": "evaluate", "text": "seen"}],
+        complaints=1,
+    )
+    seen = found[-1]
+    assert any(said.startswith(f"{PICTURE_WIDTH} × {PICTURE_HEIGHT} pixels") for said in seen), seen
+    assert seen[-1].startswith(f"{8 * PICTURE_WIDTH} × {8 * PICTURE_HEIGHT} pixels")
+    same(pixels(found[-2]), drawn(bundles[1], camera_to_world=gone(bundles[1], azimuth=8.0)))
+
+
 # ---- what is wrong with a bundle, in one message
 
 
@@ -309,9 +387,19 @@ def _forgotten_input(manifest: dict[str, Any]) -> None:
     manifest["models"]["rays"]["inputs"].pop()
 
 
+def _broken_runtime(site: dict[str, Any]) -> None:
+    name = next(name for name in player_files() if name.endswith("/ort-wasm-simd-threaded.wasm"))
+    site[name] = b"nothing"
+
+
 WRONG = {
     "checksum": (_flip, "rays.onnx is not the file the bundle was made with: its checksum differs."),
     "cut off": (lambda site: site.update({"rays.onnx": site["rays.onnx"][:99]}), "it has 99 bytes instead of"),
+    "longer": (lambda site: site.update({"rays.onnx": site["rays.onnx"] + b"x"}), "rays.onnx is longer than the"),
+    "stops": (lambda site: site.update(with_model(site, _stopping())), "The model stopped"),
+    "runtime": (_broken_runtime, "WebAssembly does not start here"),
+    "lens": (_manifest(lambda manifest: manifest.update(form="lens")), "not the three of a lens. Export without"),
+    "huge": (_manifest(lambda manifest: manifest["models"]["rays"].update(bytes=1e15)), "the bytes of rays are not"),
     "no model": (_foreign_model, "The model cannot be opened"),
     "missing": (partial(_without, name="rays.onnx"), "The bundle's file rays.onnx is missing."),
     "nothing": (partial(_without, name="manifest.json"), "neither a manifest.json nor a ladder.json"),

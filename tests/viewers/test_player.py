@@ -1,5 +1,6 @@
 """The player with its bundles as a folder, and the verbs that write it; the player itself is tested in a browser."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -9,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from lumigraph.cli.main import main
+from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.export.bundle import Shape, write_bundle
 from lumigraph.export.bundle_renderer import BundleRenderer, is_bundle
 from lumigraph.files import read_json
 from lumigraph.training.runs import Run
 from lumigraph.viewers import player
 from lumigraph.viewers.player import site_of, write_site
+
+from .conftest import POINTS, picture_student
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -27,7 +32,7 @@ def _addresses(folder: Path) -> Iterator[str]:
 
 def test_export_writes_the_player_beside_the_model(finished: Path) -> None:
     out = finished
-    assert (out / "player" / "ort" / "ort-wasm-simd-threaded.wasm").is_file()
+    assert list((out / "player").glob("ort-*/ort-wasm-simd-threaded.wasm"))
     assert "MIT License" in (out / "player" / "licences.txt").read_text("utf-8")
     assert BundleRenderer(out).info.name == "toy"
     # The page is below its own folder wherever it is put, and asks nobody else for anything.
@@ -98,6 +103,22 @@ def test_view_writes_the_folder(finished: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "site" / "index.html").is_file()
 
 
+def test_the_written_folder_is_a_whole_bundle_with_its_files_for_phones(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "view.mlpackage").mkdir()
+    contents = {"view.tflite": b"for a phone", "view.mlpackage/Manifest.json": b"{}"}
+    listed = {}
+    for name, content in contents.items():
+        (bundle / name).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        listed[name.partition("/")[0]] = {"files": [{"file": name, "bytes": len(content), "sha256": digest}]}
+    manifest = read_json(bundle / "manifest.json")
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "phones": listed}))
+    write_site([bundle], tmp_path / "site")
+    assert {name: (tmp_path / "site" / name).read_bytes() for name in contents} == contents
+    assert BundleRenderer(tmp_path / "site").info.name == "toy"
+    write_site([tmp_path / "site"], tmp_path / "again")
+
+
 # ---- what view refuses
 
 
@@ -132,6 +153,16 @@ def test_a_bundle_without_an_orbit_is_to_be_exported_again(
     del manifest["orbit"]
     (bundle / "manifest.json").write_text(json.dumps({**manifest, "schema": 3}))
     assert "Export the run again" in _refused([str(bundle)], capsys)
+
+
+def test_a_bundle_of_a_lens_is_not_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = picture_student(tmp_path / "run", "mobile-r2l", MobileR2LConfig(**POINTS))
+    write_bundle(run, tmp_path / "lens", shape=Shape(form="lens"), check_views=1)
+    for more in ([], ["--write", str(tmp_path / "site")]):
+        said = _refused([str(tmp_path / "lens"), *more], capsys)
+        assert "the page plays bundles of one graph, not the three of a lens" in said
+        assert "Export the run without --form lens" in said
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_port_that_is_none(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

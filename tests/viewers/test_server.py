@@ -3,8 +3,10 @@
 import http.client
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,12 +38,14 @@ def address(site: Site) -> Iterator[str]:
 
 
 def ask(
-    address: str, path: str, method: str = "GET", host: str | None = None
+    address: str, path: str, method: str = "GET", host: str | None = None, **headers: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """The answer to a path that is sent as it stands."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
     connection.putrequest(method, path, skip_host=True)
     connection.putheader("Host", host or urlsplit(address).netloc)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
     connection.endheaders()
     response = connection.getresponse()
     content = response.read()
@@ -118,10 +122,53 @@ def test_pages_elsewhere_cannot_have_their_name_point_here(address: str) -> None
     port = urlsplit(address).port
     assert ask(address, "/", host=f"localhost:{port}")[0].status == 200
     assert ask(address, "/", host="127.0.0.1:9999")[0].status == 200  # through a tunnel
-    for host in (f"evil.example:{port}", "evil.example", f"127.0.0.1.evil.example:{port}", "", ":"):
+    for host in ("127.0.0.1", "localhost", "[::1]", "[::1]:8000"):  # without a port: 80
+        assert ask(address, "/", host=host)[0].status == 200
+    for host in (
+        f"evil.example:{port}",
+        "evil.example",
+        f"127.0.0.1.evil.example:{port}",
+        "",
+        ":",
+        "localhost:x",
+    ):
         response, content = ask(address, "/", host=host or " ")
         assert response.status == 403
         assert b"page" not in content.replace(b"<p>Error", b"")
+
+
+def test_what_a_browser_has_already_is_not_sent_again(address: str, tmp_path: Path) -> None:
+    for name in ("/player/a.wasm", "/ladder.json"):
+        first, content = ask(address, name)
+        tag = first.headers["ETag"]
+        assert (first.status, first.headers["Cache-Control"]) == (200, "no-cache")
+        assert content
+        for held in (tag, f'"other", {tag}', f"W/{tag}"):
+            again, content = ask(address, name, If_None_Match=held)
+            assert (again.status, again.headers["ETag"], content) == (304, tag, b"")
+            assert again.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert ask(address, name, If_None_Match='"other"')[0].status == 200
+    held = ask(address, "/player/a.wasm")[0].headers["ETag"]
+    (tmp_path / "site" / "player" / "a.wasm").write_text("another")
+    changed, content = ask(address, "/player/a.wasm", If_None_Match=held)
+    assert (changed.status, content) == (200, b"another")
+    assert changed.headers["ETag"] != held
+
+
+@pytest.mark.parametrize("said", [b"GET / HT", b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_pages_that_are_closed_are_worth_no_line(
+    site: Site, said: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving({**site, "large": bytes(50_000_000)}) as address:
+        connection = socket.create_connection(("127.0.0.1", urlsplit(address).port or 0), timeout=10)
+        connection.sendall(said)
+        time.sleep(0.2)
+        # Closed with a reset, in the middle of the question or of the answer.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        assert ask(address, "/")[0].status == 200
+        time.sleep(0.2)
+    assert capfd.readouterr().err == ""
 
 
 def test_nothing_can_be_sent_to_it(address: str) -> None:

@@ -2,8 +2,6 @@
 
 import { PlayerError, type StoredFile } from "./manifest";
 
-export type Progress = (loaded: number, total: number) => void;
-
 /** The address of a file of a bundle. Throws PlayerError where its name leads out of the bundle's folder. */
 export function below(folder: URL, name: string): URL {
   const url = new URL(name, folder);
@@ -15,7 +13,7 @@ export function below(folder: URL, name: string): URL {
 
 /** Parsed JSON, or null where there is no such file. */
 export async function fetchJson(url: URL): Promise<unknown> {
-  const response = await answered(url);
+  const response = await answered(url, "no-cache");
   if (response.status === 404) return null;
   requireOk(response, url);
   try {
@@ -25,29 +23,48 @@ export async function fetchJson(url: URL): Promise<unknown> {
   }
 }
 
-/** The content of a file, whose length the server need not tell. */
-export async function download(url: URL, expected: number, progress: Progress): Promise<Uint8Array<ArrayBuffer>> {
-  const response = await answered(url);
+/**
+ * The content of a file of `expected` bytes, whose length the server need not tell. Throws PlayerError where there are
+ * more; fewer are told by `verify`. With `cache` "no-cache" the server is asked whether a copy still holds.
+ */
+export async function download(
+  url: URL,
+  expected: number,
+  cache: "no-cache" | "default",
+  progress: (loaded: number) => void,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const response = await answered(url, cache);
   requireOk(response, url);
-  // Grows where the file is not as long as expected; that is told by the checksum.
-  let data = new Uint8Array(expected || 1 << 16);
+  const data = room(expected, url);
   let length = 0;
   const reader = response.body!.getReader();
-  try {
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      if (length + part.value.length > data.length) {
-        const larger = new Uint8Array(2 * (length + part.value.length));
-        larger.set(data.subarray(0, length));
-        data = larger;
-      }
-      data.set(part.value, length);
-      length += part.value.length;
-      progress(length, expected);
+  for (;;) {
+    const part = await reader.read().catch(() => {
+      throw new PlayerError(`The download of ${fileName(url)} broke off`, "Check the connection and load the page again");
+    });
+    if (part.done) return length === expected ? data : data.slice(0, length);
+    if (length + part.value.length > expected) {
+      void reader.cancel().catch(() => {}); // it may be endless
+      throw new PlayerError(
+        `${fileName(url)} is longer than the ${expected} bytes that it should have`,
+        "Copy the bundle again, or export the run again",
+      );
     }
-  } catch {
-    throw new PlayerError(`The download of ${fileName(url)} broke off`, "Check the connection and load the page again");
+    data.set(part.value, length);
+    length += part.value.length;
+    progress(length);
   }
-  return length === data.length ? data : data.slice(0, length);
+}
+
+function room(bytes: number, url: URL): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(bytes);
+  } catch {
+    throw new PlayerError(
+      `There is not enough memory for the ${bytes} bytes of ${fileName(url)}`,
+      "Close other pages, or take a smaller model",
+    );
+  }
 }
 
 /** Whether this page may compute checksums: browsers allow it on https and on this machine itself only. */
@@ -69,9 +86,9 @@ async function sha256(data: Uint8Array<ArrayBuffer>): Promise<string> {
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function answered(url: URL): Promise<Response> {
+async function answered(url: URL, cache: "no-cache" | "default"): Promise<Response> {
   try {
-    return await fetch(url, { cache: "no-cache" });
+    return await fetch(url, { cache });
   } catch {
     throw new PlayerError(`${fileName(url)} cannot be reached`, "Check the connection and load the page again");
   }

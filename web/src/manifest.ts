@@ -58,10 +58,13 @@ export interface Manifest {
   method: string;
   form: Form;
   model: Model;
+  /** Whether the model computes in float16. */
+  half: boolean;
   poster: StoredFile;
   camera: Camera;
   orbit: OrbitLimits;
   licence: string;
+  /** Of the network as it is shipped. */
   parameters: number | null;
   scene: string;
   time: Port | null;
@@ -72,7 +75,8 @@ const INPUTS: Record<Form, { needed: string[]; time: string }> = {
   rays: { needed: ["origins", "directions"], time: "times" },
   view: { needed: ["camera_to_world", "focal", "principal"], time: "time" },
 };
-const DTYPES = ["float32", "float16", "uint8"];
+/** More than any phone or browser could hold. */
+const MOST_BYTES = 2 ** 31;
 const AGAIN = "Export the run again with lumigraph export";
 
 /** The manifest of a bundle, from its parsed JSON. Throws PlayerError where it is not one that can be played. */
@@ -97,6 +101,9 @@ export function readManifest(data: unknown): Manifest {
 }
 
 function parts(manifest: Record<string, any>): Manifest {
+  if (manifest.form === "lens") {
+    throw new PlayerError("The page plays bundles of one graph, not the three of a lens", "Export without --form lens");
+  }
   const form: Form = manifest.models.rays ? "rays" : "view";
   const model = readModel(manifest.models[form], form);
   const find = (name: string) => model.inputs.find((port) => port.name === name) ?? null;
@@ -104,11 +111,12 @@ function parts(manifest: Record<string, any>): Manifest {
     method: String(manifest.method),
     form,
     model,
+    half: manifest.precision === "float16",
     poster: stored(manifest.poster, "poster"),
     camera: readCamera(manifest.camera),
     orbit: readOrbit(manifest.orbit),
     licence: String(manifest.licence ?? "not stated"),
-    parameters: manifest.provenance?.parameters ?? null,
+    parameters: manifest.network?.parameters ?? manifest.provenance?.parameters ?? null,
     scene: String(manifest.scene?.name ?? ""),
     time: condition(find(INPUTS[form].time), 1),
     attributes: condition(find("attributes"), find("attributes")?.names?.length ?? 0),
@@ -138,7 +146,7 @@ function ports(data: any, form: string): Port[] {
   if (!Array.isArray(data)) throw new Error(`the ports of ${form} are not listed`);
   for (const port of data) {
     if (typeof port?.name !== "string" || !Array.isArray(port.shape)) throw new Error(`a port of ${form} is not told`);
-    if (!DTYPES.includes(port.dtype)) {
+    if (port.dtype !== "float32") {
       throw new PlayerError(`The model has ${port.name} in ${port.dtype}, which this player does not know`);
     }
   }
@@ -146,8 +154,11 @@ function ports(data: any, form: string): Port[] {
 }
 
 function stored(data: any, name: string): StoredFile {
-  if (typeof data?.file !== "string" || typeof data.sha256 !== "string" || !(data.bytes >= 0)) {
+  if (typeof data?.file !== "string" || typeof data.sha256 !== "string") {
     throw new Error(`file, bytes and sha256 of ${name} are needed`);
+  }
+  if (!Number.isInteger(data.bytes) || data.bytes < 0 || data.bytes > MOST_BYTES) {
+    throw new Error(`the bytes of ${name} are not between 0 and ${MOST_BYTES}`);
   }
   return data;
 }

@@ -1,7 +1,7 @@
 // The camera, its limits and its controls. three's OrbitControls turn a camera about a point; what they move becomes the
 // pose that a model takes.
 
-import { PerspectiveCamera, Vector3 } from "three";
+import { PerspectiveCamera, Quaternion, Vector3 } from "three";
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import type { Camera, OrbitLimits } from "./manifest";
 
@@ -27,13 +27,13 @@ export class Orbit {
   ) {
     this.target = new Vector3(...limits.target);
     this.camera.up.set(...(limits.up as [number, number, number])).normalize();
-    this.camera.position.copy(this.startPosition());
-    // The start camera need not look at the target exactly. What it looks aside is kept, so that nothing jumps.
-    this.aside = transposedTimes(this.towardsTarget(), rotationOf(start));
     this.controls = new OrbitControls(this.camera, stage);
     this.controls.enablePan = false;
     this.controls.rotateSpeed = 0.7;
     this.controls.target.copy(this.target);
+    this.camera.position.copy(this.startPosition()); // now, because new controls turn about the origin first
+    // The start camera need not look at the target exactly. What it looks aside is kept, so that nothing jumps.
+    this.aside = transposedTimes(this.towardsTarget(), rotationOf(start));
     this.limit(limits);
     this.controls.update();
     this.controls.addEventListener("change", () => {
@@ -86,7 +86,7 @@ export class Orbit {
     controls.maxPolarAngle = Math.PI / 2 - limits.elevation[0] * DEGREES;
     if (!limits.azimuth) return;
     // OrbitControls count from an axis of their own, in the same sense about `up`.
-    const east = new Vector3(...limits.east).applyQuaternion(upToY(this.camera));
+    const east = new Vector3(...limits.east).applyQuaternion(upToY(this.camera.up));
     const zero = Math.atan2(east.x, east.z);
     [controls.minAzimuthAngle, controls.maxAzimuthAngle] = limits.azimuth.map((angle) =>
       withinTurn(zero + angle * DEGREES),
@@ -97,18 +97,27 @@ export class Orbit {
     return new Vector3(...(this.start.camera_to_world.map((row) => row[3]!) as [number, number, number]));
   }
 
-  /** Columns right, down, forward of an upright camera that looks at the target. */
   private towardsTarget(): Matrix {
-    const forward = this.target.clone().sub(this.camera.position).normalize();
-    const right = forward.clone().cross(this.camera.up).normalize();
-    const down = forward.clone().cross(right);
-    return [0, 1, 2].map((axis) => [right, down, forward].map((column) => column.getComponent(axis)));
+    return upright(this.camera.position, this.target, this.camera.up);
   }
 }
 
-function upToY(camera: PerspectiveCamera) {
-  return camera.quaternion.clone().setFromUnitVectors(camera.up, new Vector3(0, 1, 0));
+/**
+ * Columns right, down, forward of an upright camera at `position` that looks at the target. Straight above or below it, where
+ * any direction would do for its right, it is that of the azimuth that OrbitControls compute there.
+ */
+export function upright(position: Vector3, target: Vector3, up: Vector3): Matrix {
+  const forward = target.clone().sub(position).normalize();
+  const toY = upToY(up);
+  const level = position.clone().sub(target).applyQuaternion(toY); // step by step as they do, for what is left of rounding
+  const azimuth = Math.atan2(level.x, level.z);
+  const right = new Vector3(Math.cos(azimuth), 0, -Math.sin(azimuth)).applyQuaternion(toY.invert());
+  const down = forward.clone().cross(right);
+  return [0, 1, 2].map((axis) => [right, down, forward].map((column) => column.getComponent(axis)));
 }
+
+/** The turn by which OrbitControls bring `up` to their own. */
+const upToY = (up: Vector3): Quaternion => new Quaternion().setFromUnitVectors(up, new Vector3(0, 1, 0));
 
 /** The same angle between -pi and pi. */
 export function withinTurn(angle: number): number {

@@ -26,6 +26,15 @@ export function movingSize(full: Size, msPerPixel: number | null): Size {
 }
 
 /**
+ * Whether the cheapest rung of a ladder should draw while something moves, instead of the one that is shown: that has one
+ * size, and milliseconds for a picture of it, null where they are not known. `anySize`: the cheapest draws smaller pictures.
+ */
+export function drawsMovement(cheapest: { ms: number | null; anySize: boolean }, shownMs: number | null): boolean {
+  if (shownMs === null) return true;
+  return shownMs > MOVING_MS && (cheapest.anySize || cheapest.ms === null || cheapest.ms < shownMs);
+}
+
+/**
  * Rays to ask at once: as many as take about 30 ms, a power of two, so that a picture that is no longer wanted can be
  * dropped, and few sizes of tensors occur.
  */

@@ -24,6 +24,12 @@ export function fail(error: Error): void {
   warn(error);
 }
 
+/** Takes what `warn` said away. */
+export function unwarn(): void {
+  element("message").hidden = true;
+  element("message").textContent = "";
+}
+
 /** Says what went wrong where the player goes on with what it has. */
 export function warn(error: Error): void {
   element("message").hidden = false;
@@ -36,8 +42,7 @@ export function stir(): void {
 }
 
 export function begin(): void {
-  element("message").hidden = true;
-  element("message").textContent = "";
+  unwarn();
   setState("loading");
 }
 
@@ -52,15 +57,13 @@ export function showPoster(url: string, manifest: Manifest): void {
   element<HTMLImageElement>("poster").src = url;
 }
 
-export function showLoading(what: string, loaded: number, total: number): void {
+export function showLoading(loaded: number, total: number): void {
   element("loading").hidden = false;
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  element("loading-what").textContent = `${what}: ${megabytes(loaded)}${total ? ` of ${megabytes(total)}` : ""} MB`;
+  element("loading-what").textContent = `Loading: ${megabytes(loaded)} of ${megabytes(total)} MB`;
   const progress = element<HTMLProgressElement>("progress");
-  if (total) {
-    progress.max = total;
-    progress.value = loaded;
-  } else progress.removeAttribute("value");
+  progress.max = total;
+  progress.value = loaded;
 }
 
 export function loaded(): void {
@@ -93,21 +96,25 @@ export interface Conditions {
   attributes: number[];
 }
 
-/** Sliders for what the model knows beside the camera; `values` are changed by them. */
-export function showSliders(manifest: Manifest, values: Conditions, changed: () => void): void {
+/** Sliders for what the model knows beside the camera; `values` are changed by them, and `changed` is told by which. */
+export function showSliders(
+  manifest: Manifest,
+  values: Conditions,
+  changed: (by: "time" | "attribute") => void,
+): void {
   const { time, attributes } = manifest;
   const rows: HTMLElement[] = [];
   if (time) {
     const set = (value: number) => {
       values.time = value;
-      changed();
+      changed("time");
     };
     rows.push(slider("time", "Time", time, values.time, set, playButton()));
   }
   attributes?.names!.forEach((name, i) => {
     const set = (value: number) => {
       values.attributes[i] = value;
-      changed();
+      changed("attribute");
     };
     rows.push(slider(`attribute-${i}`, name, attributes, values.attributes[i]!, set));
   });
@@ -144,19 +151,11 @@ function slider(
 }
 
 function playButton(): HTMLButtonElement {
-  const button = document.createElement("button");
-  Object.assign(button, { id: "play", type: "button", textContent: "Play" });
-  button.setAttribute("aria-pressed", "false");
-  return button;
+  return Object.assign(document.createElement("button"), { id: "play", type: "button", textContent: "Play" });
 }
 
-export const playing = (): boolean => document.getElementById("play")?.getAttribute("aria-pressed") === "true";
-
-export function setPlaying(on: boolean): void {
-  const button = document.getElementById("play");
-  if (!button) return;
-  button.setAttribute("aria-pressed", String(on));
-  button.textContent = on ? "Pause" : "Play";
+export function showPlaying(on: boolean): void {
+  element("play").textContent = on ? "Pause" : "Play";
 }
 
 export function showTime(value: number): void {
@@ -194,7 +193,8 @@ export function showRungs(ladder: Rung[], auto: number, chosen: number | null): 
 export interface Actions {
   key(name: string): boolean;
   reset(): void;
-  play(): void;
+  /** Whether there is something to play. */
+  play(): boolean;
   detail(): void;
   rung(chosen: number | null): void;
 }
@@ -202,7 +202,7 @@ export interface Actions {
 export function listen(actions: Actions): void {
   stage.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const ours = event.key === " " ? (actions.play(), true) : actions.key(event.key);
+    const ours = event.key === " " ? actions.play() : actions.key(event.key);
     if (ours) event.preventDefault();
   });
   element("reset").addEventListener("click", actions.reset);

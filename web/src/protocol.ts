@@ -11,15 +11,24 @@ export interface Picture {
   attributes: number[];
 }
 
+/** Load the runtime; the model comes later. */
+export interface Prepare {
+  kind: "prepare";
+  /** What to try; null for what there is. */
+  backend: Backend | null;
+  /** Threads that WebAssembly is to have. */
+  threads: number;
+  /** Whether the model computes in float16. */
+  half: boolean;
+}
+
 export interface Open {
   kind: "open";
   form: Form;
   model: Model;
   data: ArrayBuffer;
-  /** What to try; null for what there is. */
-  backend: Backend | null;
-  /** Threads that WebAssembly is to have. */
-  threads: number;
+  /** A picture to try the model with. */
+  first: Picture;
 }
 
 export interface Draw {
@@ -28,7 +37,7 @@ export interface Draw {
   picture: Picture;
 }
 
-export type ToWorker = Open | Draw;
+export type ToWorker = Prepare | Open | Draw;
 
 export interface Opened {
   kind: "opened";
@@ -38,6 +47,7 @@ export interface Opened {
   notes: string[];
 }
 
+/** After "failed" a worker is of no use. */
 export type FromWorker =
   | Opened
   | { kind: "loading"; loaded: number; total: number }

@@ -2,29 +2,35 @@
 
 import type * as Ort from "onnxruntime-web";
 import { download } from "./fetching";
-import { PlayerError, type Model, type Port } from "./manifest";
+import { PlayerError, type Form, type Model, type Port } from "./manifest";
 import { blockRays } from "./pace";
-import type { Backend, Draw, FromWorker, Open, Picture, ToWorker } from "./protocol";
-import { fromHalf, paint, pinholeRays, toHalf } from "./rays";
+import type { Backend, Draw, FromWorker, Open, Picture, Prepare, ToWorker } from "./protocol";
+import { paint, pinholeRays, resized } from "./rays";
 
 type Runtime = typeof Ort;
-type Element = "float32" | "float16" | "uint8";
 
-const RUNTIME: Record<Backend, { module: string; binary: string }> = {
+/** The folder of onnxruntime-web beside this script, and the bytes of its files (see vite.config.ts). */
+declare const RUNTIME: { folder: string; bytes: Record<string, number> };
+
+const FILES: Record<Backend, { module: string; binary: string }> = {
   wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
   webgpu: { module: "ort.webgpu.min.mjs", binary: "ort-wasm-simd-threaded.asyncify.wasm" },
 };
 const HEADERS = "the server does not send the headers that make a page cross-origin isolated (COOP and COEP)";
+/** Side of the picture of rays that a graphics processor is tried with. */
+const TRIAL_SIDE = 16;
 
 const say = (message: FromWorker, transfer: Transferable[] = []) => postMessage(message, { transfer });
 
+let prepared: Promise<Prepared>;
 let drawer: Drawer | null = null;
 let wanted: Draw | null = null;
 let drawing = false;
 
 onmessage = async ({ data }: MessageEvent<ToWorker>) => {
   try {
-    if (data.kind === "open") drawer = await open(data);
+    if (data.kind === "prepare") await (prepared = prepare(data));
+    else if (data.kind === "open") drawer = await open(data, await prepared);
     else await draw(data);
   } catch (error) {
     say({ kind: "failed", message: error instanceof PlayerError ? error.message : sentence(error) });
@@ -56,54 +62,97 @@ async function draw(asked: Draw): Promise<void> {
   }
 }
 
-async function open(asked: Open): Promise<Drawer> {
-  const notes: string[] = [];
-  let backend: Backend = asked.backend ?? "webgpu";
-  if (backend === "webgpu") {
-    const reason = await withoutGpu();
-    if (reason) {
-      backend = "wasm";
-      notes.push(`${reason}: the model runs on the processor.`);
-    }
-  }
-  let session: Ort.InferenceSession | null = null;
-  let runtime: Runtime | null = null;
-  if (backend === "webgpu") {
-    try {
-      runtime = await load("webgpu", 1);
-      session = await runtime.InferenceSession.create(asked.data, { executionProviders: ["webgpu"] });
-    } catch (error) {
-      backend = "wasm";
-      notes.push(`WebGPU refuses the model (${firstLine(error)}): it runs on the processor.`);
-    }
-  }
-  if (!session || !runtime) {
-    if (!crossOriginIsolated) notes.push(`It runs in one thread, because ${HEADERS}.`);
-    runtime = await load("wasm", asked.threads);
-    try {
-      session = await runtime.InferenceSession.create(asked.data, { executionProviders: ["wasm"] });
-    } catch (error) {
-      throw new PlayerError(`The model cannot be opened: ${firstLine(error)}`, "Export the run again");
-    }
-  }
-  requirePorts(session, asked.model);
-  say({ kind: "opened", backend, threads: asked.threads, notes });
-  return new Drawer(runtime, session, asked);
+/** A runtime without a model. */
+interface Prepared {
+  runtime: Runtime;
+  backend: Backend;
+  threads: number;
+  notes: string[];
 }
 
-/** Why there is no WebGPU here; empty where there is. */
-async function withoutGpu(): Promise<string> {
-  const gpu = (navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }).gpu;
+async function prepare({ backend, threads, half }: Prepare): Promise<Prepared> {
+  if (backend === "wasm") return onProcessor(threads, []);
+  const reason = await withoutGpu(half);
+  if (reason) return onProcessor(threads, [`${reason}: the model runs on the processor.`]);
+  try {
+    return { runtime: await load("webgpu", 1), backend: "webgpu", threads, notes: [] };
+  } catch (error) {
+    return onProcessor(threads, [`WebGPU does not start (${firstLine(error)}): the model runs on the processor.`]);
+  }
+}
+
+async function onProcessor(threads: number, notes: string[]): Promise<Prepared> {
+  if (!crossOriginIsolated) notes.push(`It runs in one thread, because ${HEADERS}.`);
+  return { runtime: await load("wasm", threads), backend: "wasm", threads, notes };
+}
+
+/** A graphics processor has to draw a picture first: some take a model and fail, or draw nonsense, when it runs. */
+async function open(asked: Open, { runtime, backend, threads, notes }: Prepared): Promise<Drawer> {
+  if (backend === "webgpu") {
+    try {
+      const opened = await opening(asked, runtime, backend);
+      await opened.try(asked.first);
+      say({ kind: "opened", backend, threads, notes });
+      return opened;
+    } catch (error) {
+      notes.push(`WebGPU refuses the model (${firstLine(error)}): it runs on the processor.`);
+      ({ runtime, backend, notes } = await onProcessor(threads, notes));
+    }
+  }
+  const opened = await opening(asked, runtime, backend).catch((error) => {
+    throw refusal(error);
+  });
+  say({ kind: "opened", backend, threads, notes });
+  return opened;
+}
+
+async function opening({ data, form, model }: Open, runtime: Runtime, backend: Backend): Promise<Drawer> {
+  const session = await runtime.InferenceSession.create(data, { executionProviders: [backend] });
+  requirePorts(session, model);
+  return new Drawer(runtime, session, form, model);
+}
+
+/** What to say of a model that does not open: only some of the reasons lie in the model. */
+function refusal(error: unknown): PlayerError {
+  if (error instanceof PlayerError) return error;
+  const said = firstLine(error);
+  if (said.startsWith("no available backend")) {
+    const reason = said.replace(/^.*\[wasm\] /, "");
+    return new PlayerError(`WebAssembly does not start here: ${reason}`, "Use a current browser, or close other pages");
+  }
+  if (/bad_alloc|out of memory|allocation failed/i.test(said)) {
+    return new PlayerError("There is not enough memory for the model", "Close other pages, or take a smaller model");
+  }
+  return new PlayerError(`The model cannot be opened: ${said}`, "Export the run again");
+}
+
+interface Gpu {
+  requestAdapter(): Promise<{ features: ReadonlySet<string> } | null>;
+}
+
+/** Why there is no WebGPU here for a model, computing in float16 or not; empty where there is. */
+async function withoutGpu(half: boolean): Promise<string> {
+  const gpu = (navigator as Navigator & { gpu?: Gpu }).gpu;
   if (!isSecureContext) return "WebGPU is there on https and on localhost only";
   if (!gpu) return "This browser has no WebGPU";
   const adapter = await gpu.requestAdapter().catch(() => null);
-  return adapter ? "" : "WebGPU finds no graphics processor here";
+  if (!adapter) return "WebGPU finds no graphics processor here";
+  return half && !adapter.features.has("shader-f16") ? "The graphics processor does not compute in float16" : "";
 }
 
+/** Bytes of the runtimes that were loaded: of a second one, where the first refuses the model. */
+const there = { loaded: 0, total: 0 };
+
 async function load(backend: Backend, threads: number): Promise<Runtime> {
-  const folder = new URL("ort/", self.location.href);
-  const { module, binary } = RUNTIME[backend];
-  const data = await download(new URL(binary, folder), 0, (loaded) => say({ kind: "loading", loaded, total: 0 }));
+  const folder = new URL(`${RUNTIME.folder}/`, self.location.href);
+  const { module, binary } = FILES[backend];
+  const before = there.loaded;
+  there.total += RUNTIME.bytes[binary]!;
+  // Its folder has the version in its name, so a copy that the browser has is the right one.
+  const data = await download(new URL(binary, folder), RUNTIME.bytes[binary]!, "default", (loaded) => {
+    there.loaded = before + loaded;
+    say({ kind: "loading", ...there });
+  });
   const runtime = (await import(/* @vite-ignore */ new URL(module, folder).href)) as Runtime;
   runtime.env.wasm.wasmBinary = data.buffer;
   runtime.env.wasm.wasmPaths = folder.href;
@@ -130,16 +179,26 @@ function requirePorts(session: Ort.InferenceSession, model: Model): void {
 /** One model, asked for pictures. */
 class Drawer {
   private msPerPixel: number | null = null;
+  /** Whether all colours so far were numbers. */
+  private finite = true;
 
   constructor(
     private readonly runtime: Runtime,
     private readonly session: Ort.InferenceSession,
-    private readonly bundle: Open,
+    private readonly form: Form,
+    private readonly model: Model,
   ) {}
 
   /** Pixels [H, W, 4], or null where `stale` said between two blocks that they are no longer wanted. */
   async draw(picture: Picture, stale: () => boolean): Promise<Uint8ClampedArray | null> {
-    return this.bundle.form === "rays" ? this.drawRays(picture, stale) : this.drawView(picture);
+    return this.form === "rays" ? this.drawRays(picture, stale) : this.drawView(picture);
+  }
+
+  /** Draws a picture, of rays a small one. Throws where its colours are no numbers. */
+  async try(picture: Picture): Promise<void> {
+    const small = { ...picture, camera: resized(picture.camera, TRIAL_SIDE, TRIAL_SIDE) };
+    await this.draw(this.form === "rays" ? small : picture, () => false);
+    if (!this.finite) throw new Error("its colours are not finite");
   }
 
   private async drawView({ camera, time, attributes }: Picture): Promise<Uint8ClampedArray> {
@@ -188,18 +247,12 @@ class Drawer {
     first: number,
   ): Promise<void> {
     const feeds: Record<string, Ort.Tensor> = {};
-    for (const port of this.bundle.model.inputs) feeds[port.name] = this.tensor(values[port.name]!, port, shape(port));
-    const output = (await this.session.run(feeds))[this.bundle.model.outputs[0]!.name]!;
-    const data = output.data as Float32Array | Uint16Array | Uint8Array;
-    const half = output.type === "float16" && data instanceof Uint16Array;
-    paint(rgba, first, half ? fromHalf(data) : data, output.type === "uint8");
+    for (const port of this.model.inputs) {
+      feeds[port.name] = new this.runtime.Tensor("float32", values[port.name]!, shape(port));
+    }
+    const output = (await this.session.run(feeds))[this.model.outputs[0]!.name]!;
+    this.finite = paint(rgba, first, output.data as Float32Array) && this.finite;
     for (const tensor of [output, ...Object.values(feeds)]) tensor.dispose();
-  }
-
-  private tensor(values: Float32Array, port: Port, shape: number[]): Ort.Tensor {
-    const dtype = port.dtype as Element;
-    if (dtype === "float16") return new this.runtime.Tensor("float16", toHalf(values), shape);
-    return new this.runtime.Tensor("float32", values, shape);
   }
 }
 

@@ -1,11 +1,12 @@
 // What the player computes without a browser.
 
-import { describe, expect, it } from "vitest";
-import { below, verify } from "../src/fetching";
+import { Vector3 } from "three";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { below, download, verify } from "../src/fetching";
 import { readLadder, readManifest } from "../src/manifest";
-import { withinTurn } from "../src/orbit";
-import { blockRays, climb, MOVING_MS, movingSize, scaled } from "../src/pace";
-import { fromHalf, paint, pinholeRays, resized, toHalf } from "../src/rays";
+import { Orbit, upright, withinTurn } from "../src/orbit";
+import { blockRays, climb, drawsMovement, MOVING_MS, movingSize, scaled } from "../src/pace";
+import { paint, pinholeRays, resized } from "../src/rays";
 
 const CAMERA = {
   width: 4,
@@ -40,24 +41,16 @@ describe("rays", () => {
 
   it("become pixels by rounding, and what is out of range is cut", () => {
     const rgba = new Uint8ClampedArray(8);
-    paint(rgba, 1, [0.5, 1.2, -1], false);
+    expect(paint(rgba, 1, [0.5, 1.2, -1])).toBe(true);
     expect([...rgba]).toEqual([0, 0, 0, 0, 128, 255, 0, 255]);
-    paint(rgba, 0, [7, 8, 9], true);
-    expect([...rgba.subarray(0, 4)]).toEqual([7, 8, 9, 255]);
-  });
-});
-
-describe("float16", () => {
-  it("goes there and back", () => {
-    const values = Float32Array.of(0, -0, 1, -2.5, 65504, 2 ** -14, 2 ** -24, -(2 ** -20), 0.333251953125);
-    expect([...fromHalf(toHalf(values))]).toEqual([...values]);
-    expect([...toHalf(Float32Array.of(1, 65536, -1e9, NaN))]).toEqual([0x3c00, 0x7c00, 0xfc00, 0x7e00]);
   });
 
-  it("rounds to the nearest, halves to even, also up to the next power of two", () => {
-    const step = 2 ** -10;
-    const near = Float32Array.of(1 + 0.4 * step, 1 + 0.6 * step, 1 + 0.5 * step, 1 + 1.5 * step, 2 - 0.1 * step);
-    expect([...fromHalf(toHalf(near))]).toEqual([1, 1 + step, 1, 1 + 2 * step, 2]);
+  it("tell colours that are no numbers", () => {
+    const rgba = new Uint8ClampedArray(8);
+    for (const wrong of [NaN, Infinity, -Infinity]) {
+      expect(paint(rgba, 0, [0, 0, 0, 0, wrong, 0])).toBe(false);
+      expect(paint(rgba, 0, [wrong, -wrong, 0])).toBe(false);
+    }
   });
 });
 
@@ -78,6 +71,16 @@ describe("pace", () => {
     expect(blockRays(0.01)).toBe(2048);
     expect(blockRays(1e-9)).toBe(16384);
     expect(blockRays(1e9)).toBe(256);
+  });
+
+  it("lets the cheapest of a ladder draw movement where it is quicker than what is shown", () => {
+    const pictures = (ms: number | null) => ({ ms, anySize: false });
+    expect(drawsMovement(pictures(20), 200)).toBe(true);
+    expect(drawsMovement(pictures(20), MOVING_MS)).toBe(false);
+    expect(drawsMovement(pictures(300), 200)).toBe(false);
+    expect(drawsMovement({ ms: 300, anySize: true }, 200)).toBe(true);
+    expect(drawsMovement(pictures(20), null)).toBe(true);
+    expect(drawsMovement(pictures(null), 200)).toBe(true);
   });
 
   async function climbed(ms: (number | null)[]) {
@@ -117,6 +120,47 @@ describe("files", () => {
   });
 });
 
+describe("downloads", () => {
+  const url = new URL("https://host.example/a/rays.onnx");
+  afterEach(() => vi.unstubAllGlobals());
+
+  /** What a server sends, in parts of 4 bytes, and whether it was told to stop. */
+  function sends(parts: number) {
+    const told = { stopped: false, cache: "" };
+    let sent = 0;
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull: (sink) => (sent++ < parts ? sink.enqueue(new Uint8Array(4).fill(sent)) : sink.close()),
+        cancel: () => void (told.stopped = true),
+      },
+      { highWaterMark: 0 },
+    );
+    vi.stubGlobal("fetch", async (_: URL, { cache }: { cache: string }) => ((told.cache = cache), new Response(body)));
+    return told;
+  }
+
+  it("tell how far they are", async () => {
+    const told = sends(2);
+    const loaded: number[] = [];
+    const data = await download(url, 8, "default", (bytes) => loaded.push(bytes));
+    expect([...data]).toEqual([1, 1, 1, 1, 2, 2, 2, 2]);
+    expect([loaded, told]).toEqual([[4, 8], { stopped: false, cache: "default" }]);
+  });
+
+  it("end where there are more bytes than there should be", async () => {
+    const told = sends(Infinity);
+    await expect(download(url, 6, "no-cache", () => {})).rejects.toThrow("rays.onnx is longer than the 6 bytes");
+    expect(told.stopped).toBe(true);
+    sends(1);
+    expect((await download(url, 6, "no-cache", () => {})).length).toBe(4);
+  });
+
+  it("say where there is no room for them", async () => {
+    sends(1);
+    await expect(download(url, 2 ** 60, "no-cache", () => {})).rejects.toThrow("not enough memory");
+  });
+});
+
 describe("manifests", () => {
   const port = (name: string, shape: (string | number)[], more = {}) => ({ name, shape, dtype: "float32", ...more });
   const manifest = () => ({
@@ -147,12 +191,28 @@ describe("manifests", () => {
     expect([read.form, read.time?.default, read.attributes]).toEqual(["view", 0.5, null]);
   });
 
+  it("tell the parameters of the network that is shipped", () => {
+    const provenance = { parameters: 9 };
+    expect(readManifest(manifest()).parameters).toBe(null);
+    expect(readManifest({ ...manifest(), provenance }).parameters).toBe(9);
+    expect(readManifest({ ...manifest(), provenance, network: { parameters: 7 } }).parameters).toBe(7);
+  });
+
+  it("tell models that compute in float16", () => {
+    expect(readManifest({ ...manifest(), precision: "float16" }).half).toBe(true);
+    expect(readManifest({ ...manifest(), precision: "int8" }).half).toBe(false);
+  });
+
   it("are refused where the player could not go by them", () => {
     const wrong = (change: (data: any) => void) => () => {
       const data = manifest();
       change(data);
       readManifest(data);
     };
+    expect(wrong((data) => (data.form = "lens"))).toThrow("not the three of a lens. Export without --form lens.");
+    for (const bytes of [-1, 0.5, 1e15, "9"]) {
+      expect(wrong((data) => (data.models.view.bytes = bytes))).toThrow("the bytes of view are not between 0 and");
+    }
     expect(wrong((data) => (data.models = {}))).toThrow("it names no model");
     expect(wrong((data) => (data.models.view.inputs[3].default = 2))).toThrow("the default of time");
     expect(wrong((data) => (data.models.view.inputs[3].dtype = "int4"))).toThrow("time in int4");
@@ -167,6 +227,61 @@ describe("manifests", () => {
     expect(readLadder(ladder)).toEqual(ladder.bundles);
     expect(() => readLadder({ ...ladder, schema: 2 })).toThrow("ladder.json");
     expect(() => readLadder({ ...ladder, bundles: [] })).toThrow("names no bundles");
+  });
+});
+
+describe("upright cameras", () => {
+  const UPS = [new Vector3(0, 0, 1), new Vector3(0, 1, 0), new Vector3(0.6, 0, 0.8), new Vector3(0, -1, 0)];
+  const column = (matrix: number[][], i: number) => new Vector3(...(matrix.map((row) => row[i]!) as [number, number, number]));
+
+  it("look at the target, their right level", () => {
+    for (const up of UPS) {
+      const target = new Vector3(1, 2, 3);
+      const pose = upright(new Vector3(3, 1.5, 5), target, up);
+      const [right, down, forward] = [0, 1, 2].map((i) => column(pose, i)) as [Vector3, Vector3, Vector3];
+      expect(right.dot(up)).toBeCloseTo(0, 12);
+      expect(down.dot(up)).toBeLessThan(0);
+      expect(forward.distanceTo(target.clone().sub(new Vector3(3, 1.5, 5)).normalize())).toBeLessThan(1e-12);
+      expect(right.clone().cross(down).distanceTo(forward)).toBeLessThan(1e-12);
+    }
+  });
+
+  it("are whole straight above and below the target, and turn from there without a jump", () => {
+    for (const up of UPS) {
+      for (const side of [1, -1]) {
+        const above = upright(up.clone().multiplyScalar(side * 4), new Vector3(), up);
+        const [right, down] = [column(above, 0), column(above, 1)];
+        expect([right.length(), down.length()]).toEqual([expect.closeTo(1, 9), expect.closeTo(1, 9)]);
+        expect(right.dot(down)).toBeCloseTo(0, 9);
+        // Down of a camera above shows away from the top of the picture: a step that way is a turn over the pole, not a spin.
+        const step = down.clone().multiplyScalar(side * 1e-3);
+        const near = upright(up.clone().multiplyScalar(side * 4).add(step), new Vector3(), up);
+        expect(column(near, 0).distanceTo(right)).toBeLessThan(1e-3);
+      }
+    }
+  });
+});
+
+describe("orbits", () => {
+  /** An element as far as OrbitControls ask for one. */
+  const root = { addEventListener() {}, removeEventListener() {} };
+  const stage = { ...root, style: {}, getRootNode: () => root, ownerDocument: root } as unknown as HTMLElement;
+
+  it("turn about the axis from straight above, whatever rounding leaves", () => {
+    for (const target of [[0, 0, 0], [-0.027, -0.016, 0.017], [0.1, 1 / 3, -0.7]] as [number, number, number][]) {
+      // Right is the world's x, down its -y.
+      const camera_to_world = [[1, 0, 0, target[0]], [0, -1, 0, target[1]], [0, 0, -1, target[2] + 4]];
+      const limits = { target, up: [0, 0, 1], east: [1, 0, 0], azimuth: null };
+      const ends = { elevation: [0, 90] as [number, number], distance: [1, 9] as [number, number] };
+      const orbit = new Orbit({ ...CAMERA, camera_to_world }, { ...limits, ...ends }, stage, () => {});
+      expect(orbit.pose).toEqual(camera_to_world);
+      for (let i = 0; i < 3; i++) orbit.key("ArrowRight");
+      const [cos, sin] = [Math.cos(Math.PI / 15), Math.sin(Math.PI / 15)];
+      const turned = [[cos, sin, 0, target[0]], [sin, -cos, 0, target[1]], [0, 0, -1, target[2] + 4]];
+      orbit.pose.flat().forEach((value, i) => expect(value).toBeCloseTo(turned.flat()[i]!, 4));
+      orbit.reset();
+      expect(orbit.pose).toEqual(camera_to_world);
+    }
   });
 });
 

@@ -69,7 +69,8 @@ def site_of(bundles: Sequence[Path]) -> Site:
     """The player with one bundle, or with several to choose among, cheapest first.
 
     Raises:
-        LumigraphError: the player is not built; a bundle is damaged, or of a version that the player does not know.
+        LumigraphError: the player is not built; a bundle is damaged, of a version that the player does not know, or of
+            the form of a lens.
     """
     player = player_files()
     if len(bundles) == 1:
@@ -127,7 +128,15 @@ def _bundle_files(folder: Path) -> dict[str, StoredFile]:
             where=folder / MANIFEST,
             todo="Export the run again",
         )
-    parts: list[Any] = [*manifest["models"].values(), manifest["poster"]]
+    if "view" not in manifest["models"]:
+        raise LumigraphError(
+            "the page plays bundles of one graph, not the three of a lens",
+            where=folder / MANIFEST,
+            todo="Export the run without --form lens",
+        )
+    # Files for phones are not played, but the folder that is written has to be a whole bundle.
+    phones = [file for written in manifest.get("phones", {}).values() for file in written["files"]]
+    parts: list[Any] = [*manifest["models"].values(), manifest["poster"], *phones]
     names = [MANIFEST, *(str(part["file"]) for part in parts)]
     return {Path(name).as_posix(): StoredFile(folder, name) for name in names}
 

@@ -1,10 +1,15 @@
 """A web server for one site, on this machine only.
 
 It answers for the addresses of the site and for nothing else, whatever a path looks like. With its headers a page is
-cross-origin isolated, which browsers ask of pages whose WebAssembly is to have threads.
+cross-origin isolated, which browsers ask of pages whose WebAssembly is to have threads. Browsers keep what they
+have loaded, and ask each time whether it still holds.
 """
 
+import hashlib
+import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -65,6 +70,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     site: Site
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A page that is closed or loaded again breaks off what it asked for: that is worth no line."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
 
 def _bound(site: Site, port: int) -> _Server:
     if not 0 <= port <= 65535:
@@ -104,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def _answer(self, with_content: bool) -> None:
-        if self.headers.get("Host", "").rpartition(":")[0] not in HOSTS:
+        # Browsers leave the port out where it is 80.
+        if re.sub(r":\d+$", "", self.headers.get("Host", "")) not in HOSTS:
             self.send_error(HTTPStatus.FORBIDDEN, "This server answers on this machine only")
             return
         name = self._asked()
@@ -135,13 +146,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, name: str, content: BufferedIOBase, with_content: bool) -> None:
         size = content.seek(0, 2)
         content.seek(0)
+        tag = _tag(content, size)
+        if tag in re.findall(r'"[^"]*"', self.headers.get("If-None-Match", "")):
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self.send_header("ETag", tag)
+            self.end_headers()
+            return
         self.send_response(HTTPStatus.OK)
+        self.send_header("ETag", tag)
         self.send_header("Content-Type", TYPES.get(PurePosixPath(name).suffix, "application/octet-stream"))
         self.send_header("Content-Length", str(size))
         self.end_headers()
         if not with_content:
             return
-        try:
-            shutil.copyfileobj(content, self.wfile)
-        except ConnectionError:
-            self.close_connection = True  # the page was closed or loaded again
+        shutil.copyfileobj(content, self.wfile)
+
+
+def _tag(content: BufferedIOBase, size: int) -> str:
+    """Names one version of a file, so that a browser which has that one need not load it again."""
+    if isinstance(content, BytesIO):
+        return f'"{hashlib.sha256(content.getvalue()).hexdigest()[:32]}"'
+    return f'"{os.fstat(content.fileno()).st_mtime_ns:x}-{size:x}"'
