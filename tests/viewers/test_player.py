@@ -19,6 +19,7 @@ from lumigraph.training.runs import Run
 from lumigraph.viewers import player
 from lumigraph.viewers.player import site_of, write_site
 
+from .browser import PIXELS, SETTLE, different, drawn, gone, key, pixels, played, same
 from .conftest import POINTS, picture_student
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -51,6 +52,15 @@ def test_nothing_is_exported_where_the_player_is_missing(
     assert main(["export", str(run.path), "--out", str(tmp_path / "bundle"), "--web"]) == 2
     assert "the web player is not built" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_browser_opens_it_draws_and_turns(chromium: str, finished: Path) -> None:
+    """The rest of what it does in a browser is in the slow tests."""
+    found = played(chromium, site_of([finished]), *[SETTLE, PIXELS, *key("ArrowRight", 2), SETTLE, PIXELS])
+    same(pixels(found[1]), drawn(finished))
+    turned = pixels(found[5])
+    same(turned, drawn(finished, camera_to_world=gone(finished, azimuth=8.0)))
+    different(turned, pixels(found[1]))
 
 
 def test_one_bundle_is_beside_the_page(finished: Path) -> None:
