@@ -125,10 +125,10 @@ def picture_student(folder: Path, method: str, config: Any, forward: bool = Fals
         if name.endswith(("running_mean", "running_var")):
             value.uniform_(0.2, 1.5)
     for name, weights in renderer.named_parameters():
-        if not name.startswith("network.") and float(weights.detach().abs().max()) < 0.01:
-            torch.nn.init.normal_(
-                weights, std=0.3
-            )  # heads and grids that begin near zero would change nothing
+        if name.startswith("grids."):
+            torch.nn.init.normal_(weights)  # as they begin, they change next to nothing
+        elif not name.startswith("network.") and not bool(weights.any()):
+            torch.nn.init.normal_(weights, std=0.3)  # heads that begin at zero would move nothing
     with torch.no_grad():
         raw = renderer.eval().view(scene.cameras["train"][0]).rgb.logit()
         tail, spread = renderer.network.tail, raw.std((0, 1))
