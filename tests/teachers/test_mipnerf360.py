@@ -217,6 +217,23 @@ def test_normals_are_unit_vectors_down_the_density(scene: Scene, config: MipNeRF
     assert not normals.requires_grad
 
 
+def test_normals_do_not_change_the_picture(scene: Scene) -> None:
+    """Where no camera looks there is nothing, whether normals are asked for or not."""
+    renderer = MipNeRF360.from_scene(SMALL, scene.info)
+    torch.nn.init.normal_(renderer.field.encoder.grid.table)  # pyright: ignore
+    surroundings, rays = renderer.surroundings, a_batch(scene).rays
+    assert surroundings is not None
+    surroundings.near &= torch.rand(surroundings.near.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    plain = renderer.render(rays)
+    renderer.config = replace(SMALL, normals=True)
+    rendering = renderer.render(rays)
+    torch.testing.assert_close(rendering.rgb, plain.rgb)
+    torch.testing.assert_close(rendering.opacity, plain.opacity)
+    torch.testing.assert_close(rendering.depth, plain.depth)
+    surroundings.near.fill_(False)
+    assert not renderer.render(rays).extras["normals"].any()
+
+
 @pytest.mark.parametrize("config", [SMALL, NETWORKS])
 def test_predicted_normals_come_to_be_those_of_the_density(scene: Scene, config: MipNeRF360Config) -> None:
     torch.manual_seed(0)

@@ -381,8 +381,7 @@ class MipNeRF360(Renderer):
         with torch.enable_grad():
             # They hang together with a learnt spread, or with nothing.
             points = points if points.requires_grad else points.detach().requires_grad_()
-            hidden = field.hidden(points, covariances)
-            density = field.density_of(hidden, noise)
+            hidden, density = self._where_something_may_be(field, points, covariances, noise)
             (slope,) = torch.autograd.grad(
                 density.sum(), [points], retain_graph=learning, create_graph=learning
             )
