@@ -96,6 +96,22 @@ def test_a_broken_photo_leaves_nothing(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--normal-weight", "0.01"], "--normal-weight has no effect without --normal-loss"),
+        (["--normal-loss", "l1", "--normal-weight", "0"], "--normal-loss has no effect without --normal-weight"),
+        (["--depth-guided-spread", "0.1"], "--depth-guided-spread has no effect without --depth-guided"),
+        (["--preset", "swb-room", "--depth-guided-spread", "1"], "has no effect without --depth-guided"),
+    ],
+)  # fmt: skip
+def test_options_that_need_others_say_so(tmp_path: Path, options: list[str], words: str, capsys) -> None:
+    command = ["train", "mipnerf360", "builtin:still:16", "--run", str(tmp_path / "run"), *options]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("scene", "words"),
     [("builtin:moving:16", "at 60 different times"), ("builtin:attributes:16", "attributes")],
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
+from lumigraph.configs.checks import as_option, chosen
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of, options_without_effect
 from lumigraph.configs.registry import load_presets
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
 
     options: TrainOptions = arguments.options
     _check_depth_options(method, config, arguments.depth_from)
+    _check_idle_options(method, config)
     _check_looks(arguments)
     set_threads(options.devices)
     scene = load_scene(
@@ -159,6 +161,17 @@ def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
             f"no effect with --depth-loss {depth.depth_loss}: {', '.join(idle)}",
             todo="Choose another --depth-loss, or leave these options out",
         )
+
+
+def _check_idle_options(method: str, config: Any) -> None:
+    """Raises LumigraphError where options were chosen that mean nothing beside the others, of methods whose config
+    tells such (`idle`)."""
+    usual = [type(config)(), *load_presets(method).values()]
+    for name, missing in getattr(config, "idle", {}).items():
+        if chosen(config, usual, name):
+            raise LumigraphError(
+                f"{as_option(name)} has no effect without {missing}", todo="Add that, or leave it out"
+            )
 
 
 def warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:
