@@ -96,6 +96,22 @@ def test_a_broken_photo_leaves_nothing(tmp_path: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--normal-weight", "0.01"], "--normal-weight has no effect without --normal-loss"),
+        (["--normal-loss", "l1", "--normal-weight", "0"], "--normal-loss has no effect without --normal-weight"),
+        (["--depth-guided-spread", "0.1"], "--depth-guided-spread has no effect without --depth-guided"),
+        (["--preset", "swb-room", "--depth-guided-spread", "1"], "has no effect without --depth-guided"),
+    ],
+)  # fmt: skip
+def test_options_that_need_others_say_so(tmp_path: Path, options: list[str], words: str, capsys) -> None:
+    command = ["train", "mipnerf360", "builtin:still:16", "--run", str(tmp_path / "run"), *options]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("scene", "words"),
     [("builtin:moving:16", "at 60 different times"), ("builtin:attributes:16", "attributes")],
 )
@@ -133,6 +149,27 @@ def test_the_best_weights_are_kept(tmp_path: Path, capsys) -> None:
     assert f"kept are the weights of step {training['best_step']}" in said
     best = max(row["val_psnr"] for row in training["history"])
     assert training["val_psnr"] == pytest.approx(best, abs=0.01)
+    # These views no longer judge, others do; and who goes on must keep to the rule.
+    for split, chose in (("val", True), ("test", False)):
+        report = tmp_path / f"{split}.json"
+        assert main(["eval", str(tmp_path / "run"), "--split", split, "--json", str(report)]) == 0
+        assert read_json(report).get("views_chose_weights", False) is chose
+        assert ("these views chose the weights" in capsys.readouterr().out) is chose
+    for other in ([], ["--keep-best", "5"], ["--keep-best", "10", "--patience", "2"]):
+        more = ["--max-steps", "40", "--resume", *other]
+        assert train(tmp_path / "run", *more, scene=str(tmp_path / "scene")) == 2
+        assert "other looks at validation views" in capsys.readouterr().err
+    more = ["--max-steps", "40", "--resume", "--keep-best", "10"]
+    assert train(tmp_path / "run", *more, scene=str(tmp_path / "scene")) == 0
+
+
+def test_photos_are_held_out_where_no_views_may_choose_the_weights(tmp_path: Path, capsys) -> None:
+    write_blender(make_scene("still", 12, 0, 1, size=16), tmp_path / "scene")
+    argv = ["--max-steps", "4", "--keep-best", "2", "--scales", "2"]
+    assert train(tmp_path / "run", *argv, scene=str(tmp_path / "scene")) == 0
+    assert "the best on the validation photos, held out of the training photos" in capsys.readouterr().out
+    assert read_json(tmp_path / "run" / "config.json")["provenance"]["validation_held_from_training"] is True
+    assert read_json(tmp_path / "run" / "results.json")["training"]["held_out"] is True
 
 
 def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
@@ -141,6 +178,6 @@ def test_photos_are_not_called_validation(tmp_path: Path, capsys) -> None:
     assert "dB on pixels of training photos" in capsys.readouterr().out
     best = ["--max-steps", "3", "--keep-best", "1"]
     assert train(tmp_path / "best", *best, scene=str(tmp_path / "scene")) == 2
-    assert "needs validation views" in capsys.readouterr().err
+    assert "too few training photos to hold some out" in capsys.readouterr().err
     assert not (tmp_path / "best").exists()
     assert read_json(tmp_path / "run" / "results.json")["training"]["held_out"] is False

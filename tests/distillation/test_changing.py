@@ -17,7 +17,7 @@ from lumigraph.configs.conerf import CoNeRFConfig
 from lumigraph.configs.dylin import DyLiNConfig
 from lumigraph.configs.registry import load_renderer_class
 from lumigraph.distillation.bake import bake_shards, masks_told, prepare
-from lumigraph.distillation.finetuning import finetune, training_and_validation
+from lumigraph.distillation.finetuning import finetune
 from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.live import LiveSource
 from lumigraph.distillation.origins import LiveOptions, from_shards, from_teacher, needed_by, taught_scene
@@ -31,6 +31,7 @@ from lumigraph.scenes.scene import Scene
 from lumigraph.training.fit import EarlyStopping
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
+from lumigraph.training.validation import training_and_validation
 
 from .conftest import TEACHER, Ball, Masked, views
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lumigraph.distillation.finetuning import mean_psnr, training_and_validation
+from lumigraph.distillation.finetuning import mean_psnr
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.renderer import Renderer, Rendering
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.scenes.scene import Views
+from lumigraph.training.validation import training_and_validation
 
 
 class Grey(Renderer):
@@ -62,6 +63,16 @@ def test_photos_held_out_keep_their_depth_and_masks_and_are_decoded_once() -> No
     assert kept is not None
     assert kept.tolist() == [6.0, 4.0]
     assert held.image(0).data_ptr() == whole.image(5).data_ptr()
+
+
+def test_photos_are_held_out_at_all_their_sizes() -> None:
+    scene = make_scene("still", 12, 0, 0, size=16)
+    several = replace(scene, views={"train": scene.views["train"].with_scales(2)})
+    train, held, from_training = training_and_validation(several)
+    assert from_training
+    assert held.cameras.size[:, 0].tolist() == [16, 8]
+    assert len(train) == 22
+    assert not set(train.cameras.ids.tolist()) & set(held.cameras.ids.tolist())
 
 
 def test_views_that_are_evaluated_on_do_not_decide_when_to_stop() -> None:

@@ -1,15 +1,22 @@
 """The live teacher: right labels, rays where the student is worst, exact state."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from lumigraph.cli.main import main
+from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.distillation.live import TILE, LiveSource
+from lumigraph.distillation.origins import LiveOptions, from_teacher
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.errors import LumigraphError
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.scenes.procedural import load_builtin
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.runs import Run
 
 from .conftest import Ball
 
@@ -120,3 +127,40 @@ def test_state_goes_on_exactly(scene: Scene) -> None:
     assert torch.equal(afresh.batch(0, 32).rgba, live(scene).batch(0, 32).rgba)
     with pytest.raises(LumigraphError, match="another size"):
         live(scene, ring=256).load_state_dict(first.state_dict())
+
+
+def test_a_live_teacher_is_asked_with_chosen_codes(tmp_path: Path, capsys) -> None:
+    """As `bake` draws its views; what was chosen is remembered."""
+    info = load_builtin("still:16", downscale=4).info
+    config = MipNeRF360Config(codes=2, levels=2, log2_entries=8, proposal_levels=2, proposal_log2_entries=8)
+    run = Run.create(tmp_path / "teacher", "mipnerf360", config, info, TrainOptions(run=tmp_path / "teacher"))
+    torch.manual_seed(0)
+    teacher = run.new_renderer()
+    torch.nn.init.normal_(teacher.codes.table, std=3.0)  # pyright: ignore
+    torch.nn.init.normal_(teacher.field.encoder.grid.table)  # pyright: ignore
+    run.save_weights(teacher, 1)
+
+    def labels(codes) -> torch.Tensor:
+        live = LiveOptions(cameras=2, ring=256, codes=codes)
+        origin = from_teacher(run.path, 32, 0, live, "cpu", "float32")
+        assert origin.provenance["codes"] == codes
+        return origin.source.batch(0, 64).rgba
+
+    trained, mean, zero = labels(None), labels("mean"), labels("zero")
+    torch.testing.assert_close(trained, mean)
+    assert (zero - mean).abs().max() > 0.01
+    with pytest.raises(LumigraphError):
+        labels("linear")
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "index.json").write_text("{}")
+    command = [
+        "distill",
+        "r2l",
+        str(tmp_path / "views"),
+        "--run",
+        str(tmp_path / "student"),
+        "--codes",
+        "zero",
+    ]
+    assert main(command) == 2
+    assert "--codes is for a teacher that answers live" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from lumigraph.cli.main import main
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.distillation.bake import bake_shards, prepare
-from lumigraph.distillation.finetuning import finetune, mean_psnr, training_and_validation
+from lumigraph.distillation.finetuning import finetune, mean_psnr
 from lumigraph.distillation.origins import from_shards, with_hard_rays
 from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shards import Plan, finish
@@ -21,6 +21,7 @@ from lumigraph.scenes.scene import Scene
 from lumigraph.training.checkpoints import newest_checkpoint
 from lumigraph.training.fit import EarlyStopping, begin, fit
 from lumigraph.training.runs import Run
+from lumigraph.training.validation import training_and_validation
 
 from .conftest import Ball
 

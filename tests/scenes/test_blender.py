@@ -428,3 +428,8 @@ def test_depths_of_rooms_lie_beside_the_photos_folder(blender_scene, change):
     assert depth[:, 0].nan_to_num(-1).tolist() == pytest.approx([-1, -1, -1, *[2.5] * 5])
     told = load_scene(blender_scene, depths=DepthReading(depth_unit=0.002)).split("train").depth(0)
     assert float(told[5, 5]) == pytest.approx(5.0)
+    # The file's own unit is that of these maps as well; what the command line says goes before it.
+    change(blender_scene / "transforms_train.json", lambda data: data.update(depth_scaling_factor=500.0))
+    assert float(load_scene(blender_scene).split("train").depth(0)[5, 5]) == pytest.approx(5.0)
+    told = load_scene(blender_scene, depths=DepthReading(depth_unit=0.001)).split("train").depth(0)
+    assert float(told[5, 5]) == pytest.approx(2.5)

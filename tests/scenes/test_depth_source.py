@@ -235,6 +235,29 @@ def write_binary(folder: Path, images: list[Any], points: list[Any]) -> None:
     (folder / "cameras.bin").write_bytes(lens)
 
 
+def test_monocular_depth_of_rooms_lies_beside_the_photos_folder(tmp_path: Path, scene: Scene) -> None:
+    """omni/NAME_depth.npy for rgb/NAME.png; NAME.npy goes before it."""
+    whole = scene.split("train")
+    views = copy.copy(whole)
+    views.names = [f"room/rgb/{index}.png" for index in range(len(whole))]
+    part = Scene(scene.info, {"train": views})
+    (tmp_path / "room" / "omni").mkdir(parents=True)
+    for index in range(len(whole)):
+        np.save(tmp_path / "room" / "omni" / f"{index}_depth.npy", np.full((SIZE, SIZE), 2.0))
+    options = DepthSource(depth_source="mono", mono_depth=tmp_path, depth_align="none")
+    depth = with_depth_source(part, options).split("train").depth(1)
+    assert depth is not None
+    assert float(depth[0, 0]) == pytest.approx(2.0)
+    (tmp_path / "room" / "rgb").mkdir()
+    np.save(tmp_path / "room" / "rgb" / "1.npy", np.full((SIZE, SIZE), 3.0))
+    depth = with_depth_source(part, options).split("train").depth(1)
+    assert depth is not None
+    assert float(depth[0, 0]) == pytest.approx(3.0)
+    (tmp_path / "room" / "omni" / "0_depth.npy").unlink()
+    with pytest.raises(LumigraphError, match="no monocular depth of room/rgb/0.png"):
+        with_depth_source(part, options)
+
+
 @pytest.mark.parametrize("source", ["mono", "composite"])
 def test_a_photo_of_which_the_sensor_knows_nothing_goes_without(
     tmp_path: Path, scene: Scene, caplog: pytest.LogCaptureFixture, source: Any

@@ -217,6 +217,42 @@ def test_normals_are_unit_vectors_down_the_density(scene: Scene, config: MipNeRF
     assert not normals.requires_grad
 
 
+def test_normals_do_not_change_the_picture(scene: Scene) -> None:
+    """Where no camera looks there is nothing, whether normals are asked for or not."""
+    renderer = MipNeRF360.from_scene(SMALL, scene.info)
+    torch.nn.init.normal_(renderer.field.encoder.grid.table)  # pyright: ignore
+    surroundings, rays = renderer.surroundings, a_batch(scene).rays
+    assert surroundings is not None
+    surroundings.near &= torch.rand(surroundings.near.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    plain = renderer.render(rays)
+    renderer.config = replace(SMALL, normals=True)
+    rendering = renderer.render(rays)
+    torch.testing.assert_close(rendering.rgb, plain.rgb)
+    torch.testing.assert_close(rendering.opacity, plain.opacity)
+    torch.testing.assert_close(rendering.depth, plain.depth)
+    surroundings.near.fill_(False)
+    assert not renderer.render(rays).extras["normals"].any()
+
+
+def test_a_grid_is_asked_for_normals_where_something_shows(scene: Scene) -> None:
+    """They are those of the density there, and nothing elsewhere."""
+    renderer = made(replace(SMALL, finest_resolution=4096, base_resolution=16, levels=1), scene.info)
+    points = 1.8 * torch.rand(400, 3, generator=torch.Generator().manual_seed(0)) - 0.9
+    torch.nn.init.normal_(renderer.field.encoder.grid.table)  # pyright: ignore
+    shown = torch.arange(400) % 2 == 0
+    learnt = renderer._slope_around(points, shown)
+    assert learnt.requires_grad
+    learnt = learnt.detach()
+    assert not learnt[~shown].any()
+    with torch.no_grad():
+        renderer.surroundings = None
+        _, _, exact = renderer._looked_at(points, None, 0.0, True)
+    assert exact is not None
+    assert float((learnt * exact)[shown].sum(1).median()) > 0.99
+    torch.testing.assert_close(learnt[shown].norm(dim=1), torch.ones(200), rtol=0, atol=1e-3)
+    assert not renderer._slope_around(points, torch.zeros_like(shown)).any()
+
+
 @pytest.mark.parametrize("config", [SMALL, NETWORKS])
 def test_predicted_normals_come_to_be_those_of_the_density(scene: Scene, config: MipNeRF360Config) -> None:
     torch.manual_seed(0)
@@ -406,6 +442,16 @@ def test_the_spread_of_guided_samples_is_learnt(scene: Scene, config: MipNeRF360
     assert float(spread.detach().exp()) == pytest.approx(0.0498)
 
 
+def test_the_spread_of_guided_samples_is_in_units_of_the_capture(scene: Scene) -> None:
+    depth = DepthLoss(depth_loss="swb", depth_epsilon=0.1)
+    config = replace(SMALL, depth=depth, depth_guided=0.5, depth_guided_spread=0.2, depth_guided_learnt=True)
+    halved = torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0], dtype=torch.float64))
+    renderer = MipNeRF360.from_scene(config, replace(scene.info, world_transform=halved))
+    assert renderer.config.depth.depth_epsilon == pytest.approx(0.05)
+    assert renderer.log_spread is not None
+    assert float(renderer.log_spread.detach().exp()) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("config", [SMALL, NETWORKS])
 @pytest.mark.parametrize("kind", ["cosine", "chord", "l1"])
 def test_given_normals_turn_those_of_the_density(scene: Scene, config: MipNeRF360Config, kind) -> None:
@@ -490,8 +536,11 @@ def test_what_is_impossible_in_ndc_is_refused(scene: Scene) -> None:
     assert MipNeRF360.from_scene(replace(SMALL, ndc="auto"), scene.info).frame is None
     forward = replace(scene.info, forward=FRAME)
     assert MipNeRF360.from_scene(SMALL, forward).frame is None
-    with pytest.raises(LumigraphError, match="normals are not known"):
+    with pytest.raises(LumigraphError, match="impossible .*: --normal-loss .*--ndc off"):
         MipNeRF360.from_scene(replace(SMALL, ndc="auto", normal_loss="cosine"), forward)
+    # Of a preset all at once.
+    with pytest.raises(LumigraphError, match="--near-plane, --far-plane, --spacing disparity .*--ndc off"):
+        MipNeRF360.from_scene(replace(PRESETS["paper-360"], ndc="on"), forward)
     with pytest.raises(LumigraphError, match="looks backwards"):
         MipNeRF360.from_scene(replace(SMALL, ndc="on"), forward)
 
@@ -651,6 +700,8 @@ def test_networks_have_the_published_sizes(preset: str, proposal: int, field: in
         {"finest_resolution": 8},
         {"depth_guided": 1.5},
         {"depth_guided": 0.25},
+        {"depth_guided": 0.005, "depth_guided_learnt": True, "depth": DepthLoss(depth_loss="swb")},
+        {"depth_guided": 1.0, "depth": DepthLoss(depth_loss="swb")},
         {"levels": 0},
         {"codes": -1},
     ],

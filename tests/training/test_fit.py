@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.nerf import NeRFConfig
@@ -18,10 +19,12 @@ from lumigraph.scenes.scene import Scene, SceneInfo
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, fit
 from lumigraph.training.interrupts import Interrupts
+from lumigraph.training.progress import ProgressLine
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
-from lumigraph.training.task import Budget
+from lumigraph.training.task import Budget, RayTask
 from lumigraph.training.validation import Probe
+from lumigraph.training.watch import Watch
 
 BUSY = Cadence(report=0.0, probe=0.0, preview=0.0, checkpoint=0.0, share=math.inf)
 """Every chore after every step: whatever it disturbs shows."""
@@ -296,6 +299,40 @@ def test_collapse_is_said(ball, student, options, monkeypatch, recovers, capsys)
             fit(renderer, source, run, wanted, cadence=BUSY)
         assert not list_checkpoints(run.checkpoints)
     assert len(asked) == 1
+
+
+def test_new_weights_have_all_the_patience(ball, student, options, monkeypatch):
+    """Looks without gain while training had collapsed do not count against what it starts over with."""
+    monkeypatch.setattr("lumigraph.training.watch.COLLAPSE_STEPS", 5)
+    wanted = dataclasses.replace(options, max_steps=100)
+    run = begin("r2l", student, ball.info, wanted)
+    renderer = run.new_renderer()
+    good = {name: tensor.clone() for name, tensor in renderer.state_dict().items()}
+    for parameter in renderer.parameters():
+        parameter.data.zero_()
+    renderer.lr_scale = lambda step, progress: 0.0
+    worse = {name: 10 * tensor for name, tensor in good.items()}
+    renderer.recover = lambda seed: bool(renderer.load_state_dict(worse))
+    source, rule = PhotoSource(ball.split("train"), 0), EarlyStopping(every=2, patience=4)
+    result = fit(renderer, source, run, wanted, ball.views["val"], early_stopping=rule, cadence=BUSY)
+    # Collapse is seen after 5 steps and 2 looks; what follows is worse than what all had in common at first.
+    assert (result.reason, result.best_step, result.step) == ("no more gain", 0, 12)
+
+
+def test_what_is_to_end_does_not_start_over(ball, student, options):
+    """Another process says that time is up while the first one wants all to start over."""
+    run = begin("r2l", student, ball.info, options)
+    renderer = run.new_renderer()
+    task = RayTask(renderer, PhotoSource(ball.split("train"), 0), Budget(0, 0, None, 10), 0, None)
+    nothing = {"validation": None, "held_out": False, "best": None, "history": []}
+    watch = Watch(run, task, ProgressLine(), Interrupts(), cadence=Cadence(), **nothing)
+    watch._wanted_recovery = 1
+    before = {name: tensor.clone() for name, tensor in renderer.state_dict().items()}
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    watch.on_train_batch_end(trainer, None, None, None, 0)
+    assert trainer.should_stop
+    assert watch.reason == "steps"
+    assert all(torch.equal(before[name], tensor) for name, tensor in renderer.state_dict().items())
 
 
 def test_damaged_checkpoint_is_skipped_and_said(ball, student, options, capsys):

@@ -10,6 +10,7 @@ from lumigraph.distillation.hard_rays import HardPool
 from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import PixelSampling
+from lumigraph.scenes.procedural import load_builtin
 from lumigraph.scenes.scene import Views
 from lumigraph.training.sources import PhotoSource, RaySource
 
@@ -239,3 +240,10 @@ def test_a_share_of_rays_comes_from_annotated_photos(time_steps):
         strict=True,
     ):
         assert torch.equal(one, other)
+
+
+def test_memory_that_is_said_beforehand_counts_normals() -> None:
+    views = load_builtin("still:16", downscale=4).split("train")
+    plain, taught = PhotoSource(views, 0), PhotoSource(views, 0, normals=True)
+    pixels = int(views.cameras.size.prod(1).sum())
+    assert taught.nbytes - plain.nbytes == pixels * 3 * 2

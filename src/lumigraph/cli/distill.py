@@ -33,6 +33,9 @@ class Arguments:
     first to its last, or at the moments of the training photos."""
     cameras: int = 1024
     """Live: how many cameras rays are taken from."""
+    codes: Literal["zero", "mean", "nearest", "linear"] | None = None
+    """Live: what the teacher's views are drawn with where it has learnt codes, as with `bake` (None: as --code-choice
+    of `train` said)."""
     reuse: int = 4
     """Live: how often a label is used on average."""
     ring: int = 262_144
@@ -137,6 +140,7 @@ def _pseudo(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
             arguments.reuse,
             arguments.ring,
             arguments.floor,
+            arguments.codes,
         )
         per_step = config.pictures if whole_views else config.rays
         return origins.from_teacher(
@@ -148,6 +152,12 @@ def _pseudo(arguments: Arguments, config: Any, attributes: bool, whole_views: bo
             options.precision,
             attributes=attributes,
             whole_views=whole_views,
+        )
+    if arguments.codes is not None:
+        raise LumigraphError(
+            "--codes is for a teacher that answers live, and these views are drawn already",
+            where=source,
+            todo="Leave it out, or give it to `lumigraph bake`",
         )
     if (source / "index.json").is_file() or (source / "plan.json").is_file():
         return origins.from_shards(source, options.seed, arguments.hold_ratio, arguments.empty_share)

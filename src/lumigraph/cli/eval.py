@@ -135,6 +135,9 @@ def _measure_views(
     codes = "" if arguments.codes is None else f", codes {arguments.codes}"
     if codes:
         data["codes"] = arguments.codes
+    chose = arguments.scene is None and _chose_weights(arguments.renderer, split)
+    if chose:
+        data["views_chose_weights"] = True
     if arguments.json is not None:
         write_json(arguments.json, data)
     section = (part if arguments.scene is None else f"{part} of {scene.info.source}") + codes
@@ -142,8 +145,25 @@ def _measure_views(
     picture = _keep_in_run(arguments.renderer, section, name, data, gallery)
     counted = f"{len(views)} {split}" if part == split else part
     _report(result, f"{scene.info.name}, {counted} views{codes}", picture)
+    if chose:
+        sys.stdout.write(
+            "  these views chose the weights that training kept: of others expect a little less\n"
+        )
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
+
+
+def _chose_weights(folder: Path, split: str) -> bool:
+    """Whether training went by the views of this split when it chose which weights to keep."""
+    if split != "val" or not (folder / "config.json").is_file():
+        return False
+    from lumigraph.training.runs import Run
+
+    run = Run.open(folder)
+    results = run.results
+    told = {**run.provenance, **results.get("finetune", {})}
+    kept = results.get("training", {}).get("best_step") is not None
+    return kept and not told.get("validation_held_from_training", False)
 
 
 def _some(views: "Views", cameras: "Cameras", count: int | None, split: str) -> "tuple[Views, Cameras, str]":

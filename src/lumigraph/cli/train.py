@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
+from lumigraph.configs.checks import as_option, chosen
 from lumigraph.configs.common import TrainOptions
 from lumigraph.configs.depth import DepthSource, depth_loss_of, options_without_effect
 from lumigraph.configs.registry import load_presets
@@ -39,7 +40,8 @@ class Arguments:
     """What lies behind transparent photos (None: white); random: another colour for each ray of training."""
     keep_best: int | None = None
     """Measure PSNR on fixed pixels of the validation views every so many steps, and end with the weights that were best
-    at that (None: with the last ones)."""
+    at that (None: with the last ones). Where a scene has no validation or no test views, every tenth training photo is
+    held out for it."""
     patience: int | None = None
     """With --keep-best: stop after so many of these looks without gain."""
     splits: Annotated[FlatOptions[SplitOptions], headed("split")] = field(default_factory=SplitOptions)
@@ -64,9 +66,11 @@ def main(argv: list[str]) -> None:
     from lumigraph.scenes.normals import check_normals
     from lumigraph.training.fit import EarlyStopping, begin, fit
     from lumigraph.training.sources import PhotoSource
+    from lumigraph.training.validation import training_and_validation
 
     options: TrainOptions = arguments.options
     _check_depth_options(method, config, arguments.depth_from)
+    _check_idle_options(method, config)
     _check_looks(arguments)
     set_threads(options.devices)
     scene = load_scene(
@@ -91,15 +95,15 @@ def main(argv: list[str]) -> None:
             where=scene.info.source,
             todo="Leave it out",
         )
-    if arguments.keep_best is not None and "val" not in scene.views:
-        raise LumigraphError(
-            "--keep-best needs validation views, and this scene has none",
-            where=scene.info.source,
-            todo="Leave it out, or hold some photos out for it: in transforms_val.json, or as 'val_filenames' in "
-            "transforms.json (test views are never looked at)",
-        )
+    photos, watched, held = scene.split("train"), scene.views.get("val"), False
+    if arguments.keep_best is not None:
+        photos, watched, held = training_and_validation(scene)
     warn_of_change(scene.info, load_renderer_class(method).conditions, method)
-    told = {"depth_source": arguments.depth_from.to_json()} if depth.needs_depth else {}
+    told: dict[str, Any] = {"looks": {"keep_best": arguments.keep_best, "patience": arguments.patience}}
+    if depth.needs_depth:
+        told["depth_source"] = arguments.depth_from.to_json()
+    if held:
+        told["validation_held_from_training"] = True
     run = begin(method, config, scene.info, options, told)
     torch.manual_seed(options.seed)
     renderer = run.new_renderer()
@@ -107,7 +111,7 @@ def main(argv: list[str]) -> None:
     result = fit(
         renderer,
         PhotoSource(
-            scene.split("train"),
+            photos,
             options.seed,
             depths=depth.needs_depth,
             keep_depth=depth.keep_depth,
@@ -118,9 +122,9 @@ def main(argv: list[str]) -> None:
         ),
         run,
         options,
-        validation=scene.views.get("val") or scene.views["train"],
         # Without validation views training is watched with its own photos, which shows collapse and gives pictures.
-        held_out="val" in scene.views,
+        validation=watched or photos,
+        held_out=watched is not None,
         early_stopping=None
         if arguments.keep_best is None
         else EarlyStopping(every=arguments.keep_best, patience=arguments.patience, min_gain=0.0),
@@ -128,7 +132,8 @@ def main(argv: list[str]) -> None:
     report(run, result, "validation photos" if result.held_out else "training photos")
     if result.best_step is not None:
         sys.stdout.write(
-            f"kept are the weights of step {result.best_step:,}, the best on the validation photos\n"
+            f"kept are the weights of step {result.best_step:,}, the best on the validation photos"
+            f"{', held out of the training photos' if held else ''}\n"
         )
 
 
@@ -159,6 +164,17 @@ def _check_depth_options(method: str, config: Any, source: DepthSource) -> None:
             f"no effect with --depth-loss {depth.depth_loss}: {', '.join(idle)}",
             todo="Choose another --depth-loss, or leave these options out",
         )
+
+
+def _check_idle_options(method: str, config: Any) -> None:
+    """Raises LumigraphError where options were chosen that mean nothing beside the others, of methods whose config
+    tells such (`idle`)."""
+    usual = [type(config)(), *load_presets(method).values()]
+    for name, missing in getattr(config, "idle", {}).items():
+        if chosen(config, usual, name):
+            raise LumigraphError(
+                f"{as_option(name)} has no effect without {missing}", todo="Add that, or leave it out"
+            )
 
 
 def warn_of_change(info: "SceneInfo", conditions: tuple[str, ...], method: str) -> None:

@@ -1,6 +1,6 @@
 """What numbers of a config must satisfy, said in one way for all methods."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 GRID_RANGES = {
@@ -38,6 +38,17 @@ def check_numbers(
         least, most = within[name]
         if not least <= value <= most:
             raise ValueError(f"{name} must lie in {least}..{most}, not {value}")
+
+
+def chosen(config: Any, others: Iterable[Any], name: str) -> bool:
+    """Whether a field of `config` was chosen on the command line, as far as can be told: none of the `others`, the
+    defaults and the presets, has its value."""
+    return all(getattr(config, name) != getattr(other, name) for other in others)
+
+
+def as_option(name: str) -> str:
+    """A field as users type it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _given(config: Any, names: tuple[str, ...]) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lumigraph.configs.checks import check_numbers
+from lumigraph.configs.checks import as_option, check_numbers, chosen
 
 WEIGHTS = {"none": 0.0, "l2": 0.002, "urf": 0.01, "dsnerf": 0.01, "swb": 0.1}
 """Weight of each loss where none is given: a tenth of the published ones, which stand beside a colour loss of ten and
@@ -116,11 +116,10 @@ def options_without_effect(config: Any, presets: Iterable[Any]) -> list[str]:
     idle = []
     for option in fields(DepthLoss):
         used = _LOSSES_WITH.get(option.name, tuple(WEIGHTS)[1:])
-        value = getattr(depth, option.name)
         if option.name == "depth_loss" or depth.depth_loss in used:
             continue
-        if all(value != getattr(other, option.name) for other in expected):
-            idle.append(f"--{option.name.replace('_', '-')}")
+        if chosen(depth, expected, option.name):
+            idle.append(as_option(option.name))
     return idle
 
 
@@ -138,7 +137,8 @@ class DepthSource:
     """sensor: the scene's depth maps; mono: the maps of --mono-depth; composite: the scene's where they know depth,
     those of --mono-depth elsewhere; colmap: the key points of --colmap, which are few."""
     mono_depth: Path | None = None
-    """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene."""
+    """Folder with what a network says of each training photo: NAME.npy for NAME.png, in the folders of the scene, or
+    omni/NAME_depth.npy for rgb/NAME.png."""
     mono_inverse: bool = False
     """The maps of --mono-depth hold the inverse of depth."""
     mono_kind: Literal["z", "euclidean"] = "z"

@@ -48,7 +48,7 @@ class MipNeRF360Config:
     spacing: Literal["linear", "disparity"] | None = None
     """Normalised depth is even in depth or in its inverse (None: disparity where the scene is unbounded)."""
     near_plane: float | None = None
-    """Depth at which rays begin (None: the scene's)."""
+    """Depth at which rays begin (None: the scene's); impossible in normalised device coordinates, as the next."""
     far_plane: float | None = None
     """Depth at which rays end (None: the scene's)."""
     opaque_background: bool | None = None
@@ -59,7 +59,7 @@ class MipNeRF360Config:
     depth_guided: float = 0.0
     """Share of the first level's intervals that are drawn around the depth of the photo, where it is known."""
     depth_guided_spread: float = 0.0498
-    """Standard deviation of these draws, scene units."""
+    """Standard deviation of these draws, units of the capture."""
     depth_guided_learnt: bool = False
     """Learn that spread; --depth-guided-spread is then what it is at first."""
 
@@ -181,6 +181,13 @@ class MipNeRF360Config:
             raise ValueError(f"near_plane {near} is not in front of far_plane {far}")
         if self.depth_guided and not self.depth.needs_depth:
             raise ValueError("depth_guided needs photos with depth, which depth_loss asks for")
+        first = self.proposal_samples[0]
+        guided = round(self.depth_guided * first)
+        if self.depth_guided and not 1 <= guided <= first - 1:
+            raise ValueError(
+                f"depth_guided {self.depth_guided} guides {guided} of the {first} intervals of the first level: it "
+                "must guide one, and leave one"
+            )
         if self.depth_guided_learnt and not self.depth_guided:
             raise ValueError(
                 "depth_guided_learnt needs depth_guided, the share of samples whose spread is learnt"
@@ -190,6 +197,18 @@ class MipNeRF360Config:
     def wants_normals(self) -> bool:
         """Whether photos are to come with maps of normals."""
         return self.normal_loss != "none" and self.normal_weight > 0
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """The options that mean nothing beside the others, and what gives them a meaning."""
+        found = {}
+        if not self.depth_guided:
+            found["depth_guided_spread"] = "--depth-guided"
+        if self.normal_loss == "none":
+            found["normal_weight"] = "--normal-loss"
+        elif not self.normal_weight:
+            found["normal_loss"] = "--normal-weight above 0"
+        return found
 
 
 _POSITIVE = (

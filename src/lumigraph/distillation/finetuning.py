@@ -27,17 +27,15 @@ from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
 from lumigraph.rendering.background import as_rgba, display_target
 from lumigraph.rendering.machine import resolve_device
 from lumigraph.rendering.renderer import Renderer
-from lumigraph.scenes.scene import Scene, Views
+from lumigraph.scenes.scene import Scene
 from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
 from lumigraph.training.fit import EarlyStopping, TrainResult, begin, fit, process_rank
 from lumigraph.training.runs import Run, load_weights
 from lumigraph.training.sources import PhotoSource, RaySource
-from lumigraph.training.validation import ValidationViews, looking, mask_of
+from lumigraph.training.validation import ValidationViews, looking, mask_of, training_and_validation
 
 STAGE = "finetune"
 """The folder inside a run in which it is fine-tuned when no other run is asked for."""
-HOLD_EVERY = 10
-"""Of a scene without validation views, every so many-th training photo is held out to decide when to stop."""
 
 
 @dataclass(frozen=True)
@@ -167,44 +165,6 @@ def _record(student: Run, renderer: Renderer, done: Finetuned, own: bool) -> Non
     student.save_weights(renderer, done.result.step)
     student.update_results("training", json.loads(json.dumps(done.run.results["training"])))
     student.update_results(STAGE, summary)
-
-
-def training_and_validation(scene: Scene, needs: tuple[str, ...] = ()) -> tuple[Views, Views, bool]:
-    """The photos to learn from, those that decide when to stop, and whether these were held out of the training
-    photos: where the scene has no validation views, or no test views, for then `eval` judges by the former.
-    Only views of which all that a student `needs` is known can judge.
-
-    Raises:
-        LumigraphError: there are none.
-    """
-    train = scene.split("train")
-    if {"val", "test"} <= scene.views.keys():
-        val = scene.views["val"]
-        judging = _known(val, needs)
-        if not judging:
-            raise LumigraphError(
-                "the attributes of no validation view are known, and these decide when to stop",
-                where=scene.info.source,
-                todo="Say the values of some of them, or leave the file of the validation views out",
-            )
-        return train, val if len(judging) == len(val) else val.subset(judging), False
-    held = _known(train, needs)[HOLD_EVERY // 2 :: HOLD_EVERY]
-    if not held:
-        raise LumigraphError(
-            "no views may decide when to stop, and there are too few training photos to hold some out",
-            where=scene.info.source,
-            todo="Fine-tuning needs a few views to decide when to stop",
-        )
-    kept = [index for index in range(len(train)) if index not in set(held)]
-    return train.subset(kept), train.subset(held), True
-
-
-def _known(views: Views, needs: tuple[str, ...]) -> list[int]:
-    """The views of which all values of what is needed are known."""
-    values = views.cameras.attributes
-    if "attributes" not in needs or values is None:
-        return list(range(len(views)))
-    return torch.nonzero(torch.isfinite(values).all(1)).flatten().tolist()
 
 
 def mean_psnr(renderer: Renderer, views: ValidationViews) -> float:

@@ -20,6 +20,8 @@ from lumigraph.distillation.ray_table import Layout
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.camera_codes import CodeChoice
+from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.files import sha256
 from lumigraph.geometry.cameras import Cameras, finest_of_each
 from lumigraph.geometry.moments import Times
@@ -129,6 +131,8 @@ class LiveOptions:
     reuse: int = 4
     ring: int = 1 << 18
     floor: float = 0.5
+    codes: CodeChoice | TimeCodeChoice | None = None
+    """What is drawn with where the teacher has learnt codes; None: as it was trained to."""
 
 
 def from_teacher(
@@ -146,10 +150,13 @@ def from_teacher(
     `per_step`: how many; `attributes`: whether the student knows of these.
 
     Raises:
-        LumigraphError: the teacher answers for whole pictures only, and rays are wanted.
+        LumigraphError: the teacher answers for whole pictures only, and rays are wanted; or it has not learnt the codes
+            that are chosen.
     """
     run = open_teacher(folder)
     teacher = run.load_renderer(device, precision)
+    if live.codes is not None:
+        teacher.choose_codes(live.codes)
     if teacher.whole_views and not whole_views:
         raise LumigraphError(
             f"{run.method} answers for whole pictures, and this student wants single rays",

@@ -142,7 +142,7 @@ def require_inverse_depth(near: Tensor, frame: ForwardFrame | None, source: str 
         raise LumigraphError(
             f"samples even in inverse depth are impossible {what}",
             where=source,
-            todo=option + (", or pass --ndc off" if frame is not None else ""),
+            todo=option if frame is None else f"Train with --ndc off, or {option[0].lower()}{option[1:]}",
         )
 
 

@@ -51,8 +51,9 @@ def check_depths(scene: Scene) -> None:
             "training with depth is asked for (--depth-loss), and the training views of this scene have no depth maps",
             where=scene.info.source,
             todo="Leave --depth-loss out, or add depth maps: 16-bit PNG named by 'depth_file_path' in transforms.json, "
-            "NAME_depth.npy or NAME_depth_0001.exr beside NAME.png in Blender's format, or NAME.depth.png in a folder "
-            "of RGB-D frames; without any, --depth-source colmap takes COLMAP's key points, mono what a network says",
+            "NAME_depth.npy or NAME_depth_0001.exr beside NAME.png in Blender's format, target_depth/NAME.png beside "
+            "rgb/NAME.png, or NAME.depth.png in a folder of RGB-D frames; without any, --depth-source colmap takes "
+            "COLMAP's key points, mono what a network says",
         )
     if not any(_known(views, index) for index in range(len(views))):
         raise LumigraphError(
@@ -294,10 +295,20 @@ def _lengths(views: Views, index: int, options: DepthSource) -> np.ndarray:
     return np.ones((height, width))
 
 
+def _monocular_file(folder: Path, photo: Path) -> Path:
+    """Where what a network says of a photo is: NAME.npy for NAME.png, or where there is none, NAME_depth.npy in `omni`
+    beside `rgb` (rooms as MonoSDF and depth-supervised Mip-NeRF lay them out)."""
+    path = inside(folder, photo.with_suffix(".npy").as_posix())
+    if photo.parent.name == "rgb" and not path.is_file():
+        omni = inside(folder, (photo.parent.with_name("omni") / f"{photo.stem}_depth.npy").as_posix())
+        return omni if omni.is_file() else path
+    return path
+
+
 def _monocular(views: Views, index: int, options: DepthSource) -> tuple[np.ndarray, Path]:
     """What the network says of a view, at the size of its picture; NaN where nothing."""
     assert options.mono_depth is not None
-    path = inside(options.mono_depth, str(Path(views.names[index]).with_suffix(".npy").as_posix()))
+    path = _monocular_file(options.mono_depth, Path(views.names[index]))
     if not path.is_file():
         raise LumigraphError(
             f"there is no monocular depth of {views.names[index]}",

@@ -12,8 +12,8 @@ def check_normals(scene: Scene) -> None:
             "training with normals is asked for (--normal-loss), and the training views of this scene have none",
             where=scene.info.source,
             todo="Leave --normal-loss out, or add maps of normals: NAME_normal_0001.png, NAME_normal_0001.exr or "
-            "NAME_normal.npy beside NAME.png in Blender's format, or files named by 'normal_file_path' in "
-            "transforms.json",
+            "NAME_normal.npy beside NAME.png in Blender's format, omni/NAME_normal.png beside rgb/NAME.png, or files "
+            "named by 'normal_file_path' in transforms.json",
         )
     for index in range(len(views)):
         normals = views.normals(index)

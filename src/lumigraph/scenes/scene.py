@@ -272,6 +272,11 @@ class Views:
         """Bytes that all images take when decoded (masks and depth maps not counted)."""
         return self._images.nbytes
 
+    @property
+    def nbytes_of_normals(self) -> int:
+        """Bytes that all maps of normals take when decoded."""
+        return 0 if self._normals is None else self._normals.nbytes
+
     def subset(self, chosen: Sequence[int]) -> "Views":
         """The views of these numbers. Their images stay where they are: nothing is decoded or kept twice."""
         part = copy.copy(self)

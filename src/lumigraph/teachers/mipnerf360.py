@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lumigraph.configs.mipnerf360 import MipNeRF360Config
@@ -28,12 +28,12 @@ from lumigraph.fields.proposal_fields import Cones, DensityField, GaussianEncode
 from lumigraph.fields.time_codes import TimeCodeChoice
 from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
+from lumigraph.geometry.conventions import split_similarity
 from lumigraph.geometry.ndc import (
     ForwardFrame,
     chosen_frame,
     require_ahead,
     require_cameras_ahead,
-    require_inverse_depth,
 )
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
@@ -185,14 +185,18 @@ class MipNeRF360(Renderer):
         """The scene's bounds are the core box.
 
         Raises LumigraphError where the config and the scene's rays do not fit together."""
-        config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
+        scale, _, _ = split_similarity(info.world_transform)
+        config = replace(
+            config,
+            depth=in_scene_units(config.depth, info.world_transform),
+            depth_guided_spread=scale * config.depth_guided_spread,
+        )
         frame = chosen_frame(config.ndc, info.forward, info.source)
-        _require_no_normals(config, frame)
+        if frame is not None:
+            _require_possible_in_frame(config, info.source)
         renderer = cls(config, info.bounds, info.background, info.cameras["train"], frame)
         if frame is not None:
             require_cameras_ahead(frame, info.cameras["train"])
-        if frame is not None and renderer.disparity:
-            require_inverse_depth(info.cameras["train"].near, frame, info.source, "Leave --spacing out")
         if renderer.surroundings is not None:
             renderer.surroundings.mark_unseen(info.cameras["train"], info.bounds)
         return renderer
@@ -357,6 +361,8 @@ class MipNeRF360(Renderer):
         points, covariances = self.field.encoder.along(proposed.cones, proposed.edges)
         hidden, density, slope = self._looked_at(points, covariances, noise, normals)
         weights = self._weights(density, proposed.edges, proposed.cones)
+        if normals and slope is None:
+            slope = self._slope_around(points, weights.detach().flatten() > self.config.least_weight)
         final = Histogram(proposed.edges, proposed.s, weights)
         return _Seen([*proposed.levels, final], hidden, slope)
 
@@ -371,31 +377,30 @@ class MipNeRF360(Renderer):
     def _looked_at(
         self, points: Tensor, covariances: Tensor | None, noise: Tensor | float, normals: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the trunk of the field makes of the final samples, their density, and its unit normals."""
+        """What the trunk of the field makes of the final samples, their density, and its unit normals; without these
+        where a grid is to learn from them (`_slope_around`)."""
         field, learning = self.field, torch.is_grad_enabled()
-        if not normals:
+        if not normals or (learning and field.on_grid):
             return *self._where_something_may_be(field, points, covariances, noise), None
-        if learning and field.on_grid:
-            hidden, density = self._where_something_may_be(field, points, covariances, noise)
-            return hidden, density, self._slope_around(points)
         with torch.enable_grad():
             # They hang together with a learnt spread, or with nothing.
             points = points if points.requires_grad else points.detach().requires_grad_()
-            hidden = field.hidden(points, covariances)
-            density = field.density_of(hidden, noise)
+            hidden, density = self._where_something_may_be(field, points, covariances, noise)
             (slope,) = torch.autograd.grad(
                 density.sum(), [points], retain_graph=learning, create_graph=learning
             )
         slope = -torch.nn.functional.normalize(slope, dim=1, eps=1e-6)
         return (hidden, density, slope) if learning else (hidden.detach(), density.detach(), slope)
 
-    def _slope_around(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit normals from differences over a cell of the finest level: a grid has no second derivatives, so that it
-        learns from these (Li et al. 2023, Neuralangelo, section 3.2)."""
-        steps = points.new_tensor(_TETRAHEDRON)
-        corners = points.detach()[:, None] + 2 / self.config.finest_resolution * steps
+    def _slope_around(self, points: Float[Tensor, "n 3"], shown: Bool[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        """Unit normals of the points that are `shown`, zeros for the others, from differences over a cell of the finest
+        level: a grid has no second derivatives, so that it learns from these (Li et al. 2023, Neuralangelo, section
+        3.2)."""
+        steps, place = points.new_tensor(_TETRAHEDRON), shown.nonzero()[:, 0]
+        corners = points.detach().index_select(0, place)[:, None] + 2 / self.config.finest_resolution * steps
         raw = self.field.density(self.field.hidden(corners.flatten(0, 1), None)).reshape(-1, len(steps), 1)
-        return -torch.nn.functional.normalize((raw * steps).sum(1), dim=1, eps=1e-6)
+        slope = -torch.nn.functional.normalize((raw * steps).sum(1), dim=1, eps=1e-6)
+        return slope.new_zeros(points.shape).index_copy(0, place, slope)
 
     def _where_something_may_be(
         self, network: DensityField, points: Tensor, covariances: Tensor | None, noise: Tensor | float
@@ -510,6 +515,8 @@ class MipNeRF360(Renderer):
         squared_error = torch.empty_like(share)
         chunk = count if config.field == "grid" else self._chunk_in_training
         bounded = self._bounded_intervals(batch, draws, chunk)
+        given = batch.normals if self.wants_normals else None
+        normals_known = torch.ones(()) if given is None else given.isfinite().all(1).sum().clamp(min=1)
 
         def terms(first: int, end: int) -> dict[str, Tensor]:
             part = slice(first, end)
@@ -530,7 +537,8 @@ class MipNeRF360(Renderer):
             others = self._regularisers(rays, seen, codes)
             values = {"rgb": (share[part] * per_ray).sum()}
             values |= {name: len(rays) / count * value for name, value in others.items()}
-            values |= self._normal_map_terms(seen, batch, part)
+            if given is not None:
+                values |= self._normal_map_terms(seen, given[part], normals_known)
             return values | self._depth_terms(seen.levels, batch, part, bounded)
 
         if config.field == "grid":
@@ -585,7 +593,9 @@ class MipNeRF360(Renderer):
         config, final = self.config, seen.final
         predicted, terms = self.field.predicted_normals(seen.hidden), {}
         if predicted is not None:
-            apart = (normals - predicted).square().sum(1).reshape(final.weights.shape)
+            # Samples that hardly show have none.
+            apart = (normals - predicted).square().sum(1) * normals.detach().any(1)
+            apart = apart.reshape(final.weights.shape)
             terms["normals"] = config.predicted_normals_weight * (final.weights * apart).sum(1).mean()
             normals = predicted
         if config.orientation_weight:
@@ -597,17 +607,14 @@ class MipNeRF360(Renderer):
         config = self.config
         return config.orientation_weight + config.predicted_normals_weight > 0 or self.wants_normals
 
-    def _normal_map_terms(self, seen: _Seen, batch: Batch, part: slice) -> dict[str, Tensor]:
-        """What the normals that the photos come with say of those of the density; a mean over all rays of the batch
-        whose normal is known."""
+    def _normal_map_terms(self, seen: _Seen, given: Float[Tensor, "B 3"], known: Tensor) -> dict[str, Tensor]:
+        """What the normals that the photos come with say of those of the density: this part of a mean over the `known`
+        rays of the batch."""
         config, weights = self.config, seen.final.weights
-        if config.normal_loss == "none" or not self.wants_normals or batch.normals is None:
-            return {}
-        assert seen.normals is not None
-        known = int(torch.isfinite(batch.normals).all(1).sum())
+        assert config.normal_loss != "none" and seen.normals is not None
         normals = seen.normals.reshape(*weights.shape, 3)
-        loss = normal_loss(config.normal_loss, weights, normals, batch.normals[part])
-        return {"normal_maps": config.normal_weight * loss / max(1, known)}
+        loss = normal_loss(config.normal_loss, weights, normals, given)
+        return {"normal_maps": config.normal_weight * loss / known}
 
     @property
     def _chunk_in_training(self) -> int:
@@ -714,13 +721,24 @@ def _normal(rays: int, count: int, generator: torch.Generator) -> Float[Tensor, 
     return torch.randn(rays, count, generator=generator, device=generator.device)
 
 
-def _require_no_normals(config: MipNeRF360Config, frame: ForwardFrame | None) -> None:
-    """Raises LumigraphError for what is impossible in normalised device coordinates."""
-    weights = (config.orientation_weight, config.predicted_normals_weight)
-    if frame is not None and (config.normals or config.normal_loss != "none" or any(weights)):
+def _require_possible_in_frame(config: MipNeRF360Config, source: str) -> None:
+    """Raises LumigraphError, with all that is asked for in vain, for what is impossible in normalised device
+    coordinates: these bend space, and in them rays run from their own near plane to infinity, evenly in t."""
+    asked = {
+        "--near-plane": config.near_plane is not None,
+        "--far-plane": config.far_plane is not None,
+        "--spacing disparity": config.spacing == "disparity",
+        "--normals": config.normals,
+        "--normal-loss": config.normal_loss != "none",
+        "--predicted-normals-weight": config.predicted_normals_weight > 0,
+        "--orientation-weight": config.orientation_weight > 0,
+    }
+    in_vain = [option for option, chosen in asked.items() if chosen]
+    if in_vain:
         raise LumigraphError(
-            "normals are not known in normalised device coordinates, which bend space",
-            todo="Train with --ndc off, or leave the options of normals out",
+            f"impossible in normalised device coordinates: {', '.join(in_vain)}",
+            where=source,
+            todo="Train with --ndc off, or leave these out (what a preset sets: --near-plane None, --spacing linear)",
         )
 
 

@@ -82,7 +82,7 @@ def begin(
 
     Raises:
         LumigraphError: the run that is there has another method, other method options, another scene, or another
-            depth (`depth_source` of `provenance`).
+            depth or looks at validation views (`depth_source` and `looks` of `provenance`).
     """
     path = Path(options.run)
     if process_rank() > 0:
@@ -96,7 +96,10 @@ def begin(
         )
     _same_config(run, config)
     _same_scene(run, info)
-    _same_depth(run, provenance or {})
+    _same_told(run, provenance or {}, "depth_source", "depth from elsewhere", "options of depth")
+    _same_told(
+        run, provenance or {}, "looks", "other looks at validation views", "--keep-best and --patience"
+    )
     run.change_options(options)
     return run
 
@@ -143,16 +146,18 @@ def _same_scene(run: Run, info: SceneInfo) -> None:
     )
 
 
-def _same_depth(run: Run, provenance: dict[str, Any]) -> None:
-    before, now = run.provenance.get("depth_source"), provenance.get("depth_source")
+def _same_told(run: Run, provenance: dict[str, Any], section: str, words: str, options: str) -> None:
+    """Compares a section of the provenance, where the run and the command have it: whether depth is used at all stands
+    in the config, and only `train` tells of its looks."""
+    before, now = run.provenance.get(section), provenance.get(section)
     if before is None or now is None:
-        return  # whether depth is used at all stands in the config
+        return
     changed = [f"{name} was {before.get(name)!r}" for name in now if before.get(name) != now[name]]
     if changed:
         raise LumigraphError(
-            f"the run was begun with depth from elsewhere: {', '.join(changed)}",
+            f"the run was begun with {words}: {', '.join(changed)}",
             where=run.path,
-            todo="Resume with the same options of depth, or start afresh with --overwrite",
+            todo=f"Resume with the same {options}, or start afresh with --overwrite",
         )
 
 

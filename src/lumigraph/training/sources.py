@@ -260,7 +260,9 @@ class PhotoSource(RaySource):
     def nbytes(self) -> int:
         others = [pool for pool in (self._known, self._annotated) if pool is not None]
         pools = [*self._pools.values(), *others]
-        return self.views.nbytes + sum(pool.nbytes for pool in pools)
+        # Depth maps are in memory by now: where depth is known was looked at.
+        normals = self.views.nbytes_of_normals if self.normals else 0
+        return self.views.nbytes + normals + sum(pool.nbytes for pool in pools)
 
     def draw(self, step: int, rays: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photo number, x and y [rays] (int64) of the pixels of a step."""

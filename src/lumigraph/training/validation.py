@@ -1,4 +1,4 @@
-"""What training looks at while it runs: PSNR on fixed pixels, collapse to a constant picture, preview
+"""What training looks at while it runs: which views, PSNR on fixed pixels, collapse to a constant picture, preview
 pictures."""
 
 import contextlib
@@ -24,12 +24,15 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background, as_rgba, display_target
 from lumigraph.rendering.movies import DepthScale
 from lumigraph.rendering.renderer import Renderer, concatenate_renderings
+from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.sources import RaySource
 
 log = logging.getLogger("lumigraph")
 
 PROBE_VIEWS = 8
 PROBE_RAYS = 4096
+HOLD_EVERY = 10
+"""Of a scene without views that may decide, every so many-th training photo is held out to do it."""
 FLAT = 0.02
 """A picture whose spread is below this part of the truth's spread counts as constant."""
 
@@ -222,6 +225,45 @@ class PictureProbe(Probe):
             rgb[chosen] = view[self.pixels[2, chosen], self.pixels[1, chosen]]
             rendered += view.shape[:2].numel()
         return rgb, rendered
+
+
+def training_and_validation(scene: Scene, needs: tuple[str, ...] = ()) -> tuple[Views, Views, bool]:
+    """The photos to learn from, those that decide when to stop and which weights are kept, and whether these were held
+    out of the training photos: where the scene has no validation views, or no test views, for then `eval` judges by the
+    former. A photo is held out at all its sizes. Only views of which all that a renderer `needs` is known can judge.
+
+    Raises:
+        LumigraphError: there are none.
+    """
+    train = scene.split("train")
+    if {"val", "test"} <= scene.views.keys():
+        val = scene.views["val"]
+        judging = _known(val, needs)
+        if not judging:
+            raise LumigraphError(
+                "the attributes of no validation view are known, and these decide when to stop",
+                where=scene.info.source,
+                todo="Say the values of some of them, or leave the file of the validation views out",
+            )
+        return train, val if len(judging) == len(val) else val.subset(judging), False
+    photos, known = train.cameras.ids.tolist(), _known(train, needs)
+    chosen = set(list(dict.fromkeys(photos[index] for index in known))[HOLD_EVERY // 2 :: HOLD_EVERY])
+    if not chosen:
+        raise LumigraphError(
+            "no views may decide when to stop, and there are too few training photos to hold some out",
+            where=scene.info.source,
+            todo=f"Give it validation and test views, or {HOLD_EVERY // 2 + 1} training photos",
+        )
+    kept = [index for index, photo in enumerate(photos) if photo not in chosen]
+    return train.subset(kept), train.subset([index for index in known if photos[index] in chosen]), True
+
+
+def _known(views: Views, needs: tuple[str, ...]) -> list[int]:
+    """The views of which all values of what is needed are known."""
+    values = views.cameras.attributes
+    if "attributes" not in needs or values is None:
+        return list(range(len(views)))
+    return torch.nonzero(torch.isfinite(values).all(1)).flatten().tolist()
 
 
 def write_preview(

@@ -183,7 +183,8 @@ class Watch(Callback):
         if self._leads and reason is None:
             self._do_chores(now)
         task.seconds, self.reason, recovery = self._agreed(now, reason)
-        if recovery > self._recoveries:
+        # What is about to end keeps the weights it has: new ones would be saved untrained.
+        if self.reason is None and recovery > self._recoveries:
             self._start_over(recovery)
         if self.reason is not None:
             task.clock.stop()
@@ -289,6 +290,8 @@ class Watch(Callback):
         step, seed = self.task.step, self.task.seed + 7919 * again
         if again <= RECOVERIES and self.task.renderer.recover(seed):
             self._recoveries, self._constant, self._started_over = again, 0, step
+            if self.best is not None:
+                self.best.misses = 0  # looks at what had collapsed do not count against new weights
             self.task.forget_momentum()
             self.line.say(
                 f"warning: at step {step:,} every pixel has the same colour; "

@@ -46,7 +46,6 @@ from lumigraph.scenes.formats.frames import (
 )
 from lumigraph.scenes.formats.intrinsics import FOCAL_KEYS, Intrinsics, read_intrinsics
 from lumigraph.scenes.formats.maps import (
-    MILLIMETRES,
     DepthMeaning,
     NormalFile,
     attribute_masks_beside,
@@ -122,7 +121,7 @@ def read(
         if "load_depth" not in maps:
             maps |= _depth_maps_beside(kept, lenses, downscale, reading, scale)
         if "load_depth" not in maps:
-            maps |= _target_depths(kept, lenses, folder, downscale, reading, scale)
+            maps |= _target_depths(kept, told, lenses, folder, downscale, reading, scale)
         maps |= attribute_masks_beside(kept, lenses, downscale)
         normals = [
             named or beside
@@ -290,6 +289,7 @@ def _depth_maps_beside(
 
 def _target_depths(
     frames: Sequence[Frame],
+    commons: Sequence[Fields],
     cameras: Cameras,
     folder: Path,
     downscale: int,
@@ -297,21 +297,22 @@ def _target_depths(
     scale: float,
 ) -> dict[str, Any]:
     """The loader of depth maps for `Views`, when there are any in a folder `target_depth` beside the photos' `rgb`,
-    NAME.png for each (rooms as Dense Depth Priors lays them out): millimetres along the camera's axis, unless `reading`
-    says otherwise, and unknown nearer than 0.1 or beyond the `max_depth` of the scene's config.json."""
+    NAME.png for each (rooms as Dense Depth Priors lays them out): millimetres along the camera's axis, unless the file
+    of the frames or `reading` says otherwise, and unknown nearer than 0.1 or beyond the `max_depth` of the scene's
+    config.json. `commons`: of each frame, what its file says for all."""
     paths = []
     for frame in frames:
         path = frame.path.parent.with_name("target_depth") / f"{frame.path.stem}.png"
         paths.append(path if frame.path.parent.name == "rgb" and path.is_file() else None)
     if not any(paths):
         return {}
-    meaning = DepthMeaning.told(reading, MILLIMETRES)
-    if meaning.limits is None:
+    meanings = [DepthMeaning.of_file(reading, common) for common in commons]
+    if reading.depth_range is None:
         config = folder / "config.json"
         told = Fields.of(read_json(config) if config.is_file() else {}, str(config))
         most = told.optional("max_depth", math.inf, positive=True)
-        meaning = replace(meaning, limits=(_NEAREST, most))
-    return {"load_depth": depth_loader(paths, cameras, [meaning] * len(paths), downscale, scale)}
+        meanings = [replace(meaning, limits=(_NEAREST, most)) for meaning in meanings]
+    return {"load_depth": depth_loader(paths, cameras, meanings, downscale, scale)}
 
 
 def _normals_beside(frames: Sequence[Frame]) -> list[NormalFile | None]:

@@ -48,6 +48,16 @@ class DepthMeaning:
             reading.depth_range,
         )
 
+    @classmethod
+    def of_file(cls, reading: DepthReading, common: Fields) -> "DepthMeaning":
+        """As a file of frames says for all of them, thousandths along the camera's axis if it says nothing, unless
+        `reading` says otherwise.
+
+        Raises:
+            LumigraphError: the file says what has no meaning.
+        """
+        return cls.told(reading, _unit(common), _along_rays(common))
+
     def read(self, path: Path, cameras: Cameras, index: int) -> Float[np.ndarray, "H W"]:
         """The z-depth in a file, units of the capture, NaN where unknown, of the size of camera `index`."""
         width, height = cameras.size[index].tolist()
@@ -180,7 +190,7 @@ def named_maps(
 
     loaders: dict[str, Any] = {"load_mask": load_mask} if any(masks) else {}
     if any(depths):
-        meanings = [DepthMeaning.told(reading, _unit(common), _along_rays(common)) for common in commons]
+        meanings = [DepthMeaning.of_file(reading, common) for common in commons]
         loaders["load_depth"] = depth_loader(depths, cameras, meanings, downscale, scale)
     return loaders
 
