@@ -173,6 +173,30 @@ def test_a_longer_lens_shows_a_part_and_a_wider_one_is_refused(run: Run, bundle:
         renderer.render(camera.view_rays(0))
 
 
+def several_lenses(info: SceneInfo, factors: list[float]) -> SceneInfo:
+    """The same scene, its held-out cameras with other focal lengths, as of a rig or with --poses r2l."""
+    held_out = make_scene("still", 4, 2, len(factors), size=SIDE).info.cameras["test"]
+    zoomed = replace(held_out, focal=held_out.focal * torch.tensor(factors)[:, None])
+    return replace(info, cameras={**info.cameras, "test": zoomed})
+
+
+def test_held_out_cameras_with_other_lenses_are_checked_with_the_pixels_learnt(tmp_path: Path) -> None:
+    info = several_lenses(scene_info(), [1.0, 1.05, 0.8])
+    run = saved(tmp_path / "run", info)
+    learnt = info.cameras["train"].focal[0].tolist()
+    for form in ("fused", "lens"):
+        manifest = write_bundle(run, tmp_path / form, shape=Shape(form=form), check_views=3)
+        assert manifest["parity"]["view"]["cameras"] == 3
+        assert manifest["parity"]["view"]["max_abs_error"] < 1e-4
+        assert manifest["camera"]["focal"] == pytest.approx(learnt)
+        assert (manifest["camera"]["width"], manifest["camera"]["height"]) == (SIDE, SIDE)
+    first_is_long = saved(tmp_path / "long", several_lenses(info, [2.0, 1.0]))
+    manifest = write_bundle(first_is_long, tmp_path / "bundle", check_views=2)
+    # Half the field of view, with pixels as large.
+    assert manifest["camera"]["width"] == SIDE // 2
+    assert manifest["camera"]["focal"] == pytest.approx(learnt)
+
+
 def camera_of(camera: Cameras, width: int, height: int) -> Cameras:
     return replace(camera, size=torch.tensor([[width, height]]))
 

@@ -40,9 +40,7 @@ from lumigraph.export.ports import Condition, conditions_of
 from lumigraph.export.precision import Precision, calibration_codes, network_in
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.rendering.picture_light_field import (
-    PictureLightField,
-)
+from lumigraph.rendering.picture_light_field import PictureLightField
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
@@ -113,7 +111,7 @@ def _written(
     renderer.compute_dtype = torch.float32
     cameras = evenly_spread(run.info, check_views)
     if isinstance(renderer, PictureLightField):
-        cameras = renderer.native(cameras)
+        cameras = _through_learnt_lens(renderer, cameras)
     student = _Student(renderer, run.info, cameras, conditions_of(renderer, run.info, cameras))
     made = (_lens if shape.form == "lens" else _fused)(student, shape)
     figures, poster = made.check(student, shape.precision)
@@ -199,18 +197,20 @@ class _Made:
         sessions, figures = self.sessions(), []
         if "rays" in sessions:
             figures.append(parity.check_rays(renderer, sessions["rays"], cameras, to_capture, precision))
-        if "view" not in sessions:  # a lens's focal length is fixed
-            cameras = _with_lens_of_the_first(cameras)
         paint = lens.view_painter(sessions, student.size, to_capture)
         view_figure, poster = parity.check_views(renderer, paint, cameras, precision)
         return [*figures, view_figure], poster
 
 
-def _with_lens_of_the_first(cameras: Cameras) -> Cameras:
-    first = cameras[0]
+def _through_learnt_lens(renderer: PictureLightField, cameras: Cameras) -> Cameras:
+    """The poses of all cameras, seen through one lens: with the pixels that a student of whole pictures has learnt, and
+    at the size that the first camera has with those. With other pixels torch would resample, and graphs do not."""
+    first = renderer.native(cameras[0])
+    focal = renderer.focal if bool(renderer.focal.all()) else first.focal[0]
     return replace(
         cameras,
-        focal=first.focal.expand_as(cameras.focal),
+        size=first.size.expand_as(cameras.size),
+        focal=focal.expand_as(cameras.focal),
         principal=first.principal.expand_as(cameras.principal),
     )
 
