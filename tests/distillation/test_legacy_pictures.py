@@ -205,3 +205,17 @@ def test_a_published_synthetic_folder_lies_where_its_scene_does(tmp_path: Path, 
     wanted = torch.tensor([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]])
     torch.testing.assert_close(pose[:, :3], wanted, atol=1e-6, rtol=0)
     assert seen.near.tolist() == cameras(1, 0.0).near.tolist()
+
+
+@pytest.mark.parametrize("told", [{"dataset_type": "colmap"}, {"ff": True}, {"dataset_type": None}])
+def test_centres_of_captures_that_the_teacher_moved_are_refused(
+    tmp_path: Path, scene: Scene, told: dict[str, object]
+) -> None:
+    """Published folders of COLMAP captures around an object: the frame of their [3] centres stands nowhere."""
+    _, folder = written(tmp_path, scene)
+    path = folder / "hwf" / "dataset_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    LegacyPictures(folder, scene.info, 0)  # the manifest beside it says where they are
+    (folder / "manifest.json").unlink()
+    with pytest.raises(LumigraphError, match=r"lie in a frame of their teacher's.*lumigraph bake"):
+        LegacyPictures(folder, scene.info, 0)

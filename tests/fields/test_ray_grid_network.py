@@ -149,3 +149,18 @@ def test_only_the_stages_mix_neighbours() -> None:
 def test_impossible_options_are_refused(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **wrong)
+
+
+def test_batch_norm_that_processes_share_is_folded_alike() -> None:
+    """What CUDA trains with on several devices, and what is left of it after that."""
+    plain = network(SMALL)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.2, 1.5)
+    code = torch.randn(1, SMALL.inputs, 3, 4)
+    wanted = plain.folded()(code)
+    shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules())
+    torch.testing.assert_close(shared.folded()(code), wanted, rtol=0, atol=0)

@@ -221,8 +221,34 @@ def test_pictures_with_other_pixels_are_resampled_to_those_of_the_first() -> Non
     mixed = replace(
         finer, cameras=replace(finer.cameras, focal=finer.cameras.focal * torch.tensor([[1.0], [1.5]]))
     )
-    with pytest.raises(LumigraphError, match="focal lengths of .*--no-random-focal"):
+    with pytest.raises(
+        LumigraphError, match=r"focal lengths of .*--no-random-focal.*Photos: take those of one"
+    ):
         model.losses(mixed, 1, 0)
+
+
+def test_pixels_need_not_be_square() -> None:
+    """A capture through one lens whose pixels are a third wider than high is learnt, and shown as it is."""
+    stretched = pictures()
+    seen = replace(stretched.cameras, focal=stretched.cameras.focal * torch.tensor([0.75, 1.0]))
+    model = student()
+    model.losses(replace(stretched, cameras=seen), 0, 0)
+    assert model.focal.tolist() == pytest.approx(seen.focal[0].tolist())
+    assert model.native(seen[0]).size.tolist() == [[24, 24]]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "none"])
+def test_without_stages_every_pixel_has_its_ray(activation: str) -> None:
+    """One network of 1x1 convolutions: what a pixel shows depends on its own ray alone."""
+    config = replace(TINY, up_factors=(), up_widths=(), activation=activation)
+    model, seen = student(config), cameras()[0]
+    assert (config.patch, model.grid(seen).shape) == (1, (1, 24, 24))
+    assert config.parameters == sum(weights.numel() for weights in model.folded().parameters())
+    assert torch.isfinite(model.losses(pictures(), 0, 0).terms["rgb"])
+    whole = model.view(seen).rgb
+    code = model.codes(model.grid(seen))
+    one = torch.sigmoid(model.folded()(code[:, :, 5:6, 7:8]))[0, :, 0, 0]
+    torch.testing.assert_close(whole[5, 7], one, atol=1e-5, rtol=1e-5)
 
 
 def test_pictures_of_one_patch_are_refused() -> None:

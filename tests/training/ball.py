@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.configs.r2l import R2LConfig
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
@@ -11,6 +12,10 @@ from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 SIZE = 20
 STUDENT = R2LConfig(width=16, depth=6, points=4, octaves=4, rays=64, warmup_steps=2, lr=5e-3, warmup_lr=1e-3)
+
+PICTURES = MobileR2LConfig(
+    points=4, octaves=3, width=8, blocks=2, up_factors=(2, 2), up_widths=(8, 6), pictures=2, warmup_steps=2
+)  # fmt: skip
 
 
 def ball_cameras(count: int, first: float) -> Cameras:

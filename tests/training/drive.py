@@ -1,7 +1,7 @@
-"""A training as its own process, to be interrupted, killed or split: `drive.py RUN STEPS DEVICES SLEEP [dead]`.
+"""A training as its own process, to be interrupted, killed or split: `drive.py RUN STEPS DEVICES SLEEP [KIND]`.
 
-"dead" trains a field whose density has died, so that it has to start over; each process then leaves the digest of what
-it has learnt beside the run, as RUN.0, RUN.1.
+KIND "dead" trains a field whose density has died, so that it has to start over, "pictures" a student with batch norm;
+each process then leaves the digest of what it has learnt beside the run, as RUN.0, RUN.1.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main() -> None:
     run_path, steps, devices, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    dead = sys.argv[5:] == ["dead"]
+    kind = sys.argv[5] if len(sys.argv) > 5 else "rays"
     spec = spec_from_file_location("ball", Path(__file__).with_name("ball.py"))
     assert spec and spec.loader
     ball = module_from_spec(spec)
@@ -43,15 +43,20 @@ def main() -> None:
     small = NeRFConfig(
         rays=64, samples=8, importance=0, depth=2, width=16, skip=None, density="relu", lr=0.01
     )
-    run = begin(*(("nerf", small) if dead else ("r2l", ball.STUDENT)), scene.info, options)
+    trained = {
+        "dead": ("nerf", small),
+        "pictures": ("mobile-r2l", ball.PICTURES),
+        "rays": ("r2l", ball.STUDENT),
+    }
+    run = begin(*trained[kind], scene.info, options)
     torch.manual_seed(0)
     source, renderer = Slow(scene.split("train"), 0), run.new_renderer()
     cadence = Cadence(probe=0.01, checkpoint=0.02, longest=0.02, preview=0.1, share=0.5)
-    if dead:
+    if kind == "dead":
         watch.COLLAPSE_STEPS = 20
         torch.nn.init.constant_(renderer.coarse.density.bias, -100)
     report(run, fit(renderer, source, run, options, scene.views["val"], cadence=cadence), "train")
-    if dead:
+    if kind != "rays":
         learnt = b"".join(values.numpy().tobytes() for values in renderer.state_dict().values())
         Path(f"{run_path}.{process_rank()}").write_text(hashlib.sha256(learnt).hexdigest())
 

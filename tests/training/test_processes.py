@@ -12,6 +12,9 @@ import torch
 
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.runs import Run
+from lumigraph.training.sources import PhotoSource
+
+from .ball import PICTURES, ball_scene
 
 DRIVE = Path(__file__).with_name("drive.py")
 
@@ -120,3 +123,25 @@ def test_two_processes_train_together_and_start_over_together(tmp_path):
     said = alone.communicate(timeout=300)[0]
     assert alone.returncode == 0, said
     assert newest_step(run) == 105
+
+
+def test_the_statistics_of_batch_norm_are_those_of_all_processes(tmp_path):
+    run = tmp_path / "run"
+    process = start(run, 1, 2, 0.0, "pictures")
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    one, other = ((tmp_path / f"run.{rank}").read_text() for rank in range(2))
+    assert one == other
+    # The first step again, the pictures of each process by themselves.
+    scene = ball_scene()
+    seen = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        renderer = Run.open(run).new_renderer().train()
+        renderer.losses(PhotoSource(scene.split("train"), 0).pictures(rank, PICTURES.pictures), 0, rank)
+        seen.append({name: value for name, value in renderer.named_buffers() if "running_" in name})
+    learnt = dict(Run.open(run).load_renderer("cpu").named_buffers())
+    assert len(seen[0]) == 16
+    for name in seen[0]:
+        assert not torch.allclose(seen[0][name], seen[1][name]), name
+        torch.testing.assert_close(learnt[name], (seen[0][name] + seen[1][name]) / 2)

@@ -29,10 +29,11 @@ class PictureNetworkConfig(ScheduleConfig):
     """Channels of the residual blocks on the grid of rays."""
     blocks: int = 8
     """Residual blocks on it, of two convolutions each."""
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu", "none"] = "gelu"
     """After the head and within each block; relu is what every runtime knows, gelu is published."""
     up_factors: tuple[int, ...] = (2, 2)
-    """By how much each stage makes the grid finer, 2 or 3; their product is the side of a patch, in pixels."""
+    """By how much each stage makes the grid finer, 2 or 3; their product is the side of a patch, in pixels. Without any
+    there is a ray for each pixel."""
     up_widths: tuple[int, ...] = (48, 16)
     """Channels of each stage."""
     up_blocks: int = 1
@@ -52,9 +53,9 @@ class PictureNetworkConfig(ScheduleConfig):
         check_numbers(
             self, positive=("width", "blocks", "pictures"), not_negative=("up_blocks", "weight_decay")
         )
-        if not self.up_factors or not set(self.up_factors) <= set(FACTORS):
+        if not set(self.up_factors) <= set(FACTORS):
             raise ValueError(f"up_factors must be some of {FACTORS}, not {self.up_factors}")
-        if len(self.up_widths) != len(self.up_factors) or min(self.up_widths) < 1:
+        if len(self.up_widths) != len(self.up_factors) or min(self.up_widths, default=1) < 1:
             raise ValueError(
                 f"up_widths must be positive, one for each of up_factors {self.up_factors}, not {self.up_widths}"
             )

@@ -7,10 +7,10 @@
     hwf/hwfs.npy                              the same numbers, and the cameras' distances
     vis/                                      the first pictures as PNGs
 
-Around an object the teacher's units are such that cameras which stand at 4.0311 from the origin, as those of
-NeRF-Synthetic do, stand at 1.5; the students undo exactly this, and so does this reader. Poses of forward-facing scenes
-lie in a frame of which nothing in the folder tells where it is: they can be read where a `manifest.json` beside them
-says that they are in the capture's, as those that are written here.
+Of scenes in Blender's format (`dataset_type` nerf) the teacher's units are such that cameras which stand at 4.0311 from
+the origin, as those of NeRF-Synthetic do, stand at 1.5; the students undo exactly this, and so does this reader. The
+teacher puts all other captures into a frame of its own, of which nothing in the folder tells where it is: their poses
+can be read where a `manifest.json` beside them says that they are in the capture's, as those that are written here.
 """
 
 import re
@@ -155,16 +155,18 @@ def _picture_files(folder: Path) -> tuple[list[Path], int, int]:
 
 def _poses(folder: Path, numbers: list[str]) -> Tensor:
     """Camera-to-world [N, 3, 4], OpenCV, in the units of the capture."""
-    known = (folder / MANIFEST).is_file() and _manifest(folder / MANIFEST)
+    manifest = (folder / MANIFEST).is_file()
+    known = manifest and _manifest(folder / MANIFEST)
+    at_origin = manifest or _of_blender(folder)
     poses = []
     for number in numbers:
         path = folder / "poses" / f"c2w_{number}.npy"
         pose = torch.from_numpy(_array(path, [(3,), (3, 4)]))
         if not bool(torch.isfinite(pose).all()):
             raise _damaged(path, "a pose is finite numbers")
-        if pose.ndim == 1:
-            if not bool(pose.any()):
-                raise _damaged(path, "a camera that looks at the origin does not stand in it")
+        if pose.ndim == 1 and not bool(pose.any()):
+            raise _damaged(path, "a camera that looks at the origin does not stand in it")
+        if pose.ndim == 1 and at_origin:
             pose = look_at(pose / TEACHER_UNIT, torch.zeros(3), _UP).float()
         elif not known:
             raise LumigraphError(
@@ -174,6 +176,12 @@ def _poses(folder: Path, numbers: list[str]) -> Tensor:
             )
         poses.append(pose)
     return torch.stack(poses)
+
+
+def _of_blender(folder: Path) -> bool:
+    """Whether the teacher read its photos in Blender's format, whose frame it only scales."""
+    info = read_json(folder / _INFO)
+    return isinstance(info, dict) and info.get("dataset_type") == "nerf" and not info.get("ff", False)
 
 
 def _manifest(path: Path) -> bool:

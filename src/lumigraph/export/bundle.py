@@ -35,14 +35,12 @@ from lumigraph.export import lens, parity, phones
 from lumigraph.export import onnx as graphs
 from lumigraph.export.bundle_renderer import FORMAT, MANIFEST, SCHEMA, BundleRenderer, is_bundle
 from lumigraph.export.orbit import orbit_of
-from lumigraph.export.portable import colours_module, multiply_adds, require_portable
+from lumigraph.export.portable import multiply_adds, require_portable, shipped_parameters
 from lumigraph.export.ports import Condition, conditions_of
 from lumigraph.export.precision import Precision, calibration_codes, network_in
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.rendering.picture_light_field import (
-    PictureLightField,
-)
+from lumigraph.rendering.picture_light_field import PictureLightField
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
@@ -83,19 +81,11 @@ def write_bundle(
             `overwrite`: and is no bundle), or torch and onnxruntime differ by more than the precision allows.
     """
     shape = shape or Shape()
-    graphs.require_libraries((*graphs.WRITERS, "onnxruntime"), "export")
-    require_portable(run.method)
-    phones.require_formats(shape.phones, shape.precision)
+    require_exportable(run.method, out, shape, overwrite)
     if check_views < 1:
         raise LumigraphError(
             "a bundle is checked on one camera at least", todo="Choose a number of 1 or more"
         )
-    if shape.snap_gelu and (shape.form != "lens" or shape.precision == "int8"):
-        raise LumigraphError(
-            "Snap's GELU is for the network of a lens, in float32 or float16",
-            todo="Add --form lens, without int8",
-        )
-    _check_replaceable(Path(out), overwrite)
     with files.new_folder(out, overwrite) as folder:
         manifest = _written(run, shape, folder, check_views, report)
         manifest["licence"] = licence
@@ -103,6 +93,27 @@ def write_bundle(
         beside(folder)
         BundleRenderer(folder)  # it opens: checksums, ports and scene are what a reader will find
     return manifest
+
+
+def require_exportable(
+    method: str, out: str | Path, shape: Shape | None = None, overwrite: bool = False
+) -> None:
+    """Raise what `write_bundle` would raise before it opens a run of this method, for a command that wants to know
+    before its long work.
+
+    Raises:
+        LumigraphError: see `write_bundle`.
+    """
+    shape = shape or Shape()
+    graphs.require_libraries((*graphs.WRITERS, "onnxruntime"), "export")
+    require_portable(method)
+    phones.require_formats(shape.phones, shape.precision)
+    if shape.snap_gelu and (shape.form != "lens" or shape.precision == "int8"):
+        raise LumigraphError(
+            "Snap's GELU is for the network of a lens, in float32 or float16",
+            todo="Add --form lens, without int8",
+        )
+    _check_replaceable(Path(out), overwrite)
 
 
 def _written(
@@ -113,7 +124,7 @@ def _written(
     renderer.compute_dtype = torch.float32
     cameras = evenly_spread(run.info, check_views)
     if isinstance(renderer, PictureLightField):
-        cameras = renderer.native(cameras)
+        cameras = _through_learnt_lens(renderer, cameras)
     student = _Student(renderer, run.info, cameras, conditions_of(renderer, run.info, cameras))
     made = (_lens if shape.form == "lens" else _fused)(student, shape)
     figures, poster = made.check(student, shape.precision)
@@ -131,6 +142,7 @@ def _written(
         for line in lines:
             report(line)
     capture = cameras[0].transformed(run.info.to_capture)
+    orbit = orbit_of(run.info, cameras[0])
     manifest = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -142,7 +154,7 @@ def _written(
         "network": _network_sizes(student),
         "poster": _write(folder, "poster.png", _png(poster)),
         "camera": _camera(capture, student.conditions),
-        "orbit": orbit_of(run.info, cameras[0]),
+        "orbit": orbit,
         "scene": _without_place(run.info).to_json(),
         "provenance": _provenance(run, renderer),
         "parity": {figure.form: figure.to_json() for figure in figures},
@@ -150,7 +162,7 @@ def _written(
     if isinstance(renderer, PictureLightField):
         manifest["picture"] = {"patch": renderer.config.patch, "focal": renderer.focal.tolist()}
     if shape.form == "lens":
-        constants = lens.lens_constants(lens.require_lens(renderer), run.info, capture)
+        constants = lens.lens_constants(lens.require_lens(renderer), run.info, capture, orbit)
         (folder / "lens").mkdir()
         manifest["lens"] = _write(folder, "lens/constants.js", lens.constants_script(constants)) | {
             "constants": constants
@@ -199,18 +211,20 @@ class _Made:
         sessions, figures = self.sessions(), []
         if "rays" in sessions:
             figures.append(parity.check_rays(renderer, sessions["rays"], cameras, to_capture, precision))
-        if "view" not in sessions:  # a lens's focal length is fixed
-            cameras = _with_lens_of_the_first(cameras)
         paint = lens.view_painter(sessions, student.size, to_capture)
         view_figure, poster = parity.check_views(renderer, paint, cameras, precision)
         return [*figures, view_figure], poster
 
 
-def _with_lens_of_the_first(cameras: Cameras) -> Cameras:
-    first = cameras[0]
+def _through_learnt_lens(renderer: PictureLightField, cameras: Cameras) -> Cameras:
+    """The poses of all cameras, seen through one lens: with the pixels that a student of whole pictures has learnt, and
+    at the size that the first camera has with those. With other pixels torch would resample, and graphs do not."""
+    first = renderer.native(cameras[0])
+    focal = renderer.focal if bool(renderer.focal.all()) else first.focal[0]
     return replace(
         cameras,
-        focal=first.focal.expand_as(cameras.focal),
+        size=first.size.expand_as(cameras.size),
+        focal=focal.expand_as(cameras.focal),
         principal=first.principal.expand_as(cameras.principal),
     )
 
@@ -241,13 +255,12 @@ def _lens(student: _Student, shape: Shape) -> _Made:
 
 
 def _network_sizes(student: _Student) -> dict[str, Any]:
-    """Parameters of the network as it is shipped, and multiply-adds of the whole student, of a ray and of a picture."""
-    network = colours_module(student.renderer)
+    """Parameters of the whole student as it is shipped, and its multiply-adds, of a ray and of a picture."""
     width, height = student.size
     each, picture = multiply_adds(
         student.renderer, student.info.world_transform, width, height, student.conditions
     )
-    sizes: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in network.parameters())}
+    sizes: dict[str, Any] = {"parameters": shipped_parameters(student.renderer)}
     if each is not None:
         sizes["multiply_adds_per_ray"] = each
     return {**sizes, "multiply_adds": picture}

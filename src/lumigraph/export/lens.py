@@ -35,7 +35,7 @@ from lumigraph.export.precision import Precision, quantised
 from lumigraph.export.runtime import Session
 from lumigraph.fields.ray_code import point_depths
 from lumigraph.geometry.cameras import Cameras
-from lumigraph.geometry.conventions import opencv_to_opengl
+from lumigraph.geometry.conventions import opencv_to_opengl, split_similarity
 from lumigraph.rendering.described_rays import Lines
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.students.mobile_r2l import MobileR2L
@@ -43,8 +43,9 @@ from lumigraph.students.mobile_r2l import MobileR2L
 PARTS = ("sampler", "embedder", "network")
 SNAP = "network_snap_gelu"
 FILES = {"sampler": "Sampler", "embedder": "Embedder", "network": "Network", SNAP: "Network_SnapGELU"}
-ELEVATION = (-75.0, -15.0)
-"""Degrees between which the published lens keeps its orbit."""
+ELEVATION = (15.0, 75.0)
+"""Degrees above the horizon between which the published lens, of a scene in Blender's format, keeps its orbit; it
+counts them downwards, as -15 and -75."""
 
 
 def require_lens(renderer: nn.Module) -> MobileR2L:
@@ -255,14 +256,14 @@ def _computed_as(data: bytes, kind: str, approximate: str | None) -> bytes:
 # -------------------------------------------------------------------------------------------- the lens's folder
 
 
-def lens_constants(renderer: MobileR2L, info: SceneInfo, camera: Cameras) -> dict[str, Any]:
-    """What a lens has to know: the grid of rays, how the code was made, and where its orbit lies, units of the capture.
-    `camera` is the one of the sampler."""
+def lens_constants(
+    renderer: MobileR2L, info: SceneInfo, camera: Cameras, orbit: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a lens has to know: the grid of rays, how the code was made, and the orbit, units of the capture and
+    degrees. `camera` is the one of the sampler, `orbit` that of the manifest (`orbit.orbit_of`)."""
     patch = renderer.config.patch
     width, height = camera.size[0].tolist()
-    scale = float(torch.linalg.det(info.to_capture[:3, :3])) ** (1 / 3)
-    centre = info.to_capture[:3, :3].float() @ info.bounds.centre + info.to_capture[:3, 3].float()
-    eyes = info.cameras["train"].transformed(info.to_capture).positions
+    scale = split_similarity(info.to_capture)[0]
     ndc = renderer.frame is not None
     return {
         "H": math.ceil(height / patch),
@@ -274,9 +275,13 @@ def lens_constants(renderer: MobileR2L, info: SceneInfo, camera: Cameras) -> dic
         "NEAR": renderer.near * (1 if ndc else scale),
         "FAR": renderer.far * (1 if ndc else scale),
         "NDC": ndc,
-        "CENTRE": centre.tolist(),
-        "RADIUS": float((eyes - centre).norm(dim=1).mean()),
-        "ELEVATION": list(ELEVATION),
+        "RADIUS": math.dist(camera.positions[0].tolist(), orbit["target"]),
+        "TARGET": orbit["target"],
+        "UP": orbit["up"],
+        "EAST": orbit["east"],
+        "AZIMUTH": orbit["azimuth"],
+        "ELEVATION": list(ELEVATION) if info.format == "blender" else orbit["elevation"],
+        "DISTANCE": orbit["distance"],
         "OUTPUT_SCALE": 255,
     }
 
@@ -285,7 +290,12 @@ def constants_script(constants: dict[str, Any]) -> bytes:
     """The constants as lines of JavaScript, the language of lenses."""
     import json
 
-    head = "// Constants of this lens; lengths in the units of the capture, FOCAL in cells of the grid of rays.\n"
-    return (
-        head + "".join(f"var {name} = {json.dumps(value)};\n" for name, value in constants.items())
-    ).encode()
+    lines = [f"var {name} = {json.dumps(value)};" for name, value in constants.items()]
+    return "\n".join([*_SCRIPT_HEAD, *lines, ""]).encode()
+
+
+_SCRIPT_HEAD = (
+    "// Constants of this lens: lengths in units of the capture, angles in degrees, FOCAL in cells of the ray grid.",
+    "// A camera stands at TARGET + r (cos(e) (cos(a) EAST + sin(a) UP x EAST) + sin(e) UP) and looks at TARGET:",
+    "// r within DISTANCE, RADIUS at first; e within ELEVATION; a within AZIMUTH, or any where that is null.",
+)

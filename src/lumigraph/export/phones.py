@@ -1,8 +1,9 @@
 """The image graph of a student in the formats of phones: Core ML, LiteRT and ExecuTorch, each beside the ONNX files.
 
 All three are made from torch, not from ONNX: their converters take what `torch.export` gives. Their inputs and outputs
-are those of view.onnx, in the same order. LiteRT and ExecuTorch have runtimes here, through which the files are
-compared with torch; Core ML runs on Apple's systems only, so that its file is written and not checked.
+are those of view.onnx, in the same order; where a format knows no number without an axis, the time has shape [1].
+LiteRT and ExecuTorch have runtimes here, through which the files are compared with torch; Core ML runs on Apple's
+systems only, so that its file is written and not checked.
 
 Each format needs packages of its own, which are large: the extras coreml, litert and executorch.
 """
@@ -13,7 +14,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -42,12 +43,15 @@ class Format:
 
     file: str
     libraries: tuple[str, ...]
-    halved: bool
-    """Whether its converter takes modules that compute in half precision."""
     runtime: str
-    write: Callable[[nn.Module, tuple[Tensor, ...], tuple[Port, ...], Path, bool], None]
-    """A module, an example and the ports of its inputs, where to, and whether in half precision."""
+    write: Callable[[nn.Module, tuple[Tensor, ...], tuple[Port, ...], Path], None]
+    """A module, an example and the ports of its inputs, and where to."""
     open: Callable[[Path], Callable[[tuple[Tensor, ...]], Tensor]] | None
+    halve: Callable[[Path], None] | None = None
+    """How float16 is made. None: the module's network computes in half precision when it is converted; else what
+    makes the weights of a file that was written in float32 half as large."""
+    scalars: bool = True
+    """Whether an input may be a number, without an axis."""
 
 
 def require_formats(names: Sequence[str], precision: Precision = "float32") -> None:
@@ -80,12 +84,26 @@ def write(
     made = FORMATS[name]
     width, height = cameras.size[0].tolist()
     inputs, outputs, example = view_ports(width, height, conditions)
-    half = made.halved and precision == "float16"
-    module = view_image(renderer, info.world_transform, width, height, conditions, half, BLOCK_RAYS)
+    half = precision == "float16"
+    module: nn.Module = view_image(
+        renderer,
+        info.world_transform,
+        width,
+        height,
+        conditions,
+        half and made.halve is None,
+        BLOCK_RAYS,
+    )
+    if not made.scalars:
+        module = FromVectors(module, inputs)
+        inputs = tuple(replace(port, shape=port.shape or (1,)) for port in inputs)
+        example = tuple(torch.atleast_1d(value) for value in example)
     path = folder / made.file
     with _quiet(), torch.no_grad():
         try:
-            made.write(module, example, inputs, path, precision == "float16")
+            made.write(module, example, inputs, path)
+            if half and made.halve is not None:
+                made.halve(path)
         except LumigraphError:
             raise
         except Exception as error:  # converters have no base class of errors
@@ -114,6 +132,20 @@ def write(
     return about, [f"{name}: written, not run: {made.runtime}" if figure is None else str(figure)]
 
 
+class FromVectors(nn.Module):
+    """A module whose inputs that are a number come as [1]."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[Port]):
+        """`inputs`: as the module takes them."""
+        super().__init__()
+        self.module = module
+        self.numbers = [port.shape == () for port in inputs]
+
+    def forward(self, *values: Tensor) -> Tensor:
+        pairs = zip(values, self.numbers, strict=True)
+        return self.module(*(value.squeeze(0) if number else value for value, number in pairs))
+
+
 def _files(path: Path, folder: Path) -> list[dict[str, Any]]:
     """The file, or all files of the folder, that a format consists of."""
     found = sorted(part for part in path.rglob("*") if part.is_file()) if path.is_dir() else [path]
@@ -129,7 +161,7 @@ def _files(path: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_coreml(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
 ) -> None:
     coremltools = import_module("coremltools")
 
@@ -138,9 +170,9 @@ def _write_coreml(
     model = coremltools.convert(
         program,
         convert_to="mlprogram",
-        inputs=[coremltools.TensorType(name=port.name, shape=port.shape or (1,)) for port in inputs],
+        inputs=[coremltools.TensorType(name=port.name, shape=port.shape) for port in inputs],
         outputs=[coremltools.TensorType(name="image")],
-        # Half precision is where the module says so; the code of a ray has no room in it.
+        # Half precision is where the module has it; the code of a ray has no room in it.
         compute_precision=coremltools.precision.FLOAT32,
         minimum_deployment_target=coremltools.target.iOS16,
     )
@@ -151,13 +183,11 @@ def _write_coreml(
 
 
 def _write_litert(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
 ) -> None:
     litert_torch = import_module("litert_torch")
 
     litert_torch.convert(module, example).export(str(path))
-    if half:
-        _halve_weights(path)
 
 
 def _halve_weights(path: Path) -> None:
@@ -195,7 +225,7 @@ def _open_litert(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
 
 
 def _write_executorch(
-    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path, half: bool
+    module: nn.Module, example: tuple[Tensor, ...], inputs: tuple[Port, ...], path: Path
 ) -> None:
     xnnpack = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
     exir = import_module("executorch.exir")
@@ -219,15 +249,24 @@ def _open_executorch(path: Path) -> Callable[[tuple[Tensor, ...]], Tensor]:
 
 FORMATS = {
     "coreml": Format(
-        "view.mlpackage", ("coremltools",), True, "Core ML, on Apple's systems only", _write_coreml, None
+        "view.mlpackage",
+        ("coremltools",),
+        "Core ML, on Apple's systems only",
+        _write_coreml,
+        open=None,
+        scalars=False,
     ),
     "litert": Format(
-        "view.tflite", ("litert-torch", "ai-edge-litert"), False, "LiteRT", _write_litert, _open_litert
+        "view.tflite",
+        ("litert-torch", "ai-edge-litert"),
+        "LiteRT",
+        _write_litert,
+        _open_litert,
+        halve=_halve_weights,
     ),
     "executorch": Format(
         "view.pte",
         ("executorch",),
-        True,
         "ExecuTorch with its XNNPACK backend",
         _write_executorch,
         _open_executorch,

@@ -244,6 +244,13 @@ def _without_network(renderer: nn.Module) -> nn.Module:
     return alone
 
 
+def shipped_parameters(renderer: nn.Module) -> int:
+    """Parameters of the network as it is shipped, batch norm folded, and of what makes its codes: grids, and networks
+    that move rays."""
+    parts = (colours_module(renderer), _without_network(renderer))
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
 def multiply_adds(
     renderer: nn.Module,
     world_transform: Float[Tensor, "4 4"],

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "none": nn.Identity}
 
 
 class NormalisedConv(nn.Module):
@@ -32,7 +32,8 @@ class NormalisedConv(nn.Module):
         """Weight and bias of the convolution that is the same as both with the running statistics:
         gamma (W x + b - mean) / sqrt(var + eps) + beta = (s W) x + s (b - mean) + beta, s = gamma / sqrt(var + eps)."""
         norm, bias = self.norm, self.conv.bias
-        assert isinstance(norm, nn.BatchNorm2d) and bias is not None
+        # Of whatever class training has left it: several processes share statistics (SyncBatchNorm).
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm) and bias is not None
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return self.conv.weight * scale[:, None, None, None], scale * (bias - norm.running_mean) + norm.bias

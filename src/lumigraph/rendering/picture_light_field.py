@@ -177,12 +177,13 @@ class PictureLightField(DescribedRays):
 
     def _note_pixels(self, cameras: Cameras) -> None:
         """Remembers the focal lengths of the first pictures, by which all are measured."""
-        if float(cameras.focal.amax() / cameras.focal.amin()) > _FOCAL_SPREAD:
-            low, high = float(cameras.focal.amin()), float(cameras.focal.amax())
+        low, high = cameras.focal.amin(0), cameras.focal.amax(0)  # each way: pixels need not be square
+        if float((high / low).amax()) > _FOCAL_SPREAD:
             raise LumigraphError(
-                f"these pictures have focal lengths of {low:.0f} to {high:.0f} pixels, and a student of whole pictures "
-                "learns one",
-                todo="Take pseudo views of one focal length: no --poses r2l, or bake with --no-random-focal",
+                f"these pictures have focal lengths of {float(low.amin()):.0f} to {float(high.amax()):.0f} pixels, "
+                "and a student of whole pictures learns one",
+                todo="Pseudo views: no --poses r2l, or bake with --no-random-focal. Photos: take those of one lens at "
+                "one zoom, or distil without --pseudo-ratio; students of rays, such as r2l, learn from any",
             )
         if not bool(self.focal.all()):
             self.focal.copy_(cameras.focal.mean(0))

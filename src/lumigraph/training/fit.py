@@ -366,6 +366,9 @@ def _train(task: RayTask, watch: Watch, device: torch.device, devices: int) -> N
             devices=one_of_many,
             # Some weights take no part in some steps (a refinement that starts later).
             strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+            # Batch norm over the pictures of all processes. On a CPU torch has none such: there each normalises by its
+            # own pictures, and the statistics are averaged (`task.average_statistics`).
+            sync_batchnorm=devices > 1 and device.type == "cuda",
             max_epochs=1,
             max_steps=-1,
             logger=False,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses, Pictures, Renderer
@@ -211,6 +211,8 @@ class RayTask(LightningModule):
         self.manual_backward(total)
         clip_gradients(self.optimiser)
         self.optimiser.step()
+        if self.trainer.world_size > 1:
+            average_statistics(self.renderer)
         if isinstance(drawn, Batch):
             self.source.observe(drawn, losses.squared_error.detach())
         self.window.add(drawn, losses)
@@ -226,6 +228,25 @@ class RayTask(LightningModule):
             rays = renderer.rays_per_step
             drawn = self.source.batch(number, rays if most is None else min(most, rays))
         return drawn if drawn.rgba.device == self.device else drawn.to(self.device)
+
+
+def average_statistics(renderer: Renderer) -> None:
+    """Makes the running statistics of batch norm the means of those of all processes, each of which has seen pictures
+    of its own: what is rendered and saved goes by all. `SyncBatchNorm`, which CUDA has, sees to that itself."""
+    statistics = [
+        values
+        for module in renderer.modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for values in (module.running_mean, module.running_var)
+        if values is not None
+    ]
+    if not statistics:
+        return
+    together = torch.cat(statistics)
+    torch.distributed.all_reduce(together)
+    together /= torch.distributed.get_world_size()
+    for values, mean in zip(statistics, together.split([len(values) for values in statistics]), strict=True):
+        values.copy_(mean)
 
 
 def clip_gradients(optimiser: torch.optim.Optimizer) -> None:
