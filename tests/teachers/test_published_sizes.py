@@ -71,3 +71,29 @@ def test_marched_steps_follow_the_rule() -> None:
     )
     torch.testing.assert_close(dt * HALF, (t * HALF / 256).clamp(SHORTEST, 0.4330127))
     assert float(dt.max()) > 10 * float(dt.min())
+
+
+@pytest.mark.parametrize(
+    ("name", "rays", "steps", "scale", "growth"),
+    [("mobile-r2l", 16_384, 30_000, 0.5, 1.3195079), ("mobile-r2l-llff", 8192, 20_000, 4, 1.5157166)],
+)
+def test_the_recipes_of_mobile_r2ls_teachers(
+    name: str, rays: int, steps: int, scale: float, growth: float
+) -> None:
+    """Rays and steps, the learning rate and what it falls to by a cosine, and the growth of the grid's levels."""
+    config = PRESETS[name]
+    assert (config.first_rays, config.most_rays, config.training_steps) == (rays, rays, steps)
+    assert (config.lr, config.network_lr, config.schedule, config.hold) == (0.02, 0.02, "cosine", 0)
+    assert config.lr * config.final_lr == pytest.approx(0.02 / 30)
+    assert config.opacity_weight == 1e-3
+    found = (config.finest_resolution / config.base_resolution) ** (1 / (config.levels - 1))
+    assert found == pytest.approx(growth, rel=1e-6)
+    if scale > 0.5:  # else the scene is bounded, and has one cascade
+        assert HALF * 2 ** (config.cascades - 1) == scale
+
+
+def test_rays_may_come_from_one_photo() -> None:
+    field = paper(1, unbounded=False)
+    assert not field.pixel_sampling().same_image
+    field.config = replace(field.config, same_image=True)
+    assert field.pixel_sampling().same_image

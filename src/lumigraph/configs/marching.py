@@ -68,6 +68,8 @@ class MarchingConfig:
     distortion_weight: float | None = None
     """Weight of the distortion loss of mip-NeRF 360, against floating matter (None: 0.01 where the scene is unbounded,
     0.001 elsewhere)."""
+    same_image: bool = False
+    """Take all rays of a step from one photo."""
     refine_cameras: bool = False
     """Learn a small correction to each camera's pose."""
     camera_lr: float = 0.0001

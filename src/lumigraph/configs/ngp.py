@@ -1,6 +1,6 @@
 """Options of the Instant-NGP teacher. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lumigraph.configs.marching import MarchingConfig
 
@@ -9,7 +9,8 @@ from lumigraph.configs.marching import MarchingConfig
 class NGPConfig(MarchingConfig):
     """A multi-resolution hash grid with small MLPs, marched through an occupancy grid (Instant-NGP, 2022).
 
-    The defaults train in minutes on two cores; the preset "paper" has the published sizes.
+    The defaults train in minutes on two cores; the preset "paper" has the published sizes, "mobile-r2l" and
+    "mobile-r2l-llff" the recipes by which MobileR2L trained its teachers.
     """
 
 
@@ -34,8 +35,19 @@ PRESETS = {
         lr=0.01,
         network_lr=0.01,
         hold=0.0,
+        final_lr=1 / 30,
         schedule="cosine",
         opacity_weight=0.001,
         distortion_weight=0.0,
     ),
 }
+"""`paper` is Instant-NGP as MobileR2L's teacher has it by default (ngp_pl)."""
+PRESETS["mobile-r2l"] = replace(
+    PRESETS["paper"], lr=0.02, network_lr=0.02, samples=1 << 19, first_rays=16_384, most_rays=16_384
+)
+"""Of scenes around an object: 30 epochs of 1000 steps of 16,384 rays."""
+PRESETS["mobile-r2l-llff"] = replace(
+    PRESETS["paper"], lr=0.02, network_lr=0.02, training_steps=20_000, cascades=4, finest_resolution=8192
+)
+"""Of forward-facing scenes: 20 epochs, in a box of half side 4 (`--scale 4`), whose cascades and finest grid cell these
+are; what lies beyond, left out there, is contracted here. Photos are a quarter of their size: `--downscale 4`."""

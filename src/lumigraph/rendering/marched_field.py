@@ -29,7 +29,7 @@ from lumigraph.rendering.background import Background, background_rgb, over, tra
 from lumigraph.rendering.depth_losses import depth_terms, in_scene_units
 from lumigraph.rendering.occupancy import DIAGONAL, OPAQUE_STEP, OccupancyGrid
 from lumigraph.rendering.randomness import step_generator
-from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, PixelSampling, Renderer, Rendering
 from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.composite import composite, median
 from lumigraph.rendering.volume.histogram import ray_depths
@@ -235,6 +235,9 @@ class MarchedField(Renderer):
     @property
     def rays_per_step(self) -> int:
         return int(self.ray_count)
+
+    def pixel_sampling(self) -> PixelSampling:
+        return PixelSampling(same_image=self.config.same_image)
 
     def begin_step(self, step: int, progress: float, seed: int) -> None:
         self.progress = progress
