@@ -149,18 +149,29 @@ def test_the_best_weights_are_kept(tmp_path: Path, capsys) -> None:
     assert f"kept are the weights of step {training['best_step']}" in said
     best = max(row["val_psnr"] for row in training["history"])
     assert training["val_psnr"] == pytest.approx(best, abs=0.01)
-    # These views no longer judge, others do; and who goes on must keep to the rule.
+
+
+def test_eval_says_which_views_chose_the_weights(tmp_path: Path, capsys) -> None:
+    write_blender(make_scene("still", 3, 1, 1, size=16), tmp_path / "scene")
+    argv = ["--max-steps", "2", "--keep-best", "2"]
+    assert train(tmp_path / "run", *argv, scene=str(tmp_path / "scene")) == 0
     for split, chose in (("val", True), ("test", False)):
         report = tmp_path / f"{split}.json"
         assert main(["eval", str(tmp_path / "run"), "--split", split, "--json", str(report)]) == 0
         assert read_json(report).get("views_chose_weights", False) is chose
         assert ("these views chose the weights" in capsys.readouterr().out) is chose
-    for other in ([], ["--keep-best", "5"], ["--keep-best", "10", "--patience", "2"]):
-        more = ["--max-steps", "40", "--resume", *other]
-        assert train(tmp_path / "run", *more, scene=str(tmp_path / "scene")) == 2
+
+
+def test_going_on_keeps_to_the_rule_of_the_best_weights(tmp_path: Path, capsys) -> None:
+    """Without it the best weights of the checkpoint would be lost."""
+    write_blender(make_scene("still", 3, 1, 1, size=16), tmp_path / "scene")
+    argv = ["--max-steps", "2", "--keep-best", "2"]
+    assert train(tmp_path / "run", *argv, scene=str(tmp_path / "scene")) == 0
+    again = ["--max-steps", "3", "--resume"]
+    for other in ([], ["--keep-best", "1"], ["--keep-best", "2", "--patience", "2"]):
+        assert train(tmp_path / "run", *again, *other, scene=str(tmp_path / "scene")) == 2
         assert "other looks at validation views" in capsys.readouterr().err
-    more = ["--max-steps", "40", "--resume", "--keep-best", "10"]
-    assert train(tmp_path / "run", *more, scene=str(tmp_path / "scene")) == 0
+    assert train(tmp_path / "run", *again, "--keep-best", "2", scene=str(tmp_path / "scene")) == 0
 
 
 def test_photos_are_held_out_where_no_views_may_choose_the_weights(tmp_path: Path, capsys) -> None:
