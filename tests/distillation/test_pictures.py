@@ -20,6 +20,8 @@ from lumigraph.distillation.poses import sample_poses
 from lumigraph.distillation.shard_source import MixedSource, ShardSource
 from lumigraph.distillation.shards import Plan, Shards, finish
 from lumigraph.errors import LumigraphError
+from lumigraph.export.bundle_renderer import BundleRenderer
+from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.renderer import Pictures
 from lumigraph.scenes.scene import Scene, Views
 from lumigraph.training.fit import EarlyStopping, begin, fit
@@ -253,3 +255,53 @@ def test_every_verb_takes_a_student_of_whole_pictures(
     assert call("eval", tmp_path / "bundle", "--json", tmp_path / "of_bundle.json") == 0
     figures = [json.loads((tmp_path / name).read_text())["psnr"] for name in ("eval.json", "of_bundle.json")]
     assert figures[1] == pytest.approx(figures[0], abs=0.01)
+
+
+def call(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def shows_the_same(run: Path, bundle: Path, camera: Cameras) -> bool:
+    exported, student = (
+        BundleRenderer(bundle).view(camera).rgb,
+        Run.open(run).load_renderer("cpu").view(camera).rgb,
+    )
+    return torch.allclose(exported, student, atol=1e-4, rtol=0)
+
+
+def test_a_finished_student_is_exported(
+    tmp_path: Path, shards: Path, scene: Scene, monkeypatch, capsys
+) -> None:
+    """What could not be written is refused before anything is trained."""
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    distil = ["distill", "mobile-r2l", shards, "--run", run, *SMALL, "--export"]
+    bundle.mkdir()
+    (bundle / "thesis.tex").write_text("years of work")
+    for out, message in ((bundle, "exists already"), (run, "cannot be the folder of the run")):
+        assert call(*distil, out) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    with monkeypatch.context() as without:
+        without.setattr("lumigraph.export.onnx.find_spec", lambda library: None)
+        assert call(*distil, tmp_path / "other") == 2
+    assert "pip install lumigraph[export]" in capsys.readouterr().err
+    assert not run.exists()
+    (bundle / "thesis.tex").unlink()
+    assert call(*distil, bundle) == 0
+    assert "view: largest error" in capsys.readouterr().out
+    assert shows_the_same(run, bundle, scene.info.cameras["train"][0])
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_student_is_exported(
+    tmp_path: Path, shards: Path, scene: Scene, monkeypatch, capsys
+) -> None:
+    """To the place of an earlier bundle, where that is allowed."""
+    monkeypatch.setattr("lumigraph.scenes.load.load_scene_like", lambda *a, **k: scene)
+    run, tuned, bundle = tmp_path / "run", tmp_path / "tuned", tmp_path / "bundle"
+    assert call("distill", "mobile-r2l", shards, "--run", run, *SMALL, "--export", bundle) == 0
+    tune = ["finetune", run, "builtin:ball", "--run", tuned, "--max-steps", 2, "--device", "cpu"]
+    assert call(*tune, "--export", bundle) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert not tuned.exists()
+    assert call(*tune, "--export", bundle, "--overwrite") == 0
+    assert shows_the_same(tuned, bundle, scene.info.cameras["train"][0])

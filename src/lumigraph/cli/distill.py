@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from lumigraph.cli.export import check_export, export_finished
 from lumigraph.cli.parsing import FlatOptions, Positional, headed, parse_method
 from lumigraph.cli.train import report, warn_of_change
 from lumigraph.configs.common import TrainOptions
@@ -57,6 +58,8 @@ class Arguments:
     layout: Literal["r2l", "r2l-depth", "r2l-surface", "dylin", "dylin-hypernerf", "mobile-r2l"] | None = None
     """Ray files: what their columns are, where there are more than nine and no manifest says it; mobile-r2l: pseudo
     views of MobileR2L, which are known by their folders."""
+    export: Path | None = None
+    """Write a bundle of the finished student to this folder, as `lumigraph export` does where nothing else is asked."""
 
 
 def main(argv: list[str]) -> None:
@@ -73,6 +76,7 @@ def main(argv: list[str]) -> None:
 
     options: TrainOptions = arguments.options
     set_threads(options.devices)
+    check_export(method, arguments.export, options.run, options.overwrite)
     renderer = load_renderer_class(method)
     attributes = "attributes" in (*renderer.conditions, *renderer.needs)
     origin = _origin(arguments, config, attributes, renderer.whole_views)
@@ -96,6 +100,7 @@ def main(argv: list[str]) -> None:
         validation=origin.validation,
     )
     report(run, result, origin.watched)
+    export_finished(run, arguments.export, options.overwrite)
 
 
 def _check(arguments: Arguments) -> None:

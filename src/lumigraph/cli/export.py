@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.errors import LumigraphError
+
+if TYPE_CHECKING:
+    from lumigraph.training.runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,33 @@ def main(argv: list[str]) -> None:
         print(
             f"index.html beside it is the page, for any web server; lumigraph view {arguments.out} shows it"
         )
+
+
+def check_export(method: str, out: Path | None, run: Path, overwrite: bool) -> None:
+    """Of commands that train and then export (`--export`): refuses before training what would be refused after it."""
+    if out is None:
+        return
+    from lumigraph.export.bundle import require_exportable
+
+    if out.resolve() in (run.resolve(), *run.resolve().parents):
+        raise LumigraphError(
+            "the bundle cannot be the folder of the run, nor hold it",
+            where=out,
+            todo="Choose another folder for --export",
+        )
+    require_exportable(method, out, overwrite=overwrite)
+
+
+def export_finished(run: "Run", out: Path | None, overwrite: bool) -> None:
+    """A bundle of a run that has just been trained, as `lumigraph export RUN --out OUT` writes it."""
+    from lumigraph.export.bundle import write_bundle
+    from lumigraph.training.fit import process_rank
+
+    if out is None or process_rank() > 0:
+        return
+    manifest = write_bundle(run, out, overwrite=overwrite, report=print)
+    for line in _summary(manifest, out):
+        print(line)
 
 
 def _summary(manifest: dict[str, Any], out: Path) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lumigraph.cli.export import check_export, export_finished
 from lumigraph.cli.parsing import Positional, parse
 from lumigraph.cli.train import report
 from lumigraph.configs.common import Device, Precision, TrainOptions
@@ -56,6 +57,8 @@ class Arguments:
     """Go on from the last checkpoint of the fine-tuning; start it where there is none."""
     overwrite: bool = False
     """Replace an earlier fine-tuning."""
+    export: Path | None = None
+    """Write a bundle of the finished student to this folder, as `lumigraph export` does where nothing else is asked."""
 
 
 _DEFAULT_STEPS = 20_000
@@ -90,10 +93,11 @@ def main(argv: list[str]) -> None:
             where=arguments.student,
             todo="Go on with it: lumigraph train --resume",
         )
+    options = _options(arguments)
+    check_export(student.method, arguments.export, options.run, options.overwrite)
     student.warn_if_unfinished()
     scene = load_scene_like(student.info, arguments.scene, arguments.downscale)
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
-    options = _options(arguments)
     pseudo = None if arguments.pseudo is None else _pseudo(arguments.pseudo, student, options)
     done = finetune(student, scene, options, rule, arguments.lr, pseudo, arguments.pseudo_ratio)
     report(done.run, done.result, "validation photos")
@@ -103,6 +107,7 @@ def main(argv: list[str]) -> None:
     )
     if not done.gained:
         sys.stdout.write("no step made them better: the student keeps the weights it had\n")
+    export_finished(Run.open(options.run), arguments.export, options.overwrite)
 
 
 def _pseudo(place: Path, student: "Run", options: TrainOptions) -> "Origin":
