@@ -62,7 +62,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         named = list(models) if manifest.get("form", "fused") == "lens" else ["view"]
         named += ["rays"] if "rays" in models or manifest["schema"] < 4 else []
         described = [models[form] for form in named]
-        for part in (*described, manifest["poster"], *_further_files(manifest)):
+        for part in (*described, manifest["poster"], *further_files(manifest)):
             _verify(folder, str(part["file"]), str(part["sha256"]))
         for model in described:
             for port in (*model["inputs"], *model["outputs"]):
@@ -78,7 +78,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def _further_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def further_files(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What is beside the graphs: a lens's constants, and the files of each format for phones."""
     found = [manifest["lens"]] if "lens" in manifest else []
     for written in manifest.get("phones", {}).values():

@@ -14,11 +14,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lumigraph import files
 from lumigraph.errors import LumigraphError
-from lumigraph.export.bundle_renderer import MANIFEST, is_bundle, read_manifest
+from lumigraph.export.bundle_renderer import MANIFEST, further_files, is_bundle, read_manifest
 
 BUILT = Path(__file__).parent / "static"
 """Where `make player` puts the player, and installed packages have it."""
@@ -135,8 +134,7 @@ def _bundle_files(folder: Path) -> dict[str, StoredFile]:
             todo="Export the run without --form lens",
         )
     # Files for phones are not played, but the folder that is written has to be a whole bundle.
-    phones = [file for written in manifest.get("phones", {}).values() for file in written["files"]]
-    parts: list[Any] = [*manifest["models"].values(), manifest["poster"], *phones]
+    parts = [*manifest["models"].values(), manifest["poster"], *further_files(manifest)]
     names = [MANIFEST, *(str(part["file"]) for part in parts)]
     return {Path(name).as_posix(): StoredFile(folder, name) for name in names}
 
