@@ -1,5 +1,6 @@
 """What all tests share: shapes are checked at run time here, and real data is found where it is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,18 @@ from jaxtyping import install_import_hook
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
+
+
+def _keep_to_one_core() -> None:
+    """Of several test processes each has a core of its own, so that none takes threads for all cores: threads that wait
+    for each other's processes made some tests ten times as slow."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_keep_to_one_core()
 
 
 def _checked_modules() -> list[str]:

@@ -139,7 +139,7 @@ def test_only_the_stages_mix_neighbours() -> None:
     ("wrong", "message"),
     [
         ({"up_factors": (2, 4)}, "up_factors must be some of"),
-        ({"up_factors": ()}, "up_factors must be some of"),
+        ({"up_factors": ()}, "one for each of up_factors"),
         ({"up_widths": (8,)}, "one for each of up_factors"),
         ({"points": 1}, "points must be at least 2"),
         ({"pictures": 0}, "pictures must be positive"),

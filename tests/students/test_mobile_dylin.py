@@ -204,7 +204,7 @@ def test_photos_are_drawn_of_which_all_attributes_are_known() -> None:
     assert sorted(set(ids.tolist())) == [1, 3]
     values[:, 0] = math.nan
     with pytest.raises(LumigraphError, match="of no photo all attributes are known"):
-        source.pictures(0, 2)
+        PhotoSource(views, 0, sampling=student().pixel_sampling())
 
 
 # ------------------------------------------------------------------------------------- learning
