@@ -27,7 +27,7 @@ test: lint $(PLAYER)
 	$(PYTEST)
 
 test-slow: .venv/installed-dev $(PLAYER)
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(PYTEST) -m slow --timeout 1800
 
 lint: .venv/installed-dev web/node_modules/installed
 	$(BIN)/ruff check .
