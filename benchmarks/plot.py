@@ -70,7 +70,7 @@ def panel(title: str, curves: Curves, colours: dict[str, str], axes: Axes) -> st
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y}" y2="{y}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{level:g}</text>')
     for cost, x in apart([(cost, place(cost, levels[0])[0]) for cost in costs]):
-        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{cost:.3g}</text>')
+        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{shown(cost)}</text>')
     legend = f"{UNITS.get(axes.x, axes.x)}; PSNR in dB"
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{legend}</text>')
     for name, line in curves.items():
@@ -79,6 +79,10 @@ def panel(title: str, curves: Curves, colours: dict[str, str], axes: Axes) -> st
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colours[name]}" stroke-width="2"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colours[name]}"/>' for x, y in where]
     return "".join(parts)
+
+
+def shown(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:g}"
 
 
 def apart(labels: list[tuple[float, float]]) -> list[tuple[float, float]]:

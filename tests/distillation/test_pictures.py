@@ -180,7 +180,7 @@ def distilled(shards: Path, folder: Path, steps: int = 60) -> Run:
     return run
 
 
-@pytest.mark.parametrize("mixed", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("mixed", [False, True])
 def test_fine_tuning_on_photos_and_pseudo_views(
     tmp_path: Path, shards: Path, scene: Scene, mixed: bool
 ) -> None:

@@ -15,8 +15,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import psnr_of
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.ndc import ForwardFrame
-from lumigraph.geometry.rays import Rays
-from lumigraph.rendering.renderer import Pictures, Renderer, Rendering
+from lumigraph.rendering.renderer import Pictures
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.students.lightspeed import LightSpeed
@@ -24,6 +23,8 @@ from lumigraph.training.checkpoints import newest_checkpoint
 from lumigraph.training.fit import begin, fit
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.runs import Run
+
+from .painted_ball import PaintedBall
 
 TINY = LightSpeedConfig(
     width=16, blocks=1, up_factors=(2, 2), up_widths=(12, 8), up_blocks=1, pictures=2, warmup_steps=2,
@@ -39,21 +40,6 @@ def scene_info(size: int = 24, views: int = 6) -> SceneInfo:
 def student(config: LightSpeedConfig = TINY) -> LightSpeed:
     torch.manual_seed(0)
     return LightSpeed(config, "white", None, (0.1, -0.2, 0.3), 1.5)
-
-
-class PaintedBall(Renderer):
-    """A ball with a chequered skin, by a formula: a teacher that knows everything."""
-
-    background = "white"
-
-    def render(self, rays: Rays) -> Rendering:
-        directions = rays.view_directions
-        middle = -(rays.origins * directions).sum(-1)
-        gap = middle**2 - (rays.origins.square().sum(-1) - 1)
-        normals = rays.origins + (middle - gap.clamp(min=0).sqrt())[..., None] * directions
-        checks = (3 * normals).floor().sum(-1) % 2
-        rgb = (0.5 + 0.35 * normals + 0.15 * checks[..., None]).clamp(0, 1)
-        return Rendering(torch.where((gap > 0)[..., None], rgb, 1.0))
 
 
 # ------------------------------------------------------------------------------------- coordinates
@@ -128,7 +114,6 @@ def test_gradients_are_finite() -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-@pytest.mark.slow
 def test_it_learns_a_scene() -> None:
     info = scene_info(24)
     config = replace(TINY, width=32, up_widths=(24, 12), pictures=4, lr=5e-3, warmup_lr=1e-3)

@@ -245,7 +245,6 @@ def test_what_cannot_be_learnt_is_refused(times: bool, attributes: list[list[flo
         CoNeRF.from_scene(TINY, info)
 
 
-@pytest.mark.slow
 def test_it_learns_to_turn_and_to_raise() -> None:
     """On the scene with two attributes: colours, and which attribute moves what."""
     scene = make_scene("attributes", 8, 1, 0, 16)

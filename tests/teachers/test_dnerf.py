@@ -315,7 +315,6 @@ def test_it_goes_on_exactly_while_photos_join(tmp_path: Path) -> None:
     assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
-@pytest.mark.slow
 def test_learns_what_moves() -> None:
     """Of a ball that crosses the picture the still baseline learns but the trace."""
     reached = {}

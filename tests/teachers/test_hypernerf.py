@@ -449,7 +449,6 @@ def test_it_goes_on_exactly(tmp_path: Path) -> None:
     assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
-@pytest.mark.slow
 def test_it_learns_a_scene_that_moves() -> None:
     scene = make_scene("moving-split", 8, 1, 0, 16)
     config = replace(
