@@ -211,7 +211,8 @@ def _check_options_of_others(
 ) -> None:
     """Ends with a message where an option is one that only other methods have."""
     given = {word.partition("=")[0] for word in itertools.takewhile(lambda word: word != "--", argv)}
-    foreign = sorted(word for word in given - _options(own) if word.startswith("--"))
+    # Without the exception --help would read the options of all methods before it answers.
+    foreign = sorted(word for word in given - _options(own) - {"--help"} if word.startswith("--"))
     for word in foreign:
         having = [each for each in names if word in _options(registry.load_config_class(each))]
         if having:
