@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumigraph.rendering.volume import reference
-from lumigraph.rendering.volume.composite import composite, median
+from lumigraph.rendering.volume.composite import composite, composite_shares, median
 from lumigraph.rendering.volume.histogram import median_depth
 
 GOLDEN_T = torch.tensor([2, 2.5, 3, 3.5, 4.0])
@@ -36,6 +36,18 @@ def test_kernel_equals_the_twin() -> None:
         results.append([*(value.detach() for value in out), s.grad, c.grad])
     for ours, twin in zip(*results, strict=True):
         torch.testing.assert_close(ours, twin, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_shares_are_weighted_as_colours_are(channels: int) -> None:
+    density, _, t, dt, offsets = some_rays()
+    shares = torch.rand(len(t), channels)
+    found = composite_shares(density, shares, t, dt, offsets)
+    assert found.shape == (300, channels)
+    for channel in range(channels):
+        grey = shares[:, channel, None].expand(-1, 3).contiguous()
+        alone = composite(density, grey, t, dt, offsets)[0][:, 0]
+        torch.testing.assert_close(found[:, channel], alone)
 
 
 def test_golden_values() -> None:

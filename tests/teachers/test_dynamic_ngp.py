@@ -240,6 +240,42 @@ def test_attributes_that_photos_with_times_lack_are_left_aside(caplog) -> None:
         made(None, None)
 
 
+def test_masks_are_drawn_once_photos_have_told_any() -> None:
+    """They learn from the rays whose attributes are known, and say nothing of the density."""
+    renderer = controlled()
+    rays, colours = with_attributes(some_rays(64, None), torch.rand(64, 2)), torch.rand(64, 4)
+    assert "attribute_masks" not in renderer.render(rays).extras
+    wanted = torch.full((64, 2), torch.nan)
+    assert "masks" not in renderer.losses(Batch(rays, colours, attribute_masks=wanted), 0, 0).terms
+    wanted[:8, 0] = 1
+    term = renderer.losses(Batch(rays, colours, attribute_masks=wanted), 0, 0).terms["masks"]
+    assert renderer.masks is not None
+    term.backward()
+    assert renderer.masks[-1].weight.grad[0].any()
+    assert not renderer.masks[-1].weight.grad[1].any()
+    masks = renderer.render(rays)
+    drawn = masks.extras["attribute_masks"]
+    assert drawn.shape == (64, 2)
+    assert ((drawn >= 0) & (drawn <= masks.opacity[:, None] + 1e-6)).all()
+
+    samples, _ = renderer.visible_samples(
+        renderer._core_rays(rays), renderer.standing_of(rays), renderer.rule, torch.zeros(64)
+    )
+    features = torch.rand(len(samples.t), renderer.width)
+    density = torch.rand(len(samples.t), requires_grad=True)
+    renderer.seen_besides(features, density, samples)["attribute_masks"].sum().backward()
+    assert density.grad is None
+
+
+def test_no_masks_without_weight_or_attributes() -> None:
+    assert not small().wants_attribute_masks
+    renderer = DynamicNGP(
+        replace(SMALL, mask_weight=0.0), Bounds(-torch.ones(3), torch.ones(3)), "white", 1, 2, False
+    )
+    assert not renderer.wants_attribute_masks
+    assert renderer.masks is None
+
+
 @pytest.mark.slow
 def test_it_learns_what_attributes_control() -> None:
     """Better than a still field, which shows the mean of all that they do."""

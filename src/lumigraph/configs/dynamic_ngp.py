@@ -41,6 +41,9 @@ class DynamicNGPConfig(MarchingConfig):
     """Times at which an update of the occupancy grid asks about a cell where there is something, or next to one: what
     is there at one moment in twenty is found so much more often before it has faded. On a CPU each further one makes a
     step about 6 % dearer."""
+    mask_weight: float = 0.05
+    """Weight of the cross entropy of attributes' masks with what photos say that each attribute moves; with 0 there are
+    none."""
     random_backdrop: bool = True
     """Lay photos with alpha on another colour for every ray in training, whatever background they are shown on: what
     looks like the background is told from nothing."""
@@ -51,7 +54,11 @@ class DynamicNGPConfig(MarchingConfig):
         ranges = {f"time_{name}": limits for name, limits in GRID_RANGES.items()}
         positive = ("time_share", "time_lr", "motion_hidden", "occupancy_times")
         check_numbers(
-            self, positive=positive, not_negative=("ambient",), shares=("time_share",), ranges=ranges
+            self,
+            positive=positive,
+            not_negative=("ambient", "mask_weight"),
+            shares=("time_share",),
+            ranges=ranges,
         )
         if self.time_finest_resolution < self.time_base_resolution:
             raise ValueError(

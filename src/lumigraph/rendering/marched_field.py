@@ -145,6 +145,16 @@ class MarchedField(Renderer):
         """Which rays [n] of photos can be learnt from; None for all."""
         return None
 
+    def seen_besides(
+        self, features: Float[Tensor, "S width"], density: Float[Tensor, " S"], samples: Samples
+    ) -> dict[str, Float[Tensor, "R *channels"]]:
+        """What rays show besides colour and depth, by the names of `Rendering.extras`."""
+        return {}
+
+    def further_terms(self, batch: Batch, besides: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Further losses, of what the rays of a batch show besides."""
+        return {}
+
     def visible_samples(
         self,
         rays: CoreRays,
@@ -228,6 +238,7 @@ class MarchedField(Renderer):
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         middle = median(density, samples.t, samples.dt, samples.offsets)
         depth, extras = ray_depths(reach / core.speed, middle / core.speed, opacity, flat.far)
+        extras |= self.seen_besides(features, density, samples)
         return Rendering(rgb, depth, opacity, extras).reshape(*rays.shape)
 
     # ------------------------------------------------------------------ training
@@ -277,6 +288,7 @@ class MarchedField(Renderer):
             terms["distortion"] = self.distortion_weight * distortion.mean()
         if self.config.depth.needs_depth or self.config.depth.depth_sky_weight:
             terms |= self._depth_terms(batch, core, samples, index, density)
+        terms |= self.further_terms(batch, self.seen_besides(features, density, samples))
         self._adapt_rays(len(core.near), len(samples.t))
         return Losses(terms=terms, squared_error=error.detach().mean(1))
 

@@ -24,6 +24,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.attribute_masks import mask_cross_entropy
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.conditions import conditions_for, rays_with_attributes, sampling_of, what_changes
 from lumigraph.rendering.described_rays import Lines
@@ -123,11 +124,5 @@ class CoDyLiN(MovingLightField):
         wanted = batch.attribute_masks
         if wanted is None or "attribute_masks" not in extras or not self.config.mask_weight:
             return {}
-        told, known = torch.isfinite(wanted), self.known(batch.rays)
-        if known is not None:
-            told &= known[:, None]
-        masks = extras["attribute_masks"]
-        # The clamp of the logarithms to -100 that torch does is what keeps shares of 0 and 1 finite.
-        entropy = nn.functional.binary_cross_entropy(masks, wanted.nan_to_num(0.0), reduction="none")
-        mean = torch.where(told, entropy, 0).sum() / told.sum().clamp(min=1)
-        return {"masks": self.config.mask_weight * mean}
+        entropy = mask_cross_entropy(extras["attribute_masks"], wanted, self.known(batch.rays))
+        return {"masks": self.config.mask_weight * entropy}

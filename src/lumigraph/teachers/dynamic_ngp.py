@@ -12,9 +12,11 @@ from torch import Tensor
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.hashgrid import GridLayout
+from lumigraph.fields.small_mlp import reset_linear, small_mlp
 from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, WarpedFeatures
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
+from lumigraph.rendering.attribute_masks import mask_cross_entropy
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.conditions import (
     check_captured_times,
@@ -24,7 +26,9 @@ from lumigraph.rendering.conditions import (
     what_changes,
 )
 from lumigraph.rendering.marched_field import ADAM, MarchedField
-from lumigraph.rendering.renderer import ParameterGroup, PixelSampling
+from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, PixelSampling
+from lumigraph.rendering.volume.composite import composite_shares
+from lumigraph.rendering.volume.samples import Samples
 
 log = logging.getLogger("lumigraph")
 
@@ -39,6 +43,8 @@ class DynamicNGP(MarchedField):
 
     conditions = ("times", "attributes")
     config: DynamicNGPConfig
+    masks_learnt: Tensor
+    """Whether photos have said what attributes move; until they do, no masks are drawn."""
 
     def __init__(
         self,
@@ -56,6 +62,11 @@ class DynamicNGP(MarchedField):
         self.conditions = conditions_for(attributes, timed)
         self.moving = _moving(config, self.layout, timed + attributes)
         self.add_networks(self.moving.width)
+        self.masks = None
+        self.wants_attribute_masks = bool(attributes and config.mask_weight)
+        if self.wants_attribute_masks:
+            self.masks = small_mlp(self.width, config.hidden, 1, attributes)
+        self.register_buffer("masks_learnt", torch.tensor(False))
         self.occupancy_looks = config.occupancy_times
         if config.random_backdrop and background != "opaque":
             self.backdrop = "random"
@@ -104,10 +115,15 @@ class DynamicNGP(MarchedField):
         ]
         if self.moving.networks:
             groups.append(ParameterGroup("motion", self.moving.networks, self.config.time_lr, **ADAM))
+        if self.masks is not None:
+            masks = list(self.masks.parameters())
+            groups.append(ParameterGroup("masks", masks, self.config.network_lr, **ADAM))
         return groups
 
     def reset_features(self) -> None:
         self.moving.reset()
+        if self.masks is not None:
+            reset_linear(self.masks)
 
     def standing_of(self, rays: Rays) -> Float[Tensor, "n D"]:
         """The time where the scene moves by itself, then the attributes, of which -1 to 1 becomes 0 to 1."""
@@ -122,6 +138,30 @@ class DynamicNGP(MarchedField):
         return torch.rand(
             count, len(self.moving.space_time.grids) // 3, generator=generator, device=self.device
         )
+
+    def losses(self, batch: Batch, step: int, seed: int) -> Losses:
+        wanted = batch.attribute_masks
+        if self.masks is not None and wanted is not None and not self.masks_learnt:
+            self.masks_learnt.fill_(bool(torch.isfinite(wanted).any()))
+        return super().losses(batch, step, seed)
+
+    def seen_besides(
+        self, features: Float[Tensor, "S width"], density: Float[Tensor, " S"], samples: Samples
+    ) -> dict[str, Float[Tensor, "R *channels"]]:
+        if self.masks is None or not self.masks_learnt:
+            return {}
+        shares = torch.sigmoid(self.masks(features))
+        packed = samples.t, samples.dt, samples.offsets
+        return {"attribute_masks": composite_shares(density.detach(), shares, *packed).clamp(0, 1)}
+
+    def further_terms(self, batch: Batch, besides: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`masks`: their cross entropy with what photos say, times `mask_weight`."""
+        if batch.attribute_masks is None or "attribute_masks" not in besides:
+            return {}
+        entropy = mask_cross_entropy(
+            besides["attribute_masks"], batch.attribute_masks, self.known(batch.rays)
+        )
+        return {"masks": self.config.mask_weight * entropy}
 
     def known(self, rays: Rays) -> Bool[Tensor, " n"] | None:
         return rays_with_attributes(rays, self.attributes)

@@ -56,6 +56,21 @@ def composite(
     return reference.composite(density, rgb, t, dt, offsets, min_transmittance)
 
 
+def composite_shares(
+    density: Float[Tensor, " samples"],
+    shares: Float[Tensor, "samples channels"],
+    t: Float[Tensor, " samples"],
+    dt: Float[Tensor, " samples"],
+    offsets: Int[Tensor, " bounds"],
+) -> Float[Tensor, "rays channels"]:
+    """Any number of channels by the weights that `composite` gives to colours; differentiable by density and shares."""
+    channels = shares.shape[1]
+    # Colours have three channels, so others are taken by threes.
+    filled = torch.nn.functional.pad(shares, (0, -channels % 3))
+    threes = [composite(density, three, t, dt, offsets)[0] for three in filled.split(3, 1)]
+    return torch.cat(threes, 1)[:, :channels]
+
+
 def median(
     density: Float[Tensor, " samples"],
     t: Float[Tensor, " samples"],
