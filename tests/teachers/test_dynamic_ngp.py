@@ -251,8 +251,9 @@ def test_masks_are_drawn_once_photos_have_told_any() -> None:
     term = renderer.losses(Batch(rays, colours, attribute_masks=wanted), 0, 0).terms["masks"]
     assert renderer.masks is not None
     term.backward()
-    assert renderer.masks[-1].weight.grad[0].any()
-    assert not renderer.masks[-1].weight.grad[1].any()
+    learnt = renderer.masks.network[-1].weight.grad
+    assert learnt[0].any()
+    assert not learnt[1].any()
     masks = renderer.render(rays)
     drawn = masks.extras["attribute_masks"]
     assert drawn.shape == (64, 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
 from lumigraph.errors import LumigraphError
@@ -43,8 +43,6 @@ class DynamicNGP(MarchedField):
 
     conditions = ("times", "attributes")
     config: DynamicNGPConfig
-    masks_learnt: Tensor
-    """Whether photos have said what attributes move; until they do, no masks are drawn."""
 
     def __init__(
         self,
@@ -65,8 +63,7 @@ class DynamicNGP(MarchedField):
         self.masks = None
         self.wants_attribute_masks = bool(attributes and config.mask_weight)
         if self.wants_attribute_masks:
-            self.masks = small_mlp(self.width, config.hidden, 1, attributes)
-        self.register_buffer("masks_learnt", torch.tensor(False))
+            self.masks = _Masks(self.width, config.hidden, attributes)
         self.occupancy_looks = config.occupancy_times
         if config.random_backdrop and background != "opaque":
             self.backdrop = "random"
@@ -141,18 +138,18 @@ class DynamicNGP(MarchedField):
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
         wanted = batch.attribute_masks
-        if self.masks is not None and wanted is not None and not self.masks_learnt:
-            self.masks_learnt.fill_(bool(torch.isfinite(wanted).any()))
+        if self.masks is not None and wanted is not None and not self.masks.told:
+            self.masks.told.fill_(bool(torch.isfinite(wanted).any()))
         return super().losses(batch, step, seed)
 
     def seen_besides(
         self, features: Float[Tensor, "S width"], density: Float[Tensor, " S"], samples: Samples
     ) -> dict[str, Float[Tensor, "R *channels"]]:
-        if self.masks is None or not self.masks_learnt:
+        if self.masks is None or not self.masks.told:
             return {}
-        shares = torch.sigmoid(self.masks(features))
         packed = samples.t, samples.dt, samples.offsets
-        return {"attribute_masks": composite_shares(density.detach(), shares, *packed).clamp(0, 1)}
+        masks = composite_shares(density.detach(), self.masks(features), *packed)
+        return {"attribute_masks": masks.clamp(0, 1)}
 
     def further_terms(self, batch: Batch, besides: dict[str, Tensor]) -> dict[str, Tensor]:
         """`masks`: their cross entropy with what photos say, times `mask_weight`."""
@@ -168,6 +165,21 @@ class DynamicNGP(MarchedField):
 
     def pixel_sampling(self) -> PixelSampling:
         return sampling_of(self.attributes)
+
+
+class _Masks(nn.Module):
+    """Features of a point -> the share of it that each attribute moves. `told`: whether photos have said any; until they
+    do, no masks are drawn."""
+
+    told: Tensor
+
+    def __init__(self, width: int, hidden: int, attributes: int) -> None:
+        super().__init__()
+        self.network = small_mlp(width, hidden, 1, attributes)
+        self.register_buffer("told", torch.tensor(False))
+
+    def forward(self, features: Float[Tensor, "n width"]) -> Float[Tensor, "n A"]:
+        return torch.sigmoid(self.network(features))
 
 
 def _moving(config: DynamicNGPConfig, space: GridLayout, numbers: int) -> MovingFeatures:
