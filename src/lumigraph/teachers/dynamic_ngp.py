@@ -168,8 +168,8 @@ class DynamicNGP(MarchedField):
 
 
 class _Masks(nn.Module):
-    """Features of a point -> the share of it that each attribute moves. `told`: whether photos have said any; until they
-    do, no masks are drawn."""
+    """Features of a point -> the share of it that each attribute moves. `told`: whether photos have said any; until
+    they do, no masks are drawn."""
 
     told: Tensor
 
