@@ -11,7 +11,7 @@ from PIL import Image
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.evaluate import EvalResult, ViewResult, cameras_for, evaluate
 from lumigraph.evaluation.metrics import average_error
-from lumigraph.evaluation.pictures import Gallery
+from lumigraph.evaluation.pictures import Gallery, masks_picture
 from lumigraph.evaluation.report import error_colours
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity
@@ -191,6 +191,28 @@ def test_gallery_writes_pictures(tmp_path) -> None:
     assert Image.open(tmp_path / "all" / "0000_test_r_0_truth.png").size == (30, 20)
     scale = np.asarray(Image.open(tmp_path / "all" / "error_scale.png"))
     assert (scale[0] == error_colours(np.linspace(0, 1, scale.shape[1]))).all()
+
+
+def test_masks_stand_beside_the_true_ones(tmp_path) -> None:
+    """Each attribute in its colour, by the share of a pixel that it moves; grey where nobody has said."""
+    told = torch.zeros(40, 40, 2)
+    told[:20, :, 0], told[20:, :20, 1], told[20:, 20:] = 1, 0.5, torch.nan
+    picture = masks_picture(told.numpy()).astype(int)
+    red, blue = picture[0, 0], picture[30, 0]
+    assert red[0] > red[2] and blue[2] > blue[0]
+    full = masks_picture(torch.tensor([[[0.0, 1.0]]]).numpy()).astype(int)[0, 0]
+    assert np.abs(blue - (255 + full) / 2).max() <= 1
+    assert (picture[30, 30] != 255).all()
+    assert (masks_picture(np.zeros((1, 1, 2), np.float32)) == 255).all()
+
+    black, gallery = torch.zeros(40, 40, 3), Gallery(["a.png"], tmp_path / "all", ("head", "arm"))
+    gallery.add_masks(0, told, told)
+    gallery.add(0, 20.0, black, black)
+    names = {entry.name for entry in (tmp_path / "all").iterdir()}
+    assert {"0000_a_masks_truth.png", "0000_a_masks_render.png"} < names
+    shown = np.asarray(Image.open(gallery.save_comparison(tmp_path / "comparison.png")))
+    assert shown.shape[1] > 1.6 * sheet_of(tmp_path, "a.png", 20.0, 40, 40).shape[1]
+    assert (shown == red).all(-1).any(0).sum() >= 2 * 400
 
 
 def sheet_of(folder: Path, name: str, psnr: float, height: int = 100, width: int = 50) -> np.ndarray:

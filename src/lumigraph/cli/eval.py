@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.evaluation.metrics import LPIPS
+    from lumigraph.evaluation.pictures import Gallery
     from lumigraph.geometry.cameras import Cameras
-    from lumigraph.rendering.renderer import Renderer
+    from lumigraph.rendering.movies import Look
+    from lumigraph.rendering.renderer import Renderer, Rendering
     from lumigraph.scenes.scene import Scene, SceneInfo, Views
 
 log = logging.getLogger("lumigraph")
@@ -44,7 +46,8 @@ class Arguments:
     json: Path | None = None
     """File for the result."""
     save_images: Path | None = None
-    """Folder for each view's truth, rendering and error; its error_scale.png says what the errors' colours mean."""
+    """Folder for each view's truth, rendering and error, and masks of attributes, if any; its error_scale.png says
+    what the errors' colours mean."""
     lpips: Path | None = None
     """Folder with the weights of LPIPS 0.1 on SqueezeNet; by default the one that LUMIGRAPH_LPIPS names. Two files:
     squeezenet1_1_features.pth, the state_dict of torchvision's squeezenet1_1(weights="DEFAULT").features, stored with
@@ -111,7 +114,7 @@ def _measure_views(
     views, cameras = _of_known_state(renderer, scene.split(split), cameras)
     views, cameras, part = _some(views, cameras, arguments.views, split)
     renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
-    gallery = Gallery(views.names, arguments.save_images)
+    gallery = Gallery(views.names, arguments.save_images, info.attributes)
     saving = saving_depth(arguments.depth_output, view_stems(views.names), cameras, renderer, info)
     with saving as look, counting("views", len(views)) as advance:
 
@@ -128,7 +131,7 @@ def _measure_views(
             watch=watch,
             fit_half=arguments.codes == "fit-half",
             depth_units=(split_similarity(info.to_capture)[0], split_similarity(scene.info.to_capture)[0]),
-            look=look,
+            look=_showing_masks(gallery, views, look),
             attributes=info.attributes,
         )
     data = {"scene": scene.info.source, "split": split, "downscale": scene.info.downscale, **result.to_json()}
@@ -151,6 +154,20 @@ def _measure_views(
         )
     if arguments.depth_output.save_depth is not None:
         sys.stdout.write(f"  depth of each view: {arguments.depth_output.save_depth}\n")
+
+
+def _showing_masks(gallery: "Gallery", views: "Views", look: "Look | None") -> "Look":
+    """What shows the gallery the masks of attributes of every rendering, where somebody has said them of the view, and
+    then lets `look` see it."""
+
+    def see(index: int, seen: "Rendering") -> None:
+        masks, told = seen.extras.get("attribute_masks"), views.attribute_masks(index)
+        if masks is not None and told is not None:
+            gallery.add_masks(index, told, masks.float().cpu())
+        if look is not None:
+            look(index, seen)
+
+    return see
 
 
 def _chose_weights(folder: Path, split: str) -> bool:
