@@ -47,6 +47,9 @@ class DNeRFConfig:
     """Units of its hidden layers."""
     zero_canonical: bool = True
     """At time 0 nothing is displaced."""
+    first_weights: Literal["glorot", "torch"] = "glorot"
+    """Where networks begin: with the weights of Glorot and Bengio, of which colours are learnt sooner, or with torch's,
+    as published."""
     position_octaves: int = 8
     """Octaves of the encoding of positions."""
     direction_octaves: int = 3
@@ -119,6 +122,7 @@ _PAPER = DNeRFConfig(
     density="relu",
     lr=5e-4,
     foreground_share=0.0,
+    first_weights="torch",
     decay_steps=500_000,
     crop_steps=500,
     time_steps=100_000,

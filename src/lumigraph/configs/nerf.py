@@ -43,6 +43,9 @@ class NeRFConfig:
     """Number of the hidden layer, from 0, that sees the encoded position again; a network with fewer has none."""
     view_width: int | None = None
     """Units of the layer that sees the view direction (None: half the width; 0: colours do not depend on it)."""
+    first_weights: Literal["glorot", "torch"] = "glorot"
+    """Where networks begin: with the weights of Glorot and Bengio, of which colours are learnt sooner, or with torch's,
+    as published."""
     position_octaves: int = 8
     """Octaves of the encoding of positions."""
     direction_octaves: int = 3
@@ -143,6 +146,7 @@ _PAPER = NeRFConfig(
     density="relu",
     lr=5e-4,
     foreground_share=0.0,
+    first_weights="torch",
 )
 """Mildenhall et al. 2020, section 5.3: the rate falls from 5e-4 to 5e-5."""
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
-from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
+from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.fields.slicing import BendySheet, ambient_encoding, ambient_size
 
 

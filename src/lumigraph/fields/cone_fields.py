@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from lumigraph.fields.conical import RayMoments, gaussian_means, gaussian_variances, integrated_encoding
 from lumigraph.fields.directions import spherical_harmonics
+from lumigraph.fields.first_weights import reset_glorot
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.nerf_mlp import NeRFMLP
-from lumigraph.fields.skip_mlp import reset_glorot
-from lumigraph.fields.small_mlp import reset_linear, small_mlp
+from lumigraph.fields.small_mlp import small_mlp
 
 DIRECTION_DEGREE = 4
 
@@ -82,12 +82,17 @@ class GaussianMLP(ConeField):
         super().__init__()
         self.octaves, self.view_octaves = octaves, view_octaves
         self.network = NeRFMLP(
-            6 * octaves, 3 + 6 * view_octaves, depth=depth, width=width, skip=skip, view_width=view_width
+            6 * octaves,
+            3 + 6 * view_octaves,
+            depth=depth,
+            width=width,
+            skip=skip,
+            view_width=view_width,
+            glorot=True,
         )
-        self.reset()
 
     def reset(self) -> None:
-        reset_glorot(self.network)
+        self.network.reset()
 
     def forward(self, where: Gaussians, view_directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         still = torch.zeros_like(view_directions)
@@ -127,7 +132,7 @@ class GaussianGrid(ConeField):
 
     def reset(self) -> None:
         self.grid.reset()
-        reset_linear(self.geometry, self.colour)
+        reset_glorot(self.geometry, self.colour)
 
     def forward(self, where: Gaussians, view_directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Computes in float32 whatever `dtype` says: its networks are small."""

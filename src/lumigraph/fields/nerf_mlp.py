@@ -11,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lumigraph.fields.first_weights import reset_glorot, reset_linear
+
 
 class NeRFMLP(nn.Module):
     """Encoded positions and view directions to raw density (no activation) and colour.
 
-    595,844 parameters for 63 and 27 inputs and the published sizes. Initialised as torch initialises `nn.Linear`.
+    595,844 parameters for 63 and 27 inputs and the published sizes.
     """
 
     def __init__(
@@ -28,10 +30,13 @@ class NeRFMLP(nn.Module):
         skip: int | None = 4,
         view_width: int | None = None,
         colours: int = 3,
+        glorot: bool = False,
     ) -> None:
         """`skip`: number of the hidden layer that sees the position again. `view_width`: None for half of `width`.
-        `view_inputs`: 0 for colours that depend on the position alone."""
+        `view_inputs`: 0 for colours that depend on the position alone. `glorot`: begin with the weights of Glorot and
+        Bengio (2010), biases at zero, not with torch's."""
         super().__init__()
+        self._glorot = glorot
         self.skip = skip if skip is not None and 0 < skip < depth else None
         inputs = [position_inputs] + [width] * (depth - 1)
         if self.skip is not None:
@@ -45,6 +50,8 @@ class NeRFMLP(nn.Module):
             self.feature = nn.Linear(width, width)
             self.view = nn.Linear(width + view_inputs, last)
         self.colour = nn.Linear(last, colours)
+        if glorot:
+            self.reset()
 
     def forward(
         self,
@@ -87,9 +94,7 @@ class NeRFMLP(nn.Module):
 
     def reset(self) -> None:
         """Other first weights, which torch's random state decides."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+        (reset_glorot if self._glorot else reset_linear)(self)
 
 
 def _linear(x: Tensor, layer: nn.Module, dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.fields.small_mlp import reset_linear
+from lumigraph.fields.first_weights import reset_glorot, reset_linear
 
 
 class SkipMLP(nn.Module):
@@ -58,13 +58,3 @@ class SkipMLP(nn.Module):
             nn.init.normal_(self.output.weight, std=self._last)
         else:
             nn.init.uniform_(self.output.weight, 0, self._last)
-
-
-def reset_glorot(*networks: nn.Module) -> None:
-    """Other first weights for linear layers, uniform as Glorot and Bengio (2010) have it, and biases of zero; torch's
-    random state decides."""
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)

@@ -2,19 +2,19 @@
 
 from torch import nn
 
+from lumigraph.fields.first_weights import reset_glorot
+
 
 def small_mlp(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequential:
-    """Linear layers without bias and ReLU between them."""
+    """Linear layers without bias and ReLU between them, with Glorot's first weights as published.
+
+    Torch's own are so small that a signal loses most of itself on its way: colours then stay grey for hundreds of
+    steps, since what makes a pixel brighter is learnt long before what makes it redder.
+    """
     widths = [inputs, *[width] * hidden_layers]
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))
-
-
-def reset_linear(*networks: nn.Module) -> None:
-    """Other first weights for the linear layers, which torch's random state decides."""
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+    network = nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))
+    reset_glorot(network)
+    return network

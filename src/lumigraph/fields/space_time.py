@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lumigraph.fields.first_weights import reset_glorot
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
-from lumigraph.fields.small_mlp import reset_linear, small_mlp
+from lumigraph.fields.small_mlp import small_mlp
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Axes of space along which a grid of space and time looks; its third axis is time."""
@@ -102,7 +103,7 @@ class WarpedFeatures(MovingFeatures):
 
     def reset(self) -> None:
         super().reset()
-        reset_linear(self.motion)
+        reset_glorot(self.motion)
 
     def forward(
         self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"]

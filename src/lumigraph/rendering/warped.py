@@ -21,7 +21,7 @@ from lumigraph.fields.attribute_sheets import AttributeSheets
 from lumigraph.fields.camera_codes import CameraCodes, CodeChoice, DeviceCodes
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
-from lumigraph.fields.skip_mlp import SkipMLP, reset_glorot
+from lumigraph.fields.skip_mlp import SkipMLP
 from lumigraph.fields.slicing import BendySheet, ambient_encoding, ambient_size
 from lumigraph.fields.time_codes import TimeCodeChoice, TimeCodes
 from lumigraph.fields.warps import WARPS, Warp, warp_jacobians
@@ -138,16 +138,15 @@ class WarpedTeacher(Renderer):
     def _network(self, ambient_dims: int) -> NeRFMLP:
         config = self.config
         views = frequency_size(3, config.direction_octaves)
-        network = NeRFMLP(
+        return NeRFMLP(
             frequency_size(3, config.position_octaves) + ambient_size(ambient_dims, config.ambient_octaves),
             views + (0 if self.appearance is None else config.appearance_width),
             depth=config.depth,
             width=config.width,
             skip=config.skip,
             view_width=config.view_width,
+            glorot=True,
         )
-        reset_glorot(network)
-        return network
 
     @property
     def finest(self) -> NeRFMLP:
@@ -396,11 +395,9 @@ class WarpedTeacher(Renderer):
 
     def start_over(self) -> bool:
         for part in self.children():
-            if isinstance(part, NeRFMLP):
-                reset_glorot(part)
-            elif isinstance(part, CameraCodes | DeviceCodes):
+            if isinstance(part, CameraCodes | DeviceCodes):
                 nn.init.zeros_(part.table)
             else:
-                assert isinstance(part, TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)
+                assert isinstance(part, NeRFMLP | TimeCodes | Warp | BendySheet | AttributeSheets | SkipMLP)
                 part.reset()
         return True

@@ -61,6 +61,7 @@ class MovingField(nn.Module):
             width=config.width,
             skip=config.skip,
             view_width=config.view_width,
+            glorot=config.first_weights == "glorot",
         )
         if config.motion == "deform":
             self.deformation = DeformationMLP(

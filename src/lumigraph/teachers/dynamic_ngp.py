@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
 from lumigraph.errors import LumigraphError
+from lumigraph.fields.first_weights import reset_glorot
 from lumigraph.fields.hashgrid import GridLayout
-from lumigraph.fields.small_mlp import reset_linear, small_mlp
+from lumigraph.fields.small_mlp import small_mlp
 from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, WarpedFeatures
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.rays import Rays
@@ -120,7 +121,7 @@ class DynamicNGP(MarchedField):
     def reset_features(self) -> None:
         self.moving.reset()
         if self.masks is not None:
-            reset_linear(self.masks)
+            reset_glorot(self.masks)
 
     def standing_of(self, rays: Rays) -> Float[Tensor, "n D"]:
         """The time where the scene moves by itself, then the attributes, of which -1 to 1 becomes 0 to 1."""

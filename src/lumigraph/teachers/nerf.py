@@ -288,6 +288,7 @@ def _network(config: NeRFConfig, depth: int, width: int) -> NeRFMLP:
         width=width,
         skip=config.skip,
         view_width=config.view_width,
+        glorot=config.first_weights == "glorot",
     )
 
 
