@@ -78,6 +78,27 @@ def test_eval_writes_its_result_everywhere(run: Path, scene_folder: Path, tmp_pa
     assert set(read_json(run / "results.json")) == {"test", f"test of {scene_folder}"}
 
 
+def test_eval_warns_of_a_scene_that_was_taken_from_elsewhere(run: Path, tmp_path: Path, caplog) -> None:
+    def warned(scene: str) -> bool:
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="lumigraph"):
+            assert cli.main(["eval", str(run), "--scene", scene]) == 0
+        return "is it the same scene?" in caplog.text
+
+    source = SceneInfo.from_json(read_json(run / "scene.json")).source
+    assert not warned(source)
+    moved = tmp_path / "moved"
+    shutil.copytree(source, moved)
+    for split in ("train", "val", "test"):
+        file = moved / f"transforms_{split}.json"
+        if file.is_file():
+            data = read_json(file)
+            for frame in data["frames"]:
+                frame["transform_matrix"][0][3] += 0.37
+            write_json(file, data)
+    assert warned(str(moved))
+
+
 def test_eval_holds_out_what_training_held_out(scene_folder: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", str(scene_folder), SplitOptions(split="every", every=2))
     out = tmp_path / "result.json"
@@ -195,8 +216,11 @@ def test_every_path_can_be_rendered(run: Path, tmp_path: Path, capsys) -> None:
             code = cli.main(
                 ["render", str(run), "--path", path, "--frames", "2", "--out", str(out), "--size", "4x4"]
             )
-            assert code == (2 if (name, path) == ("inward", "spiral-nerf_pl") else 0)
-    assert "is for forward-facing scenes" in capsys.readouterr().err
+            refused = {("inward", "spiral-nerf_pl"), ("forward", "spherical")}
+            assert code == (2 if (name, path) in refused else 0)
+    told = capsys.readouterr().err
+    assert "is for forward-facing scenes" in told
+    assert "this scene faces one way" in told
     info = SceneInfo.from_json(data)
     assert torch.equal(path_cameras(info, "train", None).positions, info.cameras["train"].positions)
     assert len(path_cameras(info, "spiral-flat", None)) == 60

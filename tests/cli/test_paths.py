@@ -133,6 +133,7 @@ def test_attributes_that_are_not_known_are_refused() -> None:
     [
         ("orbit", 1, None, "--view chooses where one camera stands"),
         ("time", None, Sweep(0.5, 0.5), "--time holds a moment"),
+        ("view", None, Sweep(0.2, 0.8), "shows one moment"),
         ("orbit-time", None, Sweep(0.0, 0.0), "--time holds a moment"),
     ],
 )

@@ -108,6 +108,11 @@ def test_images_of_the_folder_for_the_scale_are_taken(llff_scene, caplog):
     assert int(load_scene(llff_scene, downscale=3).views["train"].image(0).float().std()) > 0
 
 
+def test_a_downscale_that_makes_no_pictures_is_refused(llff_scene):
+    with pytest.raises(LumigraphError, match="--downscale 0 makes no pictures"):
+        load_scene(llff_scene, downscale=0)
+
+
 def test_photos_keep_their_names_in_reduced_copies(llff_scene):
     """Whose files may be called otherwise, as those of published captures are."""
     for number in range(9):

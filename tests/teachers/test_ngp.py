@@ -76,6 +76,23 @@ def test_learns_a_scene() -> None:
     assert train(renderer, PhotoSource(scene.split("train"), 0), 150) > 20
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_colours_are_learnt_as_soon_as_brightness(seed: int) -> None:
+    """With first weights as small as torch's, pictures stay grey for some 300 steps."""
+    scene = load_builtin("still", downscale=4)
+    torch.manual_seed(seed)
+    renderer = NGP.from_scene(SMALL, scene.info)
+    train(renderer, PhotoSource(scene.split("train"), seed), 150)
+    views = scene.split("val")
+    truth = torch.as_tensor(views.image(0)).float()[..., :3] / 255
+    drawn = renderer.view(views.cameras[0]).rgb
+
+    def colourful(picture: torch.Tensor) -> float:
+        return float((picture - picture.mean(-1, keepdim=True)).abs().mean())
+
+    assert colourful(drawn) > 0.5 * colourful(truth)
+
+
 @pytest.mark.parametrize("unbounded", [False, True])
 def test_renders_the_same_in_any_pieces(unbounded: bool) -> None:
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from lumigraph.configs.mobile_r2l import MobileR2LConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.export.bundle import Shape, write_bundle
 from lumigraph.export.bundle_renderer import BundleRenderer, is_bundle
-from lumigraph.files import read_json
+from lumigraph.files import read_json, write_json
 from lumigraph.training.runs import Run
 from lumigraph.viewers import player
 from lumigraph.viewers.player import site_of, write_site
@@ -87,6 +87,16 @@ def test_several_bundles_are_a_ladder(finished: Path, tmp_path: Path) -> None:
     write_site([finished], out, overwrite=True)
     assert not (out / "ladder.json").exists()
     assert BundleRenderer(out).info.name == "toy"
+
+
+def test_bundles_of_different_scenes_are_refused(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    manifest = read_json(other / "manifest.json")
+    manifest["scene"]["name"] = "another"
+    write_json(other / "manifest.json", manifest)
+    with pytest.raises(LumigraphError, match="small shows toy, other shows another"):
+        site_of([finished, other])
 
 
 def test_bundles_of_one_name_have_folders_of_their_own(finished: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def _measure_views(
         if split == "train":
             cameras = renderer.refined(cameras)
     elif not _same_places(info.cameras.get(split), cameras):
+        _warn_of_another_scene(info, scene)
         # Codes of the cameras of a rig go by the numbers of photos, and these are others.
         cameras = replace(cameras, ids=torch.full_like(cameras.ids, -1))
     views, cameras = _of_known_state(renderer, scene.split(split), cameras)
@@ -311,6 +312,18 @@ def _same_places(then: "Cameras | None", now: "Cameras") -> bool:
     if then is None or len(then) != len(now):
         return False
     return torch.allclose(then.camera_to_world, now.camera_to_world.cpu(), atol=1e-4)
+
+
+def _warn_of_another_scene(info: "SceneInfo", scene: "Scene") -> None:
+    """Says so where no photo was taken from where those of training were: new photos of the scene may be so."""
+    from lumigraph.distillation.origins import share_a_place
+
+    known = info.cameras.values()
+    if not any(share_a_place(then, now) for then in known for now in scene.info.cameras.values()):
+        log.warning(
+            "%s: none of its photos was taken from where those of training were: is it the same scene?",
+            scene.info.source,
+        )
 
 
 def _alike(then: "Tensor | None", now: "Tensor | None") -> bool:

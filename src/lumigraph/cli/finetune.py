@@ -100,7 +100,7 @@ def main(argv: list[str]) -> None:
     rule = EarlyStopping(every=arguments.check_every, patience=arguments.patience)
     pseudo = None if arguments.pseudo is None else _pseudo(arguments.pseudo, student, options)
     done = finetune(student, scene, options, rule, arguments.lr, pseudo, arguments.pseudo_ratio)
-    report(done.run, done.result, "validation photos")
+    report(done.run, done.result, None)
     held = ", held out of the training photos" if done.held_from_training else ""
     sys.stdout.write(
         f"validation photos{held}: {done.val_psnr_before:.2f} dB before, {done.val_psnr_after:.2f} dB after\n"

@@ -57,19 +57,19 @@ def _is_run(path: Path) -> bool:
 
 
 def _neither(path: Path) -> LumigraphError:
-    return LumigraphError(f"{_described(path)}, neither a run nor a bundle", where=path, todo=_advice(path))
+    return LumigraphError(f"{_described(path)}neither a run nor a bundle", where=path, todo=_advice(path))
 
 
 def _described(folder: Path) -> str:
     from lumigraph.scenes.load import is_scene
 
     if not folder.is_dir():
-        return "this is a file"
+        return "this is a file, "
     if is_scene(folder):
-        return "this is a scene folder"
+        return "this is a scene folder, "
     if (folder / "index.json").is_file():
-        return "this is a folder of pseudo views"
-    return "this folder has neither config.json nor manifest.json, so it is"
+        return "this is a folder of pseudo views, "
+    return "this folder has neither config.json nor manifest.json, so it is "
 
 
 def _advice(folder: Path) -> str:
@@ -79,4 +79,7 @@ def _advice(folder: Path) -> str:
         return "Train on it first: lumigraph train METHOD SCENE --run RUN"
     if (folder / "index.json").is_file():
         return "Distil a student from it first: lumigraph distill METHOD SHARDS --run RUN"
+    packed = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if len(packed) == 1:
+        return f"A packed run goes by the name of its weights: {packed[0]}"
     return "Give the folder that --run or export --out has written"

@@ -42,6 +42,10 @@ def check_path(name: str, view: int | None, time: Sweep | None) -> None:
             f"--view chooses where one camera stands, and --path {name} has others",
             todo=f"Leave --view out, or choose --path {' or '.join(STANDING)}",
         )
+    if time is not None and time.first != time.last and name == "view":
+        raise LumigraphError(
+            "--path view shows one moment, and --time holds two", todo="Give one, or choose --path time"
+        )
     if time is not None and time.first == time.last and name in PASSING:
         raise LumigraphError(
             f"--time holds a moment, and along --path {name} time passes",
@@ -71,7 +75,15 @@ def path_cameras(
         return _spiral(info, captured, name, count)
     if name in ("orbit", "orbit-time"):
         return trajectories.orbit(captured, frames)
-    return (trajectories.nerf_pl_spherical if name == "spherical" else trajectories.ellipse)(captured, frames)
+    if name == "ellipse":
+        return trajectories.ellipse(captured, frames)
+    if info.forward is not None:
+        raise LumigraphError(
+            "--path spherical goes around what was captured from all sides, and this scene faces one way",
+            where=info.source,
+            todo="Choose --path spiral or orbit",
+        )
+    return trajectories.nerf_pl_spherical(captured, frames)
 
 
 def _through(cameras: Cameras, count: int | None) -> Cameras:

@@ -109,11 +109,6 @@ def main(argv: list[str]) -> None:
     attributes, edits = parse_attributes(arguments.attribute), parse_edits(arguments.edit)
     _check_photos(arguments)
     movies = movie_of_each_scale(arguments.out, arguments.scales)
-    for movie in movies:
-        if movie.exists() and not arguments.overwrite:
-            raise LumigraphError(
-                "this movie exists already", where=movie, todo="Choose another name or pass --overwrite"
-            )
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
     from lumigraph.cli.paths import PATHS, capture_folder, check_path, path_cameras, with_states
@@ -122,6 +117,11 @@ def main(argv: list[str]) -> None:
 
     check_format(arguments.out)
     check_path(arguments.path, arguments.view, time)
+    for movie in movies:
+        if movie.exists() and not arguments.overwrite:
+            raise LumigraphError(
+                "this file exists already", where=movie, todo="Choose another name or pass --overwrite"
+            )
     set_threads()
     renderer, info = open_renderer(arguments.renderer, arguments.device)
     if arguments.codes is not None:

@@ -200,9 +200,9 @@ _FEW_STEPS = 100
 """Of which no method learns anything."""
 
 
-def report(run: "Run", result: "TrainResult", watched: str) -> None:
+def report(run: "Run", result: "TrainResult", watched: str | None) -> None:
     """Prints where the run is, or after an interruption how to go on, with exit code 130. `watched`: what training was
-    watched with, in words."""
+    watched with, in words; None where what was seen is told otherwise."""
     from lumigraph.training.interrupts import EXIT_CODE
     from lumigraph.training.progress import clock_time
 
@@ -214,7 +214,8 @@ def report(run: "Run", result: "TrainResult", watched: str) -> None:
             "photos (--downscale), another preset or a faster method",
             result.step,
         )
-    psnr = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on pixels of {watched}"
+    told = result.val_psnr is not None and watched is not None
+    psnr = f", {result.val_psnr:.2f} dB on pixels of {watched}" if told else ""
     sys.stdout.write(f"{run.path}: {result.step:,} steps in {clock_time(result.seconds)}{psnr}\n")
 
 

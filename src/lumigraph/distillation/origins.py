@@ -338,7 +338,7 @@ def check_same_scene(student: SceneInfo, scene: SceneInfo, needs: tuple[str, ...
         problem = f"it is {scene.source}, the student's is {student.source}"
     elif missing := [name for name in needs if getattr(scene.cameras["train"], name) is None]:
         problem = f"its photos have no {missing[0]}, by which the student's colours go"
-    elif not _share_a_place(student.cameras["train"], scene.cameras["train"]):
+    elif not share_a_place(student.cameras["train"], scene.cameras["train"]):
         problem = "none of its photos was taken from where the teacher's were"
     else:
         return
@@ -349,7 +349,8 @@ def check_same_scene(student: SceneInfo, scene: SceneInfo, needs: tuple[str, ...
     )
 
 
-def _share_a_place(some: Cameras, others: Cameras) -> bool:
+def share_a_place(some: Cameras, others: Cameras) -> bool:
+    """Whether any of the others was taken from where one of some was."""
     centres = some.positions.double(), others.positions.double()
     return bool((torch.cdist(*centres) < _SAME_PLACE * centres[1].norm(dim=-1).amax()).any())
 

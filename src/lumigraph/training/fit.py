@@ -299,7 +299,14 @@ def _prepare(
     precision = str(renderer.compute_dtype).removeprefix("torch.")
     if process_rank() == 0:
         run.update_results("machine", {"device": device.type, "precision": precision})
-    line.say(f"computing in {precision} on {device}; reading photos, preparing kernels")
+    line.say(
+        f"computing in {precision} on {device}; reading photos and preparing kernels, which is not counted as training"
+    )
+    if options.max_steps is None and options.max_minutes is None:
+        steps = run.config.training_steps
+        line.say(
+            f"{steps:,} steps, as {run.method} is made for; --max-minutes N or --max-steps N ends it sooner"
+        )
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:

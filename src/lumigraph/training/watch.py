@@ -353,7 +353,8 @@ class Watch(Callback):
             last_step=task.budget.last_step,
             rays_per_second=self.rays_per_second,
             train_psnr=self.train_psnr,
-            val_psnr=self.val_psnr,
+            # An old measurement beside a new loss would look like overfitting.
+            val_psnr=self.val_psnr if 2 * self.val_step >= task.step else None,
             val_step=self.val_step,
             held_out=self.held_out,
             seconds=now,

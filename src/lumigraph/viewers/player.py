@@ -68,12 +68,13 @@ def site_of(bundles: Sequence[Path]) -> Site:
     """The player with one bundle, or with several to choose among, cheapest first.
 
     Raises:
-        LumigraphError: the player is not built; a bundle is damaged, of a version that the player does not know, or of
-            the form of a lens.
+        LumigraphError: the player is not built; the bundles show different scenes; a bundle is damaged, of a version
+            that the player does not know, or of the form of a lens.
     """
     player = player_files()
     if len(bundles) == 1:
         return {**player, **_bundle_files(bundles[0])}
+    _require_one_scene(bundles)
     places = [f"{number}-{_plain(bundle)}" for number, bundle in enumerate(bundles)]
     named = [
         {"folder": place, "name": bundle.resolve().name}
@@ -86,6 +87,16 @@ def site_of(bundles: Sequence[Path]) -> Site:
         for name, file in _bundle_files(bundle).items()
     }
     return {**player, LADDER: json.dumps(ladder, indent=2).encode(), **stored}
+
+
+def _require_one_scene(bundles: Sequence[Path]) -> None:
+    shown = {bundle: read_manifest(bundle)["scene"]["name"] for bundle in bundles}
+    if len(set(shown.values())) > 1:
+        told = ", ".join(f"{bundle.name} shows {scene}" for bundle, scene in shown.items())
+        raise LumigraphError(
+            f"the page chooses among bundles of one scene, and {told}",
+            todo="View each scene by itself",
+        )
 
 
 def write_site(bundles: Sequence[Path], out: Path, overwrite: bool = False) -> None:

@@ -155,6 +155,8 @@ def _read_rows(path: Path) -> Float[np.ndarray, "N 17"]:
 
 def _image_folder(folder: Path, downscale: int) -> tuple[Path, int]:
     """The folder of images from which `downscale` is reached with least work, and by how much they are reduced."""
+    if downscale < 1:
+        raise LumigraphError(f"--downscale {downscale} makes no pictures", todo="Choose 1 or more")
     sizes = _image_folders(folder)
     usable = [size for size in sizes if downscale >= size and downscale % size == 0]
     if usable:
@@ -209,7 +211,8 @@ def _frame(
     members = dict(zip(("height", "width", "focal", "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
     fields = Fields(
         {name: float(value) for name, value in members.items()} | {"pose": pose.tolist()},
-        f"{image.parent.with_name(NAME)}, row {number}, {image.name}",
+        f"{image.parent.with_name(NAME)}, row {number}, {image.name} (height, width and focal are the last column of "
+        "its 3x5 matrix, near and far its last two numbers)",
     )
     if fields.number("near", positive=True) < _SMALLEST_DEPTH:
         raise fields.wrong("near", f"a depth of {_SMALLEST_DEPTH:g} or more")
