@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lumigraph.fields.conical import RayMoments, gaussian_means, gaussian_variances, integrated_encoding
 from lumigraph.fields.directions import spherical_harmonics
-from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.first_weights import reset_he
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.nerf_mlp import NeRFMLP
 from lumigraph.fields.small_mlp import small_mlp
@@ -132,7 +132,7 @@ class GaussianGrid(ConeField):
 
     def reset(self) -> None:
         self.grid.reset()
-        reset_glorot(self.geometry, self.colour)
+        reset_he(self.geometry, self.colour)
 
     def forward(self, where: Gaussians, view_directions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Computes in float32 whatever `dtype` says: its networks are small."""

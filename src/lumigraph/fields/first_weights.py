@@ -11,6 +11,13 @@ def reset_glorot(*networks: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def reset_he(*networks: nn.Module) -> None:
+    """Other first weights for linear layers without biases, uniform as He et al. (2015) have it for what goes through
+    ReLU."""
+    for layer in _linear_layers(*networks):
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+
+
 def reset_linear(*networks: nn.Module) -> None:
     """Other first weights for linear layers, as torch initialises them."""
     for layer in _linear_layers(*networks):

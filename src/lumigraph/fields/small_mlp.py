@@ -2,19 +2,19 @@
 
 from torch import nn
 
-from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.first_weights import reset_he
 
 
 def small_mlp(inputs: int, width: int, hidden_layers: int, outputs: int) -> nn.Sequential:
-    """Linear layers without bias and ReLU between them, with Glorot's first weights as published.
+    """Linear layers without bias and ReLU between them, with the first weights of He et al. (2015).
 
-    Torch's own are so small that a signal loses most of itself on its way: colours then stay grey for hundreds of
-    steps, since what makes a pixel brighter is learnt long before what makes it redder.
+    With smaller ones, such as Glorot's and torch's, a signal loses most of itself on its way: colours then stay grey
+    for hundreds of steps, since what makes a pixel brighter is learnt long before what makes it redder.
     """
     widths = [inputs, *[width] * hidden_layers]
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Linear(before, after, bias=False), nn.ReLU(inplace=True)]
     network = nn.Sequential(*layers, nn.Linear(width, outputs, bias=False))
-    reset_glorot(network)
+    reset_he(network)
     return network

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.first_weights import reset_he
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.small_mlp import small_mlp
 
@@ -103,7 +103,7 @@ class WarpedFeatures(MovingFeatures):
 
     def reset(self) -> None:
         super().reset()
-        reset_glorot(self.motion)
+        reset_he(self.motion)
 
     def forward(
         self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lumigraph.configs.marching import MarchingConfig
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.directions import spherical_harmonics
-from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.first_weights import reset_he
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.small_mlp import small_mlp
 from lumigraph.geometry.bounds import Bounds, unit_cube
@@ -403,7 +403,7 @@ class MarchedField(Renderer):
 
     def start_over(self) -> bool:
         self.reset_features()
-        reset_glorot(self.geometry, self.colour)
+        reset_he(self.geometry, self.colour)
         self.occupancy.reset()
         self.ray_count.fill_(self.config.first_rays)
         return True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lumigraph.configs.dynamic_ngp import DynamicNGPConfig
 from lumigraph.errors import LumigraphError
-from lumigraph.fields.first_weights import reset_glorot
+from lumigraph.fields.first_weights import reset_he
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.small_mlp import small_mlp
 from lumigraph.fields.space_time import FactorisedFeatures, MovingFeatures, WarpedFeatures
@@ -121,7 +121,7 @@ class DynamicNGP(MarchedField):
     def reset_features(self) -> None:
         self.moving.reset()
         if self.masks is not None:
-            reset_glorot(self.masks)
+            reset_he(self.masks)
 
     def standing_of(self, rays: Rays) -> Float[Tensor, "n D"]:
         """The time where the scene moves by itself, then the attributes, of which -1 to 1 becomes 0 to 1."""

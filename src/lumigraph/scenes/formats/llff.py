@@ -54,6 +54,11 @@ log = logging.getLogger("lumigraph")
 
 NAME = "poses_bounds.npy"
 _COLUMNS = 17
+_LENS = tuple(
+    f"{what} (row {row}, column 4 of the matrix)"
+    for row, what in enumerate(("height", "width", "focal length"))
+)
+"""What the fifth column of a pose's 3x5 matrix holds, in the words of messages."""
 NEAREST = 4.0 / 3.0
 """Nearest depth of a scene after scaling: the published factor is 0.75."""
 _SMALLEST_DEPTH = 1e-6
@@ -208,16 +213,15 @@ def _frame(
     matrix = row[:15].reshape(3, 5)
     # Frames hold poses as the JSON formats have them, with OpenGL axes.
     pose = opencv_to_opengl(llff_to_opencv(torch.tensor(matrix[:, :4]))).numpy()
-    members = dict(zip(("height", "width", "focal", "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
+    members = dict(zip((*_LENS, "near", "far"), [*matrix[:, 4], *row[15:]], strict=True))
     fields = Fields(
         {name: float(value) for name, value in members.items()} | {"pose": pose.tolist()},
-        f"{image.parent.with_name(NAME)}, row {number}, {image.name} (height, width and focal are the last column of "
-        "its 3x5 matrix, near and far its last two numbers)",
+        f"{image.parent.with_name(NAME)}, row {number}, {image.name}",
     )
     if fields.number("near", positive=True) < _SMALLEST_DEPTH:
         raise fields.wrong("near", f"a depth of {_SMALLEST_DEPTH:g} or more")
-    size = round(fields.number("width", positive=True)), round(fields.number("height", positive=True))
-    focal = fields.number("focal", positive=True)
+    height, width, focal = (fields.number(name, positive=True) for name in _LENS)
+    size = round(width), round(height)
     declared = Intrinsics(
         size=(max(1, size[0]), max(1, size[1])),
         focal=(focal, focal),
@@ -225,15 +229,13 @@ def _frame(
         distortion=(0.0,) * 6,
         fisheye=False,
     )
-    width, height, alpha = header
+    wide, high, alpha = header
     return Frame(
         fields=fields,
         name=name,
         path=image,
         pose=fields.pose("pose"),
-        intrinsics=scaled(
-            declared, (width, height), fields.where, "Give the images that the file was made for"
-        ),
+        intrinsics=scaled(declared, (wide, high), fields.where, "Give the images that the file was made for"),
         alpha=alpha,
     )
 
