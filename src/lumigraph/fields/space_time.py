@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lumigraph.fields.first_weights import reset_he
+from lumigraph.fields.first_weights import reset_linear
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.fields.small_mlp import small_mlp
 
@@ -95,6 +95,7 @@ class WarpedFeatures(MovingFeatures):
         """`hidden`: width of the network; `ambient`: number of ambient coordinates."""
         super().__init__(space, space_time, time_share, numbers)
         self.motion = small_mlp(numbers * len(PAIRS) * space_time.width, hidden, 1, 3 + ambient)
+        reset_linear(self.motion)  # Motion is learnt better from small beginnings, which colours are not.
         self.width = space.width + ambient
 
     @property
@@ -103,7 +104,7 @@ class WarpedFeatures(MovingFeatures):
 
     def reset(self) -> None:
         super().reset()
-        reset_he(self.motion)
+        reset_linear(self.motion)
 
     def forward(
         self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"]
