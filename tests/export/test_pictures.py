@@ -191,6 +191,7 @@ def several_lenses(info: SceneInfo, factors: list[float]) -> SceneInfo:
     return replace(info, cameras={**info.cameras, "test": zoomed})
 
 
+@pytest.mark.slow
 def test_held_out_cameras_with_other_lenses_are_checked_with_the_pixels_learnt(tmp_path: Path) -> None:
     info = several_lenses(scene_info(), [1.0, 1.05, 0.8])
     run = saved(tmp_path / "run", info)

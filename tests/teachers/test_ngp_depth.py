@@ -51,6 +51,7 @@ def held_out(scene: Scene, depth: DepthLoss) -> tuple[float, float]:
     return result.psnr, result.depth["mean"]
 
 
+@pytest.mark.slow
 def test_bounds_on_weights_help_with_few_views(scene: Scene) -> None:
     without = held_out(scene, DepthLoss())
     bounded = held_out(scene, DepthLoss(depth_loss="swb"))

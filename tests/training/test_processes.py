@@ -107,6 +107,7 @@ def test_killed_twenty_times(tmp_path):
     killed_again_and_again(tmp_path / "run", 20, 3000)
 
 
+@pytest.mark.slow
 def test_two_processes_train_together_and_start_over_together(tmp_path):
     run = tmp_path / "run"
     process = start(run, 100, 2, 0.0, "dead")
