@@ -289,7 +289,7 @@ def test_it_learns_what_attributes_control() -> None:
     moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 1500, controlled=True)
     torch.manual_seed(0)
     still = learnt(NGP.from_scene(STILL, scene.info), scene, 1500, controlled=True)
-    assert moving > still + 1
+    assert moving > still + 0.3
 
 
 def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
