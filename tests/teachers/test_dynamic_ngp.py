@@ -51,7 +51,8 @@ def some_rays(count: int, times: torch.Tensor | None) -> Rays:
 def learnt(renderer: MarchedField, scene: Scene, steps: int, controlled: bool = False) -> float:
     """Trains in a plain loop; the mean PSNR over a few held-out views, where `controlled` only of the pixels that
     attributes move."""
-    source, optimiser = PhotoSource(scene.split("train"), 0), renderer.make_optimiser()
+    source = PhotoSource(scene.split("train"), 0, attribute_masks=renderer.wants_attribute_masks)
+    optimiser = renderer.make_optimiser()
     for step in range(steps):
         renderer.begin_step(step, step / steps, 0)
         losses = renderer.losses(source.batch(step, renderer.rays_per_step), step, 0)
@@ -289,7 +290,7 @@ def test_it_learns_what_attributes_control() -> None:
     moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 1500, controlled=True)
     torch.manual_seed(0)
     still = learnt(NGP.from_scene(STILL, scene.info), scene, 1500, controlled=True)
-    assert moving > still + 0.3
+    assert moving > still + 1
 
 
 def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
