@@ -185,6 +185,15 @@ def test_schedules_go_by_steps_exactly_or_by_the_clock():
     assert [by_clock.reached(3, seconds) for seconds in (0.0, 15.0, 90.0)] == [0, 200_000, 800_000]
 
 
+def test_how_many_steps_fit_is_told_by_the_speed_so_far():
+    by_clock = Budget(first_step=10, last_step=None, seconds=60.0, schedule_steps=800_000)
+    assert by_clock.likely_last_step(10, 0.0) is None
+    assert by_clock.likely_last_step(15, 6.0) == 60
+    either = Budget(first_step=0, last_step=40, seconds=60.0, schedule_steps=800_000)
+    assert either.likely_last_step(5, 30.0) == 10
+    assert either.likely_last_step(20, 6.0) == 40
+
+
 def test_photos_join_by_the_clock_where_it_ends_training(ball, options):
     """All have joined after half of the second, however few steps it holds."""
 

@@ -23,6 +23,14 @@ def test_a_measurement_says_at_which_step_it_was_made() -> None:
     assert "val" not in status(val_psnr=None).line()
 
 
+def test_it_is_told_how_many_steps_will_fit_into_the_time() -> None:
+    assert status(last_step=None, likely_last_step=6437).line().startswith("step 1,200 of about 6,400 ·")
+    assert status(likely_last_step=1437).line().startswith("step 1,200 of about 1,400 ·")
+    assert status(likely_last_step=2000).line().startswith("step 1,200/2,000 ·")
+    assert status(step=3, last_step=None, likely_last_step=7).line().startswith("step 3 of about 7 ·")
+    assert status(last_step=None).line().startswith("step 1,200 ·")
+
+
 def test_work_is_counted_in_plain_lines_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -33,6 +41,16 @@ def test_work_is_counted_in_plain_lines_where_there_is_no_terminal(
             advance()
     lines = ["frames 2/4 · 0:12 used · 0:12 left", "frames 4/4 · 0:24 used · 0:00 left"]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_quiet_work_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with counting("frames", 2, quiet=True) as advance:
+        advance()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -75,6 +75,27 @@ def test_mixed_sizes_and_masks_are_honoured():
     assert torch.allclose(source.batch(0, 2000).rgba[:, 0], index / 255.0)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda photos: photos, lambda photos: HardPool(MixedSource(photos, photos, 0.5), 4, (0.5, 0.5), 1, 0)],
+)
+def test_photos_are_read_before_the_first_step_and_once(wrap):
+    count = 20  # more than are read together
+    known = views_of([(3, 2)] * count, None)
+    read = []
+
+    def image(index: int) -> np.ndarray:
+        read.append(index)
+        return known.image(index).numpy()
+
+    source = wrap(PhotoSource(Views(known.cameras, known.names, known.has_alpha, image), 0))
+    assert read == []
+    source.read_photos(quiet=True)
+    assert sorted(read) == list(range(count))
+    source.batch(0, 100)
+    assert len(read) == count
+
+
 def test_nothing_left_by_the_masks():
     with pytest.raises(LumigraphError, match="no pixel to train on"):
         PhotoSource(views_of([(4, 2)], [np.zeros((2, 4), dtype=bool)]), 0)

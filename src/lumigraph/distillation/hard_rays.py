@@ -69,6 +69,9 @@ class HardPool(RaySource):
     def begin_step(self, reached: float) -> None:
         self.source.begin_step(reached)
 
+    def read_photos(self, quiet: bool) -> None:
+        self.source.read_photos(quiet)
+
     def batch(self, step: int, rays: int) -> Batch:
         fresh = self.source.batch(step, rays)
         if not self.full:

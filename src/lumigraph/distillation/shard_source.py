@@ -133,6 +133,10 @@ class MixedSource(RaySource):
         for source in self.parts.values():
             source.begin_step(reached)
 
+    def read_photos(self, quiet: bool) -> None:
+        for source in self.parts.values():
+            source.read_photos(quiet)
+
     def batch(self, step: int, rays: int) -> Batch:
         self._count = round(self.ratio * rays)
         counts = (self._count, rays - self._count)

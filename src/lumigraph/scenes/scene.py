@@ -345,9 +345,10 @@ class Views:
             )
         return whole
 
-    def load(self) -> None:
-        """Decodes every image now, with several threads. `pixels` does so by itself when first called."""
-        self._images.load()
+    def load(self, numbers: Sequence[int] | None = None) -> None:
+        """Decodes the images of these numbers, or all, with several threads. `pixels` decodes all by itself when first
+        called."""
+        self._images.load(numbers)
 
     def image(self, index: int) -> UInt8[Tensor, "H W C"]:
         """Image `index`: premultiplied RGBA when `has_alpha`, else RGB. Not to be written to."""

@@ -250,7 +250,7 @@ def fit(
     try:
         _prepare(renderer, source, run, options, device, line)
         _carry_out(task, watch, device, options.devices)
-    except LumigraphError:
+    except (LumigraphError, KeyboardInterrupt):
         if not quiet and not task.begun:
             _discard(run)
         raise
@@ -291,7 +291,7 @@ def _prepare(
     device: torch.device,
     line: ProgressLine,
 ) -> None:
-    """Device and arithmetic; whether memory and disk suffice."""
+    """Device and arithmetic; whether memory and disk suffice; the photos."""
     renderer.to(device)
     renderer.set_precision(options.precision)
     check_memory(renderer, source, device, line)
@@ -307,6 +307,7 @@ def _prepare(
         line.say(
             f"{steps:,} steps, as {run.method} is made for; --max-minutes N or --max-steps N ends it sooner"
         )
+    source.read_photos(quiet=process_rank() > 0)
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:

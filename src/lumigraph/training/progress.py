@@ -31,10 +31,12 @@ class Status:
     """The step at which `val_psnr` was measured."""
     held_out: bool = True
     """Whether `val_psnr` is that of views which training never saw."""
+    likely_last_step: int | None = None
+    """The step at which training will end at this speed."""
 
     def line(self) -> str:
         """The line without colours."""
-        parts = [f"step {self.step:,}" + (f"/{self.last_step:,}" if self.last_step else "")]
+        parts = [f"step {self.step:,}{self._of_steps()}"]
         parts.append(f"{_short(self.rays_per_second)} rays/s")
         if self.train_psnr is not None:
             parts.append(f"train {self.train_psnr:.2f} dB")
@@ -45,6 +47,18 @@ class Status:
         if self.seconds_left is not None:
             parts.append(f"{clock_time(self.seconds_left)} left")
         return " · ".join(parts)
+
+    def _of_steps(self) -> str:
+        """Out of how many steps: roughly, where the clock will end training."""
+        likely = self.likely_last_step
+        if likely is not None and (self.last_step is None or likely < self.last_step):
+            return f" of about {_two_digits(likely):,}"
+        return f"/{self.last_step:,}" if self.last_step else ""
+
+
+def _two_digits(number: int) -> int:
+    """Rounded to two significant digits."""
+    return round(number, 2 - len(str(number)))
 
 
 def _short(number: float) -> str:
@@ -108,10 +122,10 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def counting(things: str, total: int) -> Iterator[Callable[[], None]]:
+def counting(things: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """Yields what is to be called after each of `total` frames, views or other `things`: a bar on stderr in a terminal,
-    which is gone at the end; elsewhere a line every ten seconds."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    which is gone at the end; elsewhere a line every ten seconds; nothing at all when `quiet`."""
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield _PlainCount(things, total, console)
         return

@@ -17,8 +17,11 @@ from lumigraph.errors import LumigraphError
 from lumigraph.rendering.background import as_rgba
 from lumigraph.rendering.renderer import Batch, Pictures, PixelSampling
 from lumigraph.scenes.scene import Views
+from lumigraph.training.progress import counting
 
 _FEWEST_PHOTOS = 3
+READ_TOGETHER = 16
+"""Photos that are read between two looks at how reading goes: enough for all threads."""
 _RARE = 0.05
 """Pixels of known depth are rare where they are less than this part of all."""
 
@@ -54,6 +57,9 @@ class RaySource:
     def share(self, process: int, processes: int) -> None:
         """Told once before the first step which of so many processes this is: each is asked for one step number in
         `processes`."""
+
+    def read_photos(self, quiet: bool) -> None:
+        """Reads once what the first step would wait for, and shows how that goes unless `quiet`."""
 
     def observe(self, batch: Batch, squared_error: Float[Tensor, " B"]) -> None:
         """Told the error [B] of the batch it gave, after the update; a pool of hard rays learns from it."""
@@ -251,6 +257,14 @@ class PhotoSource(RaySource):
 
     def begin_step(self, reached: float) -> None:
         self._reached = reached
+
+    def read_photos(self, quiet: bool) -> None:
+        with counting("photos", len(self.views), quiet=quiet) as advance:
+            for first in range(0, len(self.views), READ_TOGETHER):
+                some = range(first, min(first + READ_TOGETHER, len(self.views)))
+                self.views.load(some)
+                for _ in some:
+                    advance()
 
     def to(self, device: torch.device) -> "PhotoSource":
         self.cameras = self.cameras.to(device)

@@ -53,6 +53,13 @@ class Budget:
             parts.append(seconds / self.seconds)
         return min(1.0, max(parts))
 
+    def likely_last_step(self, step: int, seconds: float) -> int | None:
+        """The step at which training will end, going by its speed so far; None before there is one."""
+        used = self.used(step, seconds)
+        if step <= self.first_step or used <= 0:
+            return None
+        return self.first_step + round((step - self.first_step) / used)
+
     def spent(self, step: int, seconds: float) -> str | None:
         """ "steps" or "time" when the budget is used up, else None."""
         if self.last_step is not None and step >= self.last_step:

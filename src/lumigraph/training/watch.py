@@ -351,6 +351,7 @@ class Watch(Callback):
         return Status(
             step=task.step,
             last_step=task.budget.last_step,
+            likely_last_step=task.budget.likely_last_step(task.step, now),
             rays_per_second=self.rays_per_second,
             train_psnr=self.train_psnr,
             # An old measurement beside a new loss would look like overfitting.
