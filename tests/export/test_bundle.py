@@ -375,6 +375,12 @@ def test_what_is_neither_run_nor_bundle_is_told_apart(tmp_path: Path) -> None:
         open_renderer(tmp_path / "absent", "cpu")
     with pytest.raises(LumigraphError, match="neither a run nor a bundle"):
         open_renderer(tmp_path, "cpu")
+    (tmp_path / "small.safetensors").touch()
+    with pytest.raises(LumigraphError, match="Give the folder that"):
+        open_renderer(tmp_path, "cpu")
+    (tmp_path / "small.json").touch()
+    with pytest.raises(LumigraphError, match=r"goes by the name of its weights: .*small\.safetensors"):
+        open_renderer(tmp_path, "cpu")
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(LumigraphError, match=r"pseudo views.*lumigraph distill"):
         open_renderer(tmp_path, "cpu")

@@ -59,8 +59,20 @@ def test_bfloat16_is_close_and_has_gradients() -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 
 
-def test_reset_gives_other_weights() -> None:
-    network = NeRFMLP(9, 5, depth=2, width=16)
+@pytest.mark.parametrize("glorot", [True, False])
+def test_begins_and_begins_again_as_asked(glorot: bool) -> None:
+    torch.manual_seed(0)
+    network = NeRFMLP(9, 5, depth=2, width=64, glorot=glorot)
+
+    def begins_as_asked() -> bool:
+        bound = (6 / (64 + 64)) ** 0.5 if glorot else 64**-0.5
+        layer = network.hidden[1]
+        largest = float(layer.weight.detach().abs().max())  # pyright: ignore
+        return 0.98 * bound < largest <= bound and bool(layer.bias.any()) != glorot  # pyright: ignore
+
+    assert begins_as_asked()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.reset()
-    assert not any(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert begins_as_asked()
+    weights = {name: tensor for name, tensor in network.state_dict().items() if name.endswith(".weight")}
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in weights.items())

@@ -76,6 +76,7 @@ def test_published_sizes() -> None:
     assert size(preset("tnerf", "paper")) == 595_844 + 2 * 21 * 256
     assert size(replace(paper, two_networks=True)) == 2 * (595_844 + 499_203)
     assert (paper.rays, paper.samples, paper.importance, paper.density) == (500, 64, 128, "relu")
+    assert paper.first_weights == PRESETS["paper-short"].first_weights == "torch"
 
 
 def test_published_schedules() -> None:

@@ -246,7 +246,8 @@ def test_attributes_that_photos_with_times_lack_are_left_aside(caplog) -> None:
 
 
 def test_masks_are_drawn_once_photos_have_told_any() -> None:
-    """They learn from the rays whose attributes are known, and say nothing of the density."""
+    """They learn from the rays whose attributes are known; the networks behind features, of density and colour, learn
+    nothing of them, and features do."""
     renderer = controlled()
     rays, colours = with_attributes(some_rays(64, None), torch.rand(64, 2)), torch.rand(64, 4)
     assert "attribute_masks" not in renderer.render(rays).extras
@@ -259,6 +260,12 @@ def test_masks_are_drawn_once_photos_have_told_any() -> None:
     learnt = renderer.masks.network[-1].weight.grad
     assert learnt[0].any()
     assert not learnt[1].any()
+    networks = [*renderer.geometry.parameters(), *renderer.colour.parameters()]
+    assert all(weight.grad is None for weight in networks)
+    assert renderer.moving.grid.table.grad is not None and renderer.moving.grid.table.grad.any()
+    blind = with_attributes(rays, torch.full((64, 2), torch.nan).index_fill(0, torch.arange(8, 64), 0.5))
+    term = renderer.losses(Batch(blind, colours, attribute_masks=wanted), 0, 0).terms["masks"]
+    assert term.item() == 0
     masks = renderer.render(rays)
     drawn = masks.extras["attribute_masks"]
     assert drawn.shape == (64, 2)

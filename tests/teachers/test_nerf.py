@@ -84,6 +84,17 @@ def test_published_sizes() -> None:
     assert (paper.density, paper.optimiser, paper.density_noise, paper.perturb) == ("relu", "adam", 0.0, 1.0)
 
 
+def biased(config: NeRFConfig) -> bool:
+    """Whether a network begins with biases: torch's first weights have them, Glorot's have none."""
+    return bool(NeRF(replace(config, width=8, depth=2), "white").fine.hidden[0].bias.any())  # pyright: ignore
+
+
+def test_published_first_weights() -> None:
+    """Keras began the first NeRF with Glorot's weights; nerf_pl begins with torch's."""
+    assert not biased(PRESETS["paper"])
+    assert biased(PRESETS["nerf_pl-blender"]) and biased(PRESETS["nerf_pl-llff"])
+
+
 def test_recipes_of_nerf_pl() -> None:
     blender, llff = PRESETS["nerf_pl-blender"], PRESETS["nerf_pl-llff"]
     for recipe in (blender, llff):

@@ -1,5 +1,5 @@
-"""Steps, cascades and threshold of the preset "paper" against the published ones, in the units of a scene whose core
-is the cube of side 1 (instant-ngp's and ngp_pl's `scale` is half the side of the largest cube)."""
+"""Steps, cascades, threshold and first weights of the preset "paper" against the published ones, in the units of a
+scene whose core is the cube of side 1 (instant-ngp's and ngp_pl's `scale` is half the side of the largest cube)."""
 
 import math
 from dataclasses import replace
@@ -23,6 +23,17 @@ def paper(cascades: int, unbounded: bool) -> NGP:
     """Its networks are made small: sizes of steps do not depend on them."""
     config = replace(PRESETS["paper"], cascades=cascades, levels=2, log2_entries=8, finest_resolution=32)
     return NGP(config, Bounds(torch.full((3,), -HALF), torch.full((3,), HALF), unbounded), "white", 1)
+
+
+def test_networks_begin_as_tiny_cuda_nns_do() -> None:
+    """With Glorot's weights, whose bound between layers of 64 is sqrt(6 / 128); also when training starts over."""
+    torch.manual_seed(0)
+    renderer = paper(5, unbounded=False)
+    for _ in range(2):
+        largest = float(renderer.colour[2].weight.detach().abs().max())  # pyright: ignore
+        assert largest == pytest.approx(math.sqrt(6 / 128), rel=0.02)
+        assert renderer.recover(7)
+    assert {PRESETS[name].first_weights for name in ("mobile-r2l", "mobile-r2l-llff")} == {"glorot"}
 
 
 def test_a_bounded_scene_has_one_cascade_and_one_step() -> None:

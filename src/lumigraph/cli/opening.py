@@ -79,7 +79,7 @@ def _advice(folder: Path) -> str:
         return "Train on it first: lumigraph train METHOD SCENE --run RUN"
     if (folder / "index.json").is_file():
         return "Distil a student from it first: lumigraph distill METHOD SHARDS --run RUN"
-    packed = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    packed = [file for file in folder.glob("*.safetensors") if file.with_suffix(".json").is_file()]
     if len(packed) == 1:
         return f"A packed run goes by the name of its weights: {packed[0]}"
     return "Give the folder that --run or export --out has written"

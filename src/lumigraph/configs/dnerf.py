@@ -48,8 +48,8 @@ class DNeRFConfig:
     zero_canonical: bool = True
     """At time 0 nothing is displaced."""
     first_weights: Literal["glorot", "torch"] = "glorot"
-    """Where networks begin: with the weights of Glorot and Bengio, of which colours are learnt sooner, or with torch's,
-    as published."""
+    """Where the field begins: with the weights of Glorot and Bengio, of which colours are learnt sooner, or with
+    torch's, as published and as the deformation network does."""
     position_octaves: int = 8
     """Octaves of the encoding of positions."""
     direction_octaves: int = 3

@@ -29,6 +29,9 @@ class MarchingConfig:
     """Numbers that the density network hands to the colour network, the logarithm of density among them."""
     colour_layers: int = 2
     """Hidden layers of the colour network."""
+    first_weights: Literal["he", "glorot"] = "he"
+    """Where these networks begin: with the weights of He et al., of which colours are learnt sooner, or with those of
+    Glorot and Bengio, as published."""
     cells: int = 96
     """Cells of the occupancy grid along an axis."""
     cascades: int = 5

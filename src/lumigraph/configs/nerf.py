@@ -44,8 +44,8 @@ class NeRFConfig:
     view_width: int | None = None
     """Units of the layer that sees the view direction (None: half the width; 0: colours do not depend on it)."""
     first_weights: Literal["glorot", "torch"] = "glorot"
-    """Where networks begin: with the weights of Glorot and Bengio, of which colours are learnt sooner, or with torch's,
-    as published."""
+    """Where networks begin: with the weights of Glorot and Bengio, of which colours are learnt sooner, as in the first
+    NeRF, or with torch's, as in nerf_pl."""
     position_octaves: int = 8
     """Octaves of the encoding of positions."""
     direction_octaves: int = 3
@@ -146,18 +146,18 @@ _PAPER = NeRFConfig(
     density="relu",
     lr=5e-4,
     foreground_share=0.0,
-    first_weights="torch",
 )
 """Mildenhall et al. 2020, section 5.3: the rate falls from 5e-4 to 5e-5."""
 
 
 def _nerf_pl(**changes: object) -> NeRFConfig:
     """nerf_pl's recipes: batches of 1024, 64 + 64 samples, the position again one layer earlier than in the paper, the
-    rate halved after some epochs."""
+    rate halved after some epochs, and torch's first weights."""
     shared = {
         "rays": 1024,
         "importance": 64,
         "skip": 4,
+        "first_weights": "torch",
         "schedule": "steplr",
         "schedule_unit": "epoch",
         "decay_gamma": 0.5,

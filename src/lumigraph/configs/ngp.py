@@ -22,6 +22,7 @@ PRESETS = {
         features=2,
         log2_entries=19,
         finest_resolution=1024,
+        first_weights="glorot",
         cells=128,
         occupancy_warmup=256,
         occupancy_share=0.25,

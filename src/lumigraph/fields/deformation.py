@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lumigraph.fields.first_weights import reset_linear
+
 
 class DeformationMLP(nn.Module):
     """Encoded positions and times to displacements in scene units.
@@ -65,9 +67,7 @@ class DeformationMLP(nn.Module):
 
     def reset(self) -> None:
         """Other first weights, which torch's random state decides."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                layer.reset_parameters()
+        reset_linear(self)
 
 
 def _as(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

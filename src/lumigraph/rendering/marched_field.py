@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lumigraph.configs.marching import MarchingConfig
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.directions import spherical_harmonics
-from lumigraph.fields.first_weights import reset_he
+from lumigraph.fields.first_weights import reset_glorot, reset_he
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.fields.small_mlp import small_mlp
 from lumigraph.geometry.bounds import Bounds, unit_cube
@@ -102,6 +102,8 @@ class MarchedField(Renderer):
         self.colour = small_mlp(
             DIRECTION_DEGREE**2 + config.geometry_features, config.hidden, config.colour_layers, 3
         )
+        if config.first_weights != "he":  # with which small networks begin anyway
+            self._reset_networks()
 
     @classmethod
     def from_scene(cls, config: Any, info: Any) -> "MarchedField":
@@ -403,10 +405,14 @@ class MarchedField(Renderer):
 
     def start_over(self) -> bool:
         self.reset_features()
-        reset_he(self.geometry, self.colour)
+        self._reset_networks()
         self.occupancy.reset()
         self.ray_count.fill_(self.config.first_rays)
         return True
+
+    def _reset_networks(self) -> None:
+        reset = reset_glorot if self.config.first_weights == "glorot" else reset_he
+        reset(self.geometry, self.colour)
 
 
 def _of_samples(standing: Tensor | None, index: Tensor) -> Tensor | None:
