@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -362,12 +361,19 @@ def test_the_module_for_phones_is_the_student(run: Run) -> None:
     close(found, renderer.view(camera).rgb)
 
 
-@pytest.mark.parametrize("name", ["coreml", "litert", "executorch"])
-def test_a_missing_converter_names_its_extra(run: Run, tmp_path: Path, name: str, monkeypatch: Any) -> None:
-    if name in ("coreml",) and metadata.packages_distributions().get("coremltools"):
-        pytest.skip("coremltools is installed")
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("coreml", r"lumigraph\[coreml\]"),
+        ("litert", "litert-torch && pip install --upgrade typing_extensions"),
+        ("executorch", r"lumigraph\[executorch\]"),
+    ],
+)
+def test_a_missing_converter_says_how_it_is_installed(
+    name: str, packages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lumigraph.export.onnx.find_spec", lambda library: None)
-    with pytest.raises(LumigraphError, match=rf"--{name} needs .*pip install lumigraph\[{name}\]"):
+    with pytest.raises(LumigraphError, match=rf"--{name} needs .*pip install {packages}"):
         phones.require_formats((name,))
 
 

@@ -109,8 +109,9 @@ def test_images_of_the_folder_for_the_scale_are_taken(llff_scene, caplog):
 
 
 def test_a_downscale_that_makes_no_pictures_is_refused(llff_scene):
-    with pytest.raises(LumigraphError, match="--downscale 0 makes no pictures"):
-        load_scene(llff_scene, downscale=0)
+    for scene in (llff_scene, "builtin:still:16"):
+        with pytest.raises(LumigraphError, match="--downscale 0 makes no pictures"):
+            load_scene(scene, downscale=0)
 
 
 def test_photos_keep_their_names_in_reduced_copies(llff_scene):

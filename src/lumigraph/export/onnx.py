@@ -39,14 +39,16 @@ class Graph:
     outputs: tuple[Port, ...]
 
 
-def require_libraries(names: Sequence[str], purpose: str, extra: str = "export") -> None:
-    """Raise `LumigraphError` naming the extra when one of the optional libraries is not installed."""
+def require_libraries(
+    names: Sequence[str], purpose: str, install: str = "pip install lumigraph[export]"
+) -> None:
+    """Raise `LumigraphError` saying how to `install` them when one of the optional libraries is not there."""
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise LumigraphError(
             f"{purpose} needs {', '.join(missing)}, which {verb} not installed",
-            todo=f"pip install lumigraph[{extra}]",
+            todo=install,
         )
 
 

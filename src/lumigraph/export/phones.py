@@ -5,7 +5,7 @@ are those of view.onnx, in the same order; where a format knows no number withou
 LiteRT and ExecuTorch have runtimes here, through which the files are compared with torch; Core ML runs on Apple's
 systems only, so that its file is written and not checked.
 
-Each format needs packages of its own, which are large: the extras coreml, litert and executorch.
+Each format needs packages of its own, which are large (`Format.install`).
 """
 
 import contextlib
@@ -43,6 +43,7 @@ class Format:
 
     file: str
     libraries: tuple[str, ...]
+    install: str
     runtime: str
     write: Callable[[nn.Module, tuple[Tensor, ...], tuple[Port, ...], Path], None]
     """A module, an example and the ports of its inputs, and where to."""
@@ -63,7 +64,7 @@ def require_formats(names: Sequence[str], precision: Precision = "float32") -> N
         )
     for name in names:
         packages = tuple(library.replace("-", "_") for library in FORMATS[name].libraries)
-        require_libraries(packages, f"--{name}", extra=name)
+        require_libraries(packages, f"--{name}", FORMATS[name].install)
 
 
 def write(
@@ -251,6 +252,7 @@ FORMATS = {
     "coreml": Format(
         "view.mlpackage",
         ("coremltools",),
+        "pip install lumigraph[coreml]",
         "Core ML, on Apple's systems only",
         _write_coreml,
         open=None,
@@ -259,6 +261,7 @@ FORMATS = {
     "litert": Format(
         "view.tflite",
         ("litert-torch", "ai-edge-litert"),
+        "pip install litert-torch && pip install --upgrade typing_extensions",
         "LiteRT",
         _write_litert,
         _open_litert,
@@ -267,6 +270,7 @@ FORMATS = {
     "executorch": Format(
         "view.pte",
         ("executorch",),
+        "pip install lumigraph[executorch]",
         "ExecuTorch with its XNNPACK backend",
         _write_executorch,
         _open_executorch,

@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+_UNSURE = 1e-6
+"""How near to 0 and 1 the shares come that are compared."""
+
 
 def mask_cross_entropy(
     masks: Float[Tensor, "B A"], wanted: Float[Tensor, "B A"], known: Bool[Tensor, " B"] | None = None
@@ -13,6 +16,8 @@ def mask_cross_entropy(
     told = torch.isfinite(wanted)
     if known is not None:
         told &= known[:, None]
-    # The clamp of the logarithms to -100 that torch does is what keeps shares of 0 and 1 finite.
-    entropy = nn.functional.binary_cross_entropy(masks, wanted.nan_to_num(0.0), reduction="none")
+    # A sum that rounds to 0 or 1 where the other is wanted would have a gradient beyond all others. Not a clamp, which
+    # would leave it none.
+    sure = _UNSURE + (1 - 2 * _UNSURE) * masks
+    entropy = nn.functional.binary_cross_entropy(sure, wanted.nan_to_num(0.0), reduction="none")
     return torch.where(told, entropy, 0).sum() / told.sum().clamp(min=1)

@@ -114,6 +114,8 @@ class _Asked:
 
     def check(self) -> None:
         """Raises LumigraphError when a value is out of its range."""
+        if self.downscale < 1:
+            raise LumigraphError(f"--downscale {self.downscale} makes no pictures", todo="Choose 1 or more")
         self.splits.check()
         self.facing.check()
         self.depths.check()

@@ -305,7 +305,7 @@ def _prepare(
     if options.max_steps is None and options.max_minutes is None:
         steps = run.config.training_steps
         line.say(
-            f"{steps:,} steps, as {run.method} is made for; --max-minutes N or --max-steps N ends it sooner"
+            f"{steps:,} steps, the schedule of this {run.method}; --max-minutes N or --max-steps N ends it sooner"
         )
     source.read_photos(quiet=process_rank() > 0)
 

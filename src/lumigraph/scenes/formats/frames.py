@@ -300,10 +300,10 @@ def attribute_names(common: Fields, cameras: Cameras) -> tuple[str, ...]:
 
 
 def check_downscale(frames: Sequence[Frame], factor: int) -> None:
-    """Raises LumigraphError when `factor` is no positive number or leaves an image without pixels."""
+    """Raises LumigraphError when `factor`, which is positive, leaves an image without pixels."""
     for frame in frames:
         width, height = frame.intrinsics.size
-        if not 1 <= factor <= min(width, height):
+        if factor > min(width, height):
             raise LumigraphError(
                 f"--downscale {factor} cannot be applied to {width}x{height} pixels",
                 where=frame.path,

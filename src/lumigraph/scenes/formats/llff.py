@@ -160,8 +160,6 @@ def _read_rows(path: Path) -> Float[np.ndarray, "N 17"]:
 
 def _image_folder(folder: Path, downscale: int) -> tuple[Path, int]:
     """The folder of images from which `downscale` is reached with least work, and by how much they are reduced."""
-    if downscale < 1:
-        raise LumigraphError(f"--downscale {downscale} makes no pictures", todo="Choose 1 or more")
     sizes = _image_folders(folder)
     usable = [size for size in sizes if downscale >= size and downscale % size == 0]
     if usable:

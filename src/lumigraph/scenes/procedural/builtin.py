@@ -174,7 +174,7 @@ def load_builtin(name: str, downscale: int = 1, background: Background | None = 
             f"builtin:{name} has no usable size",
             todo=f"Give 8 to {LARGEST} pixels, as in builtin:{base}:{SIZE}",
         )
-    if not 1 <= downscale <= size:
+    if downscale > size:
         raise LumigraphError(
             f"--downscale {downscale} cannot be applied to {size}x{size} pixels", todo=f"Choose 1 to {size}"
         )
