@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lumigraph.fields.activations import LARGEST, truncated_exp
+from lumigraph.fields.activations import BOX_SIDE, LARGEST, box_density, truncated_exp
 
 
 def test_is_the_exponential_within_its_range() -> None:
@@ -27,3 +27,9 @@ def test_value_and_gradient_are_finite_and_alive_everywhere() -> None:
 
 def test_what_is_no_number_is_not_hidden() -> None:
     assert torch.isnan(truncated_exp(torch.tensor(float("nan"))))
+
+
+def test_a_box_density_is_published_for_a_whole_side_of_the_box() -> None:
+    """So that a ray through what is not yet learnt, exp(0), keeps exp(-1) of its light, whatever the units."""
+    raw = torch.zeros(3)
+    torch.testing.assert_close((-BOX_SIDE * box_density(raw)).exp(), torch.full((3,), math.exp(-1)))

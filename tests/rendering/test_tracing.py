@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lumigraph.fields.activations import box_density
 from lumigraph.fields.hashgrid import GridLayout, HashGrid
 from lumigraph.rendering.volume.samples import (
     CoreRays,
@@ -188,8 +189,8 @@ def test_thinning_keeps_what_can_be_seen() -> None:
     nn.init.ones_(grid.table)
     for layer in (network[0], network[2]):
         nn.init.constant_(layer.weight, 0.1)
-    log_density = float(network(grid(torch.rand(1, 3)))[0, 0])
-    alpha = 1 - float(torch.exp(-torch.tensor(log_density).exp() / 16))
+    density = box_density(network(grid(torch.rand(1, 3)))[0, 0])
+    alpha = 1 - float(torch.exp(-density / 16))
     ray = CoreRays(
         torch.tensor([[-3.0, 0.1, 0.2]]),
         torch.tensor([[1.0, 0, 0]]),

@@ -8,6 +8,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 LARGEST = 15.0
+BOX_SIDE = 2.0
+"""Side of the scene's box in core coordinates, in which it is [-1, 1]^3."""
 
 
 class _TruncatedExp(torch.autograd.Function):
@@ -27,6 +29,12 @@ class _TruncatedExp(torch.autograd.Function):
 def truncated_exp(logarithm: Tensor) -> Tensor:
     """exp(x) that saturates at e^15 and whose gradient is exp(clamp(x, -15, 15)): finite, and never quite zero."""
     return _TruncatedExp.apply(logarithm)  # pyright: ignore[reportReturnType]
+
+
+def box_density(raw: Tensor) -> Tensor:
+    """Instant-NGP's density, exp(raw) for a whole side of the scene's box, per unit of core length. With more fog at
+    first than that, what few photos show is often learnt as a wall before each camera."""
+    return truncated_exp(raw) / BOX_SIDE
 
 
 def fog_softplus(raw: Tensor) -> Tensor:

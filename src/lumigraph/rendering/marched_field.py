@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lumigraph.configs.marching import MarchingConfig
-from lumigraph.fields.activations import truncated_exp
+from lumigraph.fields.activations import box_density
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.first_weights import reset_glorot, reset_he
 from lumigraph.fields.hashgrid import GridLayout
@@ -194,14 +194,14 @@ class MarchedField(Renderer):
     def _density_only(self, features: Tensor) -> Tensor:
         """Density without the code: the last layer has one output instead of many."""
         hidden = self.geometry[:-1](features)
-        return truncated_exp(hidden @ self.geometry[-1].weight[0])  # pyright: ignore
+        return box_density(hidden @ self.geometry[-1].weight[0])  # pyright: ignore
 
     def density_and_code(
         self, features: Float[Tensor, "n width"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n codes"]]:
         """Density per unit of core length, and what the colour network is told of a point."""
         code = self.geometry(features)
-        return truncated_exp(code[:, 0]), code
+        return box_density(code[:, 0]), code
 
     def colour_of(
         self, code: Float[Tensor, "n codes"], harmonics: Float[Tensor, "n h"]

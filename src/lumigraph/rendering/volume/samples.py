@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from lumigraph.fields.activations import LARGEST, truncated_exp
+from lumigraph.fields.activations import LARGEST, box_density
 from lumigraph.fields.hashgrid import HashGrid
 from lumigraph.rendering.volume import cpu, reference
 from lumigraph.rendering.volume.tracing_cpu import trace_kernel
@@ -128,7 +128,7 @@ def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min
     """The twin: marches first, then asks for all densities."""
     samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
     hidden = network[:-1](grid(samples.points))
-    density = truncated_exp(hidden @ network[-1].weight[0])
+    density = box_density(hidden @ network[-1].weight[0])
     return reference.keep_visible(samples, density, min_transmittance, min_alpha)
 
 

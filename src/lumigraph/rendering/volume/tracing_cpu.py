@@ -12,15 +12,17 @@ from typing import Any
 import numba as nb
 import numpy as np
 
+from lumigraph.fields.activations import BOX_SIDE
 from lumigraph.fields.hashgrid.cpu import encode_point
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
+PER_LENGTH = np.float32(1 / BOX_SIDE)
 
 
 @nb.njit(inline="always")
-def _log_density(encoded, first, second, width, hidden, units):
-    """The logarithm of density at a point's features: linear, ReLU, linear, without biases."""
+def _raw_density(encoded, first, second, width, hidden, units):
+    """What density is made of at a point's features: linear, ReLU, linear, without biases."""
     for unit in range(hidden):
         units[unit] = np.float32(0)
     for column in range(width):
@@ -72,9 +74,8 @@ def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
                         x * scale + half, y * scale + half, z * scale + half,
                         table, scales, vertices, hashed, sizes, offsets, features, encoded,
                     )  # fmt: skip
-                    density = math.exp(
-                        min(_log_density(encoded, first, second, width, hidden, units), largest)
-                    )
+                    raw = _raw_density(encoded, first, second, width, hidden, units)
+                    density = PER_LENGTH * math.exp(min(raw, largest))
                     alpha = ONE - math.exp(-density * step)
                     if alpha >= min_alpha:
                         t[ray, kept], dt[ray, kept] = at, step
