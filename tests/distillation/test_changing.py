@@ -277,7 +277,8 @@ def test_every_verb_takes_a_changing_student_of_whole_pictures(
         call("render", run, "--path", "view", *words, "--out", file)
     movie = ["--path", "time", "--frames", 2, "--edit", "1=-1..1", "--hyper-code", tmp_path / "codes"]
     call("render", run, *movie, "--out", tmp_path / "time.gif")
-    assert len(list((tmp_path / "codes").glob("*.png"))) == 2 * 8
+    # The 8 numbers of the small network, the time and the two attributes.
+    assert len(list((tmp_path / "codes").glob("*.png"))) == 2 * 11
     still = run_of(tmp_path / "still", "r2l", TEACHER, changing)
     told = ["distill", "mobile-dylin", still.path, "--run", tmp_path / "none", "--max-steps", "2"]
     assert "do not go by times or attributes" in refusal(capsys, *told, *PICTURES)

@@ -120,12 +120,13 @@ def test_rays_are_moved_and_the_code_stands_beside_them() -> None:
     offset, hyper = model.offset(encoded), model.hyper(encoded)
     depths = torch.linspace(2.5, 5.5, 4)[:, None]
     points = (flat.origins + offset[:, :3])[:, None] + depths * (flat.directions + offset[:, 3:])[:, None]
-    wanted = positional_encoding(torch.cat([points.flatten(1), hyper], 1), 3)
+    told = torch.cat([hyper, flat.times[:, None], flat.attributes], 1)
+    wanted = positional_encoding(torch.cat([points.flatten(1), told], 1), 3)
     torch.testing.assert_close(
         model.codes(rays).permute(0, 2, 3, 1).flatten(0, 2), wanted, atol=1e-4, rtol=1e-4
     )
     code = model.hyper_code(rays)
-    torch.testing.assert_close(code, hyper.detach().reshape(2, 6, 6, 2))
+    torch.testing.assert_close(code, told.detach().reshape(2, 6, 6, 5))
     before = model.view(cameras()[0]).rgb
     with model.edited(1, 0.7):
         assert float((model.hyper_code(rays)[..., 1] - 0.7).abs().max()) < 1e-6
@@ -155,19 +156,20 @@ def test_presets_say_their_sizes(name: str) -> None:
     assert f"{config.parameters:,} parameters" in config.about
     small = sum(p.numel() for p in [*model.offset.parameters(), *model.hyper.parameters()] if p.ndim == 2)
     still = MobileR2LConfig(**{key: getattr(config, key) for key in MobileR2LConfig.__dataclass_fields__})
-    hyper = 8 * (2 * config.octaves + 1) * config.width
+    hyper = 9 * (2 * config.octaves + 1) * config.width
     places = (800 // config.patch) ** 2 if 800 % config.patch == 0 else math.ceil(800 / config.patch) ** 2
     further = config.multiplications(800, 800) - still.multiplications(800, 800)
     assert further == pytest.approx(places * (small + hyper), abs=2)
 
 
 def test_paper_presets_have_the_published_sizes() -> None:
-    """MobileR2L's 4,143,107 and DyLiN's 137,606 and 40,200, the small networks and the head by their encodings."""
+    """MobileR2L's 4,143,107 and DyLiN's 137,606 and 40,200, the small networks and the head by their encodings; of the
+    head, too, the 8 numbers of the hyper code and the time."""
     with torch.device("meta"):
         model = MobileDyLiN(PRESETS["paper"], 2.0, 6.0, "white")
     parts = [sum(p.numel() for p in part.parameters()) for part in (model.offset, model.hyper)]
     assert parts == [137_606, 40_200]
-    assert PRESETS["paper"].parameters == 4_143_107 + 8 * 13 * 256 + 137_606 + 40_200
+    assert PRESETS["paper"].parameters == 4_143_107 + 9 * 13 * 256 + 137_606 + 40_200
     assert "mobile-dylin" in methods()
 
 

@@ -328,13 +328,26 @@ def test_new_weights_have_all_the_patience(ball, student, options, monkeypatch):
     assert (result.reason, result.best_step, result.step) == ("no more gain", 0, 12)
 
 
+def watching(ball, student, options) -> Watch:
+    """One that is told of nothing but its task."""
+    run = begin("r2l", student, ball.info, options)
+    task = RayTask(run.new_renderer(), PhotoSource(ball.split("train"), 0), Budget(0, 0, None, 10), 0, None)
+    nothing = {"validation": None, "held_out": False, "best": None, "history": []}
+    return Watch(run, task, ProgressLine(), Interrupts(), cadence=Cadence(), **nothing)
+
+
+def test_what_was_measured_long_ago_is_not_shown(ball, student, options):
+    watch = watching(ball, student, options)
+    watch.val_psnr, watch.val_step = 21.0, 50
+    for step, shown in ((50, 21.0), (100, 21.0), (101, None)):
+        watch.task.step = step
+        assert watch.status().val_psnr == shown
+
+
 def test_what_is_to_end_does_not_start_over(ball, student, options):
     """Another process says that time is up while the first one wants all to start over."""
-    run = begin("r2l", student, ball.info, options)
-    renderer = run.new_renderer()
-    task = RayTask(renderer, PhotoSource(ball.split("train"), 0), Budget(0, 0, None, 10), 0, None)
-    nothing = {"validation": None, "held_out": False, "best": None, "history": []}
-    watch = Watch(run, task, ProgressLine(), Interrupts(), cadence=Cadence(), **nothing)
+    watch = watching(ball, student, options)
+    renderer = watch.task.renderer
     watch._wanted_recovery = 1
     before = {name: tensor.clone() for name, tensor in renderer.state_dict().items()}
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")

@@ -16,9 +16,17 @@ class MobileDyLiNConfig(PictureLightFieldConfig, MotionConfig):
     attributes.
     """
 
+    def channels(self, numbers: int) -> int:
+        """Numbers of the hyper code of a scene that `numbers` say the state of: these themselves are among them."""
+        return self.hyper_dims + numbers if self.hyper_dims else 0
+
+    def scalars_of(self, numbers: int) -> int:
+        """Numbers that describe a ray of such a scene before they are encoded."""
+        return super().scalars + self.channels(numbers) * (self.points if self.hyper_per_point else 1)
+
     @property
     def scalars(self) -> int:
-        return super().scalars + self.hyper_dims * (self.points if self.hyper_per_point else 1)
+        return self.scalars_of(1)
 
     def _layers(self) -> list[Layer]:
         inputs, share = 7 * (2 * self.motion_octaves + 1), 1 / self.patch**2
