@@ -9,7 +9,7 @@ import torch
 
 from lumigraph.cli.main import main
 from lumigraph.configs.common import TrainOptions
-from lumigraph.configs.ngp import NGPConfig
+from lumigraph.configs.ngp import PRESETS, NGPConfig
 from lumigraph.distillation.origins import taught_scene
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
@@ -213,9 +213,19 @@ def test_bake_knows_the_cameras_that_were_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("schedule", "middle"), [("exponential", 0.1), ("cosine", 0.505)])
 def test_learning_rate_falls(schedule: Literal["exponential", "cosine"], middle: float) -> None:
-    renderer = NGP(replace(SMALL, schedule=schedule, hold=0.5, final_lr=0.01), box(), "white", 1)
-    scales = [renderer.lr_scale(0, progress) for progress in (0.0, 0.5, 0.75, 1.0)]
+    config = replace(SMALL, schedule=schedule, hold=0.5, final_lr=0.01, warmup_steps=50)
+    renderer = NGP(config, box(), "white", 1)
+    scales = [renderer.lr_scale(49, progress) for progress in (0.0, 0.5, 0.75, 1.0)]
     assert scales == pytest.approx([1, 1, middle, 0.01])
+
+
+def test_learning_rate_rises_first_where_photos_are_few() -> None:
+    asked = NGP(replace(SMALL, warmup_steps=50), box(), "white", 100)
+    assert [asked.lr_scale(step, 0.0) for step in (0, 24, 49, 50)] == pytest.approx([0.02, 0.5, 1, 1])
+    few, many = (NGP(SMALL, box(), "white", photos) for photos in (19, 20))
+    assert (few.lr_scale(49, 0.0), many.lr_scale(0, 0.0)) == (0.5, 1)
+    published = NGP(replace(SMALL, warmup_steps=PRESETS["paper"].warmup_steps), box(), "white", 3)
+    assert published.lr_scale(0, 0.0) == 1
 
 
 def moved(cameras: Cameras, correction: torch.Tensor, half: float) -> Cameras:

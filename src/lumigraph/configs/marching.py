@@ -60,6 +60,9 @@ class MarchingConfig:
     """Learning rate of the hash grid."""
     network_lr: float = 0.02
     """Learning rate of the networks."""
+    warmup_steps: int | None = None
+    """Steps in which learning rates rise to these; 0 is none, as published. Without, what few photos show is often
+    learnt as a wall before each camera, from which nothing leads away (None: 100 of fewer than 20 photos, else 0)."""
     hold: float = 0.5
     """Part of the budget before the learning rate begins to fall."""
     final_lr: float = 0.03
@@ -95,6 +98,7 @@ _POSITIVE = (
     "samples", "first_rays", "most_rays", "lr", "network_lr", "final_lr",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "occupancy_warmup", "coarse_steps", "step_growth", "opacity_weight", "distortion_weight", "camera_lr",
+    "occupancy_warmup", "coarse_steps", "warmup_steps", "step_growth", "opacity_weight", "distortion_weight",
+    "camera_lr",
 )  # fmt: skip
 _RANGES = {**GRID_RANGES, "cells": (2, 512), "cascades": (1, 16)}

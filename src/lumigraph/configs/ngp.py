@@ -35,6 +35,7 @@ PRESETS = {
         most_rays=8192,
         lr=0.01,
         network_lr=0.01,
+        warmup_steps=0,
         hold=0.0,
         final_lr=1 / 30,
         schedule="cosine",

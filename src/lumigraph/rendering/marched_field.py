@@ -37,6 +37,8 @@ from lumigraph.rendering.volume.histogram import ray_depths
 from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, occupied_samples, seen_samples
 
 DIRECTION_DEGREE = 4
+MANY_PHOTOS = 20
+"""Fewer seldom forbid a wall before each camera."""
 FIELD_CHUNK = 1 << 15
 ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
@@ -61,7 +63,7 @@ class MarchedField(Renderer):
     ray_count: Tensor
 
     def __init__(self, config: MarchingConfig, bounds: Bounds, background: Background, cameras: int) -> None:
-        """`cameras`: number of training cameras, for the refinement of their poses."""
+        """`cameras`: number of training cameras."""
         super().__init__()
         self.config = config
         self.background = background
@@ -93,6 +95,9 @@ class MarchedField(Renderer):
         self.register_buffer("ray_count", torch.tensor(config.first_rays))
         self.progress = 0.0
         """How far training has come; told before every step."""
+        self.warmup_steps = config.warmup_steps
+        if self.warmup_steps is None:
+            self.warmup_steps = 0 if cameras >= MANY_PHOTOS else 100
 
     def add_networks(self, width: int) -> None:
         """The networks behind `width` features of a point: one for density and a code, one for colour."""
@@ -382,7 +387,11 @@ class MarchedField(Renderer):
         return groups
 
     def lr_scale(self, step: int, progress: float) -> float:
-        """Constant, then falling to `final_lr` at the end of the budget."""
+        """Rising, constant, then falling to `final_lr` at the end of the budget."""
+        risen = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return risen * self._fallen(progress)
+
+    def _fallen(self, progress: float) -> float:
         falling = max(0.0, progress - self.config.hold) / max(1e-9, 1 - self.config.hold)
         least = self.config.final_lr
         if self.config.schedule == "cosine":

@@ -6,9 +6,11 @@ published.
     x_1..x_K = points along (o', d')       picture = ConvNet(PE(x_1..x_K, w) of the ray of each patch)
 
 Time and attributes are told to the large network as well: what a small one makes of them comes late, for all rays of a
-picture have the same. There is one method for scenes that move and for those that attributes control, a_i in [-1, 1]: what is told of a ray
-is one number more for both small networks. CoDyLiN has a network for each attribute, and masks that are learnt from the
-masks of pixels; a ray that stands for a patch has no such mask. Without motion it is MobileR2L.
+picture have the same.
+
+There is one method for scenes that move and for those that attributes control, a_i in [-1, 1]: what is told of a ray
+is one number more for both small networks. CoDyLiN has a network for each attribute, and masks that are learnt from
+the masks of pixels; a ray that stands for a patch has no such mask. Without motion it is MobileR2L.
 """
 
 from typing import Any
