@@ -37,8 +37,8 @@ from lumigraph.rendering.volume.histogram import ray_depths
 from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, occupied_samples, seen_samples
 
 DIRECTION_DEGREE = 4
-MANY_PHOTOS = 20
-"""Fewer seldom forbid a wall before each camera."""
+MANY_PHOTOS, WARMUP = 20, 100
+"""Fewer photos seldom forbid a wall before each camera; with them, steps in which learning rates rise."""
 FIELD_CHUNK = 1 << 15
 ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
@@ -63,7 +63,7 @@ class MarchedField(Renderer):
     ray_count: Tensor
 
     def __init__(self, config: MarchingConfig, bounds: Bounds, background: Background, cameras: int) -> None:
-        """`cameras`: number of training cameras."""
+        """`cameras`: number of training cameras, for the refinement of their poses."""
         super().__init__()
         self.config = config
         self.background = background
@@ -95,9 +95,6 @@ class MarchedField(Renderer):
         self.register_buffer("ray_count", torch.tensor(config.first_rays))
         self.progress = 0.0
         """How far training has come; told before every step."""
-        self.warmup_steps = config.warmup_steps
-        if self.warmup_steps is None:
-            self.warmup_steps = 0 if cameras >= MANY_PHOTOS else 100
 
     def add_networks(self, width: int) -> None:
         """The networks behind `width` features of a point: one for density and a code, one for colour."""
@@ -115,6 +112,8 @@ class MarchedField(Renderer):
         """The scene's bounds are the core box; what no training camera sees stays empty."""
         cameras: Cameras = info.cameras["train"]
         config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
+        if config.warmup_steps is None:
+            config = replace(config, warmup_steps=0 if len(cameras.ids.unique()) >= MANY_PHOTOS else WARMUP)
         count = int(cameras.ids.max()) + 1
         field = cls(config, info.bounds, info.background, count, **cls.scene_options(info))
         field.occupancy.mark_unseen(cameras, info.bounds)
@@ -388,7 +387,8 @@ class MarchedField(Renderer):
 
     def lr_scale(self, step: int, progress: float) -> float:
         """Rising, constant, then falling to `final_lr` at the end of the budget."""
-        risen = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        warmup = self.config.warmup_steps
+        risen = min(1.0, (step + 1) / warmup) if warmup else 1.0
         return risen * self._fallen(progress)
 
     def _fallen(self, progress: float) -> float:
