@@ -291,13 +291,17 @@ def test_no_masks_without_weight_or_attributes() -> None:
 
 @pytest.mark.slow
 def test_it_learns_what_attributes_control() -> None:
-    """Better than a still field, which shows the mean of all that they do."""
+    """Better than a still field, which shows the mean of all that they do; in the mean of two seeds, which differ by
+    decibels."""
     scene = load_builtin("attributes:32")
-    torch.manual_seed(0)
-    moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 1500, controlled=True)
-    torch.manual_seed(0)
-    still = learnt(NGP.from_scene(STILL, scene.info), scene, 1500, controlled=True)
-    assert moving > still + 1
+    gains = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        moving = learnt(DynamicNGP.from_scene(SMALL, scene.info), scene, 1500, controlled=True)
+        torch.manual_seed(seed)
+        still = learnt(NGP.from_scene(STILL, scene.info), scene, 1500, controlled=True)
+        gains.append(moving - still)
+    assert sum(gains) / 2 > 1
 
 
 def test_training_rays_tell_the_occupancy_grid_what_they_find() -> None:
