@@ -365,7 +365,7 @@ def test_the_module_for_phones_is_the_student(run: Run) -> None:
     ("name", "packages"),
     [
         ("coreml", r"lumigraph\[coreml\]"),
-        ("litert", "litert-torch && pip install --upgrade typing_extensions"),
+        ("litert", "'litert-torch>=0.10' && pip install --upgrade typing_extensions"),
         ("executorch", r"lumigraph\[executorch\]"),
     ],
 )

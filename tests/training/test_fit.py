@@ -1,11 +1,13 @@
 """The training loop: exact resume, budgets, early stopping, and what it refuses."""
 
 import dataclasses
+import errno
 import math
 import re
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -15,7 +17,7 @@ from lumigraph.configs.nerf import NeRFConfig
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses
-from lumigraph.scenes.scene import Scene, SceneInfo
+from lumigraph.scenes.scene import Scene, SceneInfo, Views
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
 from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, fit
 from lumigraph.training.interrupts import Interrupts
@@ -150,6 +152,46 @@ def test_a_run_does_not_go_on_with_other_times_or_attributes(ball, student, opti
         begin("r2l", student, changed(attributes=told.attributes + 0.5), again)
     with pytest.raises(LumigraphError, match="other attributes of training views"):
         begin("r2l", student, dataclasses.replace(info, attributes=("leg",)), again)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "ends"),
+    [
+        (MemoryError(), pytest.raises(LumigraphError, match="memory ran out")),
+        (OSError(errno.EIO, "input/output error"), pytest.raises(LumigraphError, match="disk")),
+        (KeyboardInterrupt(), pytest.raises(KeyboardInterrupt)),
+    ],
+)
+def test_photos_that_cannot_be_read_leave_no_run_and_no_harm(ball, student, options, fault, ends, resumed):
+    """A run that is new is gone afterwards; one that is resumed stays as it was."""
+    before = None
+    if resumed:
+        run, _ = train(ball, "r2l", student, dataclasses.replace(options, max_steps=3))
+        before = last_state(run)
+        options = dataclasses.replace(options, resume=True)
+
+    def image(index: int) -> np.ndarray:
+        raise fault
+
+    known = ball.split("train")
+    views = Views(known.cameras, known.names, known.has_alpha, image)
+    run = begin("r2l", student, ball.info, options)
+    with ends:
+        fit(run.new_renderer(), PhotoSource(views, 0), run, options)
+    assert run.path.exists() == resumed
+    if before is not None:
+        assert last_state(run).step == before.step == 3
+        assert train(ball, "r2l", student, options)[1].step == 12
+
+
+def test_photos_are_read_before_signals_are_taken(ball, student, options, monkeypatch):
+    """So that Ctrl-C ends a long reading at once."""
+    order = []
+    monkeypatch.setattr(PhotoSource, "read_photos", lambda self, quiet: order.append("read"))
+    monkeypatch.setattr(Interrupts, "install", lambda self: order.append("watch"))
+    train(ball, "r2l", student, options)
+    assert order[:2] == ["read", "watch"]
 
 
 def test_begun_run_needs_a_word(ball, student, options):

@@ -24,11 +24,14 @@ def test_a_measurement_says_at_which_step_it_was_made() -> None:
 
 
 def test_it_is_told_how_many_steps_will_fit_into_the_time() -> None:
-    assert status(last_step=None, likely_last_step=6437).line().startswith("step 1,200 of about 6,400 ·")
-    assert status(likely_last_step=1437).line().startswith("step 1,200 of about 1,400 ·")
+    assert status(last_step=None, likely_last_step=6437).line().startswith("step 1,200 of about 6,500 ·")
+    assert status(likely_last_step=1437).line().startswith("step 1,200 of about 1,440 ·")
     assert status(likely_last_step=2000).line().startswith("step 1,200/2,000 ·")
     assert status(step=3, last_step=None, likely_last_step=7).line().startswith("step 3 of about 7 ·")
     assert status(last_step=None).line().startswith("step 1,200 ·")
+    late = status(step=121_200, last_step=None, likely_last_step=122_430)
+    assert late.line().startswith("step 121,200 of about 122,500 ·")
+    assert status(step=6437, last_step=None, likely_last_step=6437).line().startswith("step 6,437 ·")
 
 
 def test_work_is_counted_in_plain_lines_where_there_is_no_terminal(

@@ -159,7 +159,8 @@ class MotionConfig(StudentConfig):
     offset_skip: int = 3
     """Number of its hidden layer, counted from 0, that sees the input again."""
     hyper_dims: int = 8
-    """Numbers of the hyper code, which tells the light field what moving rays cannot; 0 is none."""
+    """Numbers of the hyper code, which tells the light field what moving rays cannot; 0 is none (mobile-dylin: then
+    its large network is not told time and attributes either)."""
     hyper_width: int = 48
     """Units of the network that makes it."""
     hyper_layers: int = 4

@@ -26,7 +26,7 @@ class MarchingConfig:
     hidden: int = 64
     """Width of the hidden layers."""
     geometry_features: int = 16
-    """Numbers that the density network hands to the colour network, the logarithm of density among them."""
+    """Numbers that the density network hands to the colour network, what density is the exponential of among them."""
     colour_layers: int = 2
     """Hidden layers of the colour network."""
     first_weights: Literal["he", "glorot"] = "he"

@@ -83,7 +83,8 @@ class MipNeRFConfig:
     hidden: int = 64
     """Width of the hidden layers (grid)."""
     geometry_features: int = 16
-    """Numbers that the density network hands to the colour network, the logarithm of density among them (grid)."""
+    """Numbers that the density network hands to the colour network, what density is the exponential of among
+    them (grid)."""
     colour_layers: int = 2
     """Hidden layers of the colour network (grid)."""
     grid_lr: float = 0.02

@@ -261,7 +261,7 @@ FORMATS = {
     "litert": Format(
         "view.tflite",
         ("litert-torch", "ai-edge-litert"),
-        "pip install litert-torch && pip install --upgrade typing_extensions",
+        "pip install 'litert-torch>=0.10' && pip install --upgrade typing_extensions",
         "LiteRT",
         _write_litert,
         _open_litert,

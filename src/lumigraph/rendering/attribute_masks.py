@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-_UNSURE = 1e-6
+_UNSURE = 1e-3
 """How near to 0 and 1 the shares come that are compared."""
 
 

@@ -149,8 +149,7 @@ class DynamicNGP(MarchedField):
         if self.masks is None or not self.masks.told:
             return {}
         packed = samples.t, samples.dt, samples.offsets
-        masks = composite_shares(density.detach(), self.masks(features), *packed)
-        return {"attribute_masks": masks.clamp(0, 1)}
+        return {"attribute_masks": composite_shares(density.detach(), self.masks(features), *packed)}
 
     def further_terms(self, batch: Batch, besides: dict[str, Tensor]) -> dict[str, Tensor]:
         """`masks`: their cross entropy with what photos say, times `mask_weight`."""

@@ -191,8 +191,8 @@ def fit(
     """Trains `renderer` in the run folder until the budget of `options` is spent, going on from the newest
     intact checkpoint with `options.resume`.
 
-    The first Ctrl-C saves and ends with reason "interrupted", the second ends the process. On return the
-    renderer is on its device in evaluation mode, and the run holds its weights, a checkpoint, and
+    The first Ctrl-C saves and ends with reason "interrupted", the second ends the process; while photos are
+    read there is nothing to save, and it is raised. On return the renderer is on its device in evaluation mode, and the run holds its weights, a checkpoint, and
     `results["training"]`.
 
     Args:
@@ -265,10 +265,14 @@ def _carry_out(task: RayTask, watch: Watch, device: torch.device, devices: int) 
     if not task.begun:
         torch.manual_seed(task.seed)
     try:
-        with watch.interrupts.watching(), io_errors(watch.run.path):
-            _train(task, watch, device, devices)
-            if process_rank() == 0:
-                _finish(task, watch)
+        with io_errors(watch.run.path):
+            # Several processes read all at once with their first batch: the others are started only then.
+            if devices == 1:
+                task.source.read_photos(quiet=False)
+            with watch.interrupts.watching():
+                _train(task, watch, device, devices)
+                if process_rank() == 0:
+                    _finish(task, watch)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise LumigraphError(
             "memory ran out during training",
@@ -291,7 +295,7 @@ def _prepare(
     device: torch.device,
     line: ProgressLine,
 ) -> None:
-    """Device and arithmetic; whether memory and disk suffice; the photos."""
+    """Device and arithmetic; whether memory and disk suffice."""
     renderer.to(device)
     renderer.set_precision(options.precision)
     check_memory(renderer, source, device, line)
@@ -307,7 +311,6 @@ def _prepare(
         line.say(
             f"{steps:,} steps, the schedule of this {run.method}; --max-minutes N or --max-steps N ends it sooner"
         )
-    source.read_photos(quiet=process_rank() > 0)
 
 
 def make_budget(run: Run, options: TrainOptions, initial_step: int) -> Budget:

@@ -51,14 +51,11 @@ class Status:
     def _of_steps(self) -> str:
         """Out of how many steps: roughly, where the clock will end training."""
         likely = self.likely_last_step
-        if likely is not None and (self.last_step is None or likely < self.last_step):
-            return f" of about {_two_digits(likely):,}"
+        if likely is not None and likely > self.step and (self.last_step is None or likely < self.last_step):
+            # As exactly as two digits of those to come: never fewer than there were.
+            unit = 10 ** max(0, len(str(likely - self.step)) - 2)
+            return f" of about {unit * math.ceil(likely / unit):,}"
         return f"/{self.last_step:,}" if self.last_step else ""
-
-
-def _two_digits(number: int) -> int:
-    """Rounded to two significant digits."""
-    return round(number, 2 - len(str(number)))
 
 
 def _short(number: float) -> str:

@@ -117,7 +117,7 @@ class Run:
             raise LumigraphError(
                 f"the run has schema {found!r}, this version reads schema {SCHEMA}",
                 where=where,
-                todo="Use the version of lumigraph that wrote it, or train again",
+                todo="Train again, or open it with the version, or the commit, of lumigraph that wrote it",
             )
         described = data.pop("scene", None) if packed else read_json(path / "scene.json")
         _check_keys(data, where)

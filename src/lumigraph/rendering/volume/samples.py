@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from lumigraph.fields.activations import LARGEST, box_density
+from lumigraph.fields.activations import BOX_SIDE, LARGEST, box_density
 from lumigraph.fields.hashgrid import HashGrid
 from lumigraph.rendering.volume import cpu, reference
 from lumigraph.rendering.volume.tracing_cpu import trace_kernel
@@ -77,7 +77,7 @@ def visible_samples(
     """The samples in occupied cells that a ray can see, and the ray of each; without gradients.
 
     The first step of each ray is shifted by `jitter` (in [0, 1)) of its length. `network` is linear, ReLU, linear,
-    without biases; its first output is the logarithm of the density at the features of `grid`.
+    without biases; `box_density` makes the density of its first output at the features of `grid`.
     """
     trace = _trace_cpu if rays.origins.device.type == "cpu" else _trace_reference
     return trace(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha)
@@ -141,7 +141,7 @@ def _trace_cpu(rays, occupied, rule, unbounded, jitter, grid, network, min_trans
         _array(rays.near), _array(rays.far), _array(jitter), _array(occupied),
         *_floats(rule.growth, rule.shortest, rule.longest), unbounded,
         _array(grid.table), *layout.arrays, _array(first.T), _array(second),
-        *_floats(LARGEST, min_transmittance, min_alpha), t, dt, counts,
+        *_floats(LARGEST, 1 / BOX_SIDE, min_transmittance, min_alpha), t, dt, counts,
     )  # fmt: skip
     return _packed(rays, t, dt, counts, unbounded)
 

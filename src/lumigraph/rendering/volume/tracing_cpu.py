@@ -12,12 +12,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from lumigraph.fields.activations import BOX_SIDE
 from lumigraph.fields.hashgrid.cpu import encode_point
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
-PER_LENGTH = np.float32(1 / BOX_SIDE)
 
 
 @nb.njit(inline="always")
@@ -46,7 +44,7 @@ def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
     def trace(
         origins, directions, near, far, jitter, occupied, step_growth, step_min, step_max, unbounded,
         table, scales, vertices, hashed, sizes, offsets, first, second,
-        largest, min_transmittance, min_alpha, t, dt, counts,
+        largest, per_length, min_transmittance, min_alpha, t, dt, counts,
     ):  # fmt: skip
         """Fills t, dt [rays, capacity] with the visible samples of each ray and counts [rays] with their number."""
         rays = origins.shape[0]
@@ -75,7 +73,7 @@ def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
                         table, scales, vertices, hashed, sizes, offsets, features, encoded,
                     )  # fmt: skip
                     raw = _raw_density(encoded, first, second, width, hidden, units)
-                    density = PER_LENGTH * math.exp(min(raw, largest))
+                    density = per_length * math.exp(min(raw, largest))
                     alpha = ONE - math.exp(-density * step)
                     if alpha >= min_alpha:
                         t[ray, kept], dt[ray, kept] = at, step

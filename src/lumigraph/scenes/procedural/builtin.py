@@ -162,6 +162,7 @@ def make_scene(
 
 def load_builtin(name: str, downscale: int = 1, background: Background | None = None) -> Scene:
     """What `builtin:NAME` or `builtin:NAME:SIZE` means. Opened twice in one process, its views are traced once.
+    `downscale` is at least 1.
 
     Raises:
         LumigraphError: there is no such scene, or the size makes no sense.
