@@ -1,8 +1,8 @@
 """A field of grids and small networks, marched through an occupancy grid (Instant-NGP, Mueller et al., SIGGRAPH 2022).
 
-A point becomes features, which a method computes as it likes; a network turns them into what density is the exponential of, and a code; a
-second one turns code and view direction into a colour. An occupancy grid says where to look. Each ray is marched, its
-samples are thinned to those it can see, and only these are coloured and learnt from.
+A point becomes features, which a method computes as it likes; a network turns them into what density is the exponential
+of, and a code; a second one turns code and view direction into a colour. An occupancy grid says where to look. Each ray
+is marched, its samples are thinned to those it can see, and only these are coloured and learnt from.
 
 Points live in core coordinates, in which the scene's box is [-1, 1]^3; outside of it, space is contracted (mip-NeRF
 360, equation 10, maximum norm) when the scene is unbounded.

@@ -191,9 +191,9 @@ def fit(
     """Trains `renderer` in the run folder until the budget of `options` is spent, going on from the newest
     intact checkpoint with `options.resume`.
 
-    The first Ctrl-C saves and ends with reason "interrupted", the second ends the process; while photos are
-    read there is nothing to save, and it is raised. On return the renderer is on its device in evaluation mode, and the run holds its weights, a checkpoint, and
-    `results["training"]`.
+    The first Ctrl-C saves and ends with reason "interrupted", the second ends the process; while photos are read there
+    is nothing to save, and it is raised. On return the renderer is on its device in evaluation mode, and the run holds
+    its weights, a checkpoint, and `results["training"]`.
 
     Args:
         validation: views to measure and draw; without them training is only watched on its own rays. Of those whose
