@@ -19,7 +19,9 @@ def test_it_is_the_mean_over_what_is_told() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.0000001])
 @pytest.mark.parametrize("wanted", [0.0, 1.0])
-def test_the_surest_error_is_learnt_from_and_does_not_outweigh_all_others(share: float, wanted: float) -> None:
+def test_the_surest_error_is_learnt_from_and_does_not_outweigh_all_others(
+    share: float, wanted: float
+) -> None:
     """The sum of a ray's weights may round to just above 1."""
     masks = torch.full((1000, 1), 0.5)
     masks[0] = share
