@@ -1,11 +1,11 @@
 """What it is worth to see cones: Mip-NeRF on views of several scales, against the same method that looks at points.
 
     python benchmarks/multiscale.py SCENE [--downscale 4] [--scales 4] [--minutes 3] [--seed 0] [--runs FOLDER]
-        [--variants cones points alike nerf ngp] [--out FILE] [-- OPTIONS OF train mipnerf]
+        [--variants cones points alike nerf ngp ngp-cones] [--out FILE] [-- OPTIONS OF train mipnerf]
 
 All train for as long, on the same views; figures are those of the test views, scale by scale. `cones` is the method as
 it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area, `nerf` and
-`ngp` the methods of those names, which look at points.
+`ngp` the methods of those names, which look at points, `ngp-cones` the latter with cones.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ VARIANTS = {
     "alike": ("mipnerf", ["--no-area-loss"]),
     "nerf": ("nerf", []),
     "ngp": ("ngp", []),
+    "ngp-cones": ("ngp", ["--cones"]),
 }
 """Method and its own options."""
 

@@ -62,12 +62,12 @@ def test_sizes_are_those_of_round_gaussians_of_the_same_volume():
 
 def test_levels_fade_from_the_finest():
     field = grid()
-    kept = field.level_weights(torch.tensor([0.0, 1e-3, 0.02, 0.1, 10.0]))
+    kept = field.grid.level_weights(torch.tensor([0.0, 1e-3, 0.02, 0.1, 10.0]))
     assert torch.equal(kept[0], torch.ones(4))
     assert (kept[:, :-1] >= kept[:, 1:]).all()
     assert (kept[:-1] >= kept[1:]).all()
     # The share of a Gaussian of this size that lies in a cell around its middle.
-    size, cells = 0.02, float(field.scales[3])
+    size, cells = 0.02, float(field.grid.scales[3])
     share = math.erf(0.5 / cells / (math.sqrt(2) * size))
     assert float(kept[2, 3]) == pytest.approx(share, rel=1e-4)
 

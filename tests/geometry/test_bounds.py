@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.bounds import Bounds, contract, ngp_bounds, uncontract
+from lumigraph.geometry.bounds import Bounds, contract, ngp_bounds, uncontract, unit_cube, unit_scale
 
 BOX = Bounds(torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([3.0, 2.0, 1.0]))
 NORMS = ["linf", "l2"]
@@ -82,3 +82,13 @@ def test_json_round_trip_and_refusals():
     for data in bad:
         with pytest.raises(LumigraphError, match=r"scene\.json"):
             Bounds.from_json(data, where="scene.json")
+
+
+def test_the_unit_cube_shrinks_lengths_across():
+    """Beside the direction from the centre, points move with it: their distance shrinks as that from the centre does."""
+    points = torch.tensor([[0.2, 0.4, -0.1], [0.9, 0, 0], [3.0, 1.0, -2.0], [-400.0, 20, 7]])
+    for unbounded in (False, True):
+        inside = points if unbounded else points[:2]
+        cubed = unit_cube(inside, unbounded)
+        shrunk = (cubed - 0.5).norm(dim=1) / inside.norm(dim=1)
+        torch.testing.assert_close(unit_scale(cubed, unbounded), shrunk, rtol=1e-3, atol=0)

@@ -1,5 +1,7 @@
 """Which samples rays see: the kernel against marching, asking and thinning one after the other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -31,19 +33,21 @@ def rays(count: int) -> CoreRays:
     return CoreRays(origins, directions, near, far, torch.ones(count))
 
 
-def field(seed: int) -> tuple[HashGrid, nn.Sequential]:
+def field(seed: int, cones: bool = False) -> tuple[HashGrid, nn.Sequential]:
     torch.manual_seed(seed)
     grid = HashGrid(GridLayout(3, 2, 12, 4, 32))
     nn.init.normal_(grid.table)
-    network = nn.Sequential(nn.Linear(6, 16, bias=False), nn.ReLU(), nn.Linear(16, 5, bias=False))
+    width = grid.layout.faded_width if cones else grid.layout.width
+    network = nn.Sequential(nn.Linear(width, 16, bias=False), nn.ReLU(), nn.Linear(16, 5, bias=False))
     return grid, network
 
 
 @pytest.mark.parametrize("unbounded", [False, True])
 @pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("cones", [False, True])
 @torch.no_grad()
-def test_kernel_equals_the_twin(unbounded: bool, everything: bool) -> None:
-    grid, network = field(0)
+def test_kernel_equals_the_twin(unbounded: bool, everything: bool, cones: bool) -> None:
+    grid, network = field(0, cones)
     cascades = 3 if unbounded else 1
     occupied = (
         torch.rand(cascades, CELLS, CELLS, CELLS, generator=torch.Generator().manual_seed(4)) < 0.3
@@ -52,6 +56,8 @@ def test_kernel_equals_the_twin(unbounded: bool, everything: bool) -> None:
         growth=1 / 32 if unbounded else 0.0, shortest=0.03, longest=0.5 if unbounded else 0.03, most=500
     )
     some = rays(200)
+    if cones:
+        some = replace(some, spread=torch.logspace(-3, 0, 200))
     jitter = torch.rand(200, generator=torch.Generator().manual_seed(5))
     limits = (0.0, 0.0) if everything else (1e-2, 1e-2)
     ours, index = visible_samples(some, occupied, rule, unbounded, jitter, grid, network, *limits)

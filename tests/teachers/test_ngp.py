@@ -13,12 +13,13 @@ from lumigraph.configs.ngp import PRESETS, NGPConfig
 from lumigraph.distillation.origins import taught_scene
 from lumigraph.distillation.shards import Shards
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.bounds import Bounds
+from lumigraph.geometry.bounds import Bounds, unit_cube
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.rays import Rays
 from lumigraph.geometry.rotations import so3_exp
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
+from lumigraph.rendering.volume.samples import Samples
 from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.procedural import load_builtin
 from lumigraph.scenes.scene import Scene
@@ -36,7 +37,10 @@ def box(unbounded: bool = False) -> Bounds:
     return Bounds(-torch.ones(3), torch.ones(3), unbounded)
 
 
-def some_rays(count: int) -> Rays:
+CONES = replace(SMALL, cones=True)
+
+
+def some_rays(count: int, radius: float = 0.01) -> Rays:
     generator = torch.Generator().manual_seed(0)
     origins = torch.randn(count, 3, generator=generator)
     origins = 3 * origins / origins.norm(dim=1, keepdim=True)
@@ -45,7 +49,7 @@ def some_rays(count: int) -> Rays:
     return Rays(
         origins,
         directions,
-        torch.full((count,), 0.01),
+        torch.full((count,), radius),
         torch.full((count,), 0.1),
         torch.full((count,), 9.0),
         camera_ids=ids,
@@ -96,9 +100,10 @@ def test_colours_are_learnt_as_soon_as_brightness(seed: int) -> None:
 
 
 @pytest.mark.parametrize("unbounded", [False, True])
-def test_renders_the_same_in_any_pieces(unbounded: bool) -> None:
+@pytest.mark.parametrize("config", [SMALL, CONES])
+def test_renders_the_same_in_any_pieces(config: NGPConfig, unbounded: bool) -> None:
     torch.manual_seed(0)
-    renderer = NGP(SMALL, box(unbounded), "white", 1)
+    renderer = NGP(config, box(unbounded), "white", 1)
     rays = some_rays(60)
     whole = renderer.render(rays)
     parts = [renderer.render(part) for part in rays.split(17)]
@@ -116,11 +121,12 @@ def test_a_stored_field_is_the_same_field() -> None:
     assert torch.equal(first.render(rays).rgb, second.render(rays).rgb)
 
 
-def test_density_is_that_of_the_render() -> None:
-    """Opacity of a ray, from densities asked for directly: 1 - exp(-integral)."""
+@pytest.mark.parametrize("config", [SMALL, CONES])
+def test_density_is_that_of_the_render(config: NGPConfig) -> None:
+    """Opacity of a ray of no width, from densities asked for directly: 1 - exp(-integral)."""
     torch.manual_seed(0)
-    renderer = NGP(SMALL, Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0)), "black", 1)
-    rays = some_rays(20)
+    renderer = NGP(config, Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0)), "black", 1)
+    rays = some_rays(20, radius=0.0)
     opacity = renderer.render(rays).opacity
     t = torch.linspace(0.1, 9, 4000)
     points = rays.origins[:, None] + t[:, None] * rays.directions[:, None]
@@ -130,6 +136,55 @@ def test_density_is_that_of_the_render() -> None:
     length = rays.directions.norm(dim=1) * (t[1] - t[0])
     assert opacity is not None
     torch.testing.assert_close(opacity, 1 - torch.exp(-density.sum(1) * length), rtol=0, atol=0.02)
+
+
+def test_cones_see_what_a_whole_pixel_sees() -> None:
+    """Of pixels as wide as the scene nothing is left but the coarsest cells; lines see all pixels alike."""
+    for config in (SMALL, CONES):
+        torch.manual_seed(0)
+        renderer = NGP(config, box(), "white", 1)
+        torch.nn.init.normal_(renderer.grid.table)
+        fine, wide = renderer.render(some_rays(50, 0.001)), renderer.render(some_rays(50, 0.3))
+        assert renderer.sees_cones == config.cones
+        assert torch.allclose(fine.rgb, wide.rgb, atol=1e-3) != config.cones
+
+
+def test_the_size_of_a_sample_is_that_of_its_pixel() -> None:
+    """In sides of the cube: half the radius of the cone there, which contraction shrinks; box of half side 2."""
+    bounds = Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0), True)
+    renderer = NGP(CONES, bounds, "white", 1)
+    rays = Rays(*(torch.tensor(v) for v in ([[0.0, 0, 0]], [[0.0, 0, 3.0]], [0.01], [0.1], [50.0])))
+    core = renderer._core_rays(rays)
+    t = torch.tensor([0.5, 4.0])
+    unit = unit_cube(core.origins + t[:, None] * core.directions, True)
+    samples = Samples(unit, t, torch.ones(2), torch.tensor([0, 2]))
+    radius = 0.01 * t / 1.5 / 2
+    scale = torch.tensor([0.25, 0.25 * (2 - 1 / 4) / 4])
+    sizes = core.sizes(samples, torch.zeros(2, dtype=torch.long), True)
+    torch.testing.assert_close(sizes, 0.5 * radius * scale)
+
+
+@pytest.mark.slow
+def test_cones_know_pictures_of_several_sizes() -> None:
+    """Three sizes of the same photos, after as many steps: the smallest are much better known than by lines, the
+    largest as well."""
+    scene = load_scene("builtin:still:64", scales=3)
+    views = scene.split("test")
+    assert views.pixel_areas is not None
+    of_size = [(views.pixel_areas == area).nonzero()[:, 0].tolist() for area in (1, 16)]
+    batches = [PhotoSource(views.subset(chosen), 0).batch(0, 2000) for chosen in of_size]
+    config = replace(SMALL, levels=6, finest_resolution=256, log2_entries=14, steps=192, samples=8192)
+    found = []
+    for cones in (False, True):
+        torch.manual_seed(0)
+        renderer = NGP.from_scene(replace(config, cones=cones), scene.info)
+        train(renderer, PhotoSource(scene.split("train"), 0), 300)
+        with torch.no_grad():
+            errors = [renderer.losses(batch, 300, 0).squared_error.mean() for batch in batches]
+        found.append(-10 * torch.stack(errors).log10())
+    large, small = (found[1] - found[0]).tolist()
+    assert large > -0.5
+    assert small > 1.5
 
 
 def test_query_has_gradients() -> None:

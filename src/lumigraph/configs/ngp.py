@@ -13,6 +13,10 @@ class NGPConfig(MarchingConfig):
     "mobile-r2l-llff" the recipes by which MobileR2L trained its teachers.
     """
 
+    cones: bool = False
+    """See what a whole pixel sees, as Mip-NeRF does: levels of the grid fade whose cells are finer than it. For photos
+    or pictures of several sizes (train --scales)."""
+
 
 PRESETS = {
     "cpu": NGPConfig(),

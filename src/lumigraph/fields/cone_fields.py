@@ -3,7 +3,6 @@
 B rays with K Gaussians each.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -107,18 +106,12 @@ class GaussianMLP(ConeField):
 
 
 class GaussianGrid(ConeField):
-    """A hash grid whose levels fade where their cells are smaller than the Gaussian, with Instant-NGP's networks.
-
-    Features of level l, with n_l cells along the cube, are multiplied by erf(1 / (sqrt(8) s n_l)), s being the standard
-    deviation of the Gaussian: about the share of it that lies within one cell (Zip-NeRF, Barron et al. 2023,
-    section 3.1, with one sample for the whole Gaussian). The factors are inputs too: a network that could not tell a
-    faded feature from one that is zero would have to guess.
+    """A hash grid whose levels fade where their cells are smaller than the Gaussian (see `HashGrid.faded`), with
+    Instant-NGP's networks.
 
     Space is in core coordinates, in which the scene's box is [-1, 1]^3; outside of it, space is contracted (mip-NeRF
     360, equation 10, maximum norm) when the scene is unbounded.
     """
-
-    scales: Float[Tensor, "L"]
 
     def __init__(
         self, layout: GridLayout, unbounded: bool, *, hidden: int, geometry_features: int, colour_layers: int
@@ -126,9 +119,8 @@ class GaussianGrid(ConeField):
         super().__init__()
         self.unbounded = unbounded
         self.grid = HashGrid(layout)
-        self.geometry = small_mlp(layout.width + layout.levels, hidden, 1, geometry_features)
+        self.geometry = small_mlp(layout.faded_width, hidden, 1, geometry_features)
         self.colour = small_mlp(DIRECTION_DEGREE**2 + geometry_features, hidden, colour_layers, 3)
-        self.register_buffer("scales", torch.from_numpy(layout.scales), persistent=False)
 
     def reset(self) -> None:
         self.grid.reset()
@@ -148,15 +140,7 @@ class GaussianGrid(ConeField):
 
     def _encoded(self, where: Gaussians) -> Float[Tensor, "n width"]:
         points, sizes = self._in_unit_cube(where.means.flatten(0, 1), where.sizes.flatten())
-        kept = self.level_weights(sizes)
-        layout = self.grid.layout
-        features = self.grid(points.contiguous()).view(len(points), layout.levels, layout.features)
-        return torch.cat([(features * kept[..., None]).flatten(1), kept], 1)
-
-    def level_weights(self, sizes: Float[Tensor, " n"]) -> Float[Tensor, "n L"]:
-        """What is left of each level for Gaussians of these standard deviations, in sides of the grid's cube."""
-        cells = math.sqrt(8) * sizes[:, None] * self.scales
-        return torch.erf(1 / cells.clamp(min=1e-6))
+        return self.grid.faded(points.contiguous(), sizes)
 
     def _in_unit_cube(self, points: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Points [n, 3] in the cube [0, 1]^3 of the grid, and sizes [n] in its units."""

@@ -132,6 +132,16 @@ class MarchedField(Renderer):
         """Of points in [0, 1]^3, each with how the scene stands for it."""
         raise NotImplementedError
 
+    def sample_features(
+        self,
+        rays: CoreRays,
+        samples: Samples,
+        index: Int[Tensor, " S"],
+        standing: Float[Tensor, "R D"] | None,
+    ) -> Float[Tensor, "S width"]:
+        """Of samples on the rays `index`; as functions of the rays where poses are learnt."""
+        return self.features(self.sample_points(rays, samples, index), _of_samples(standing, index))
+
     def feature_groups(self) -> list[ParameterGroup]:
         """The parameters behind the features."""
         raise NotImplementedError
@@ -224,6 +234,8 @@ class MarchedField(Renderer):
             near=rays.near * speed,
             far=rays.far * speed,
             speed=speed,
+            # Half of it: the deviation along each axis of what is spread evenly over a disc.
+            spread=0.5 * rays.radii / (speed * self.half_side) if self.sees_cones else None,
         )
 
     def _integrate(
@@ -240,7 +252,7 @@ class MarchedField(Renderer):
         flat = rays.flatten()
         core, standing = self._core_rays(flat), self.standing_of(flat)
         samples, index = self.visible_samples(core, standing, self.rule, torch.full_like(core.near, 0.5))
-        features = self.features(samples.points, _of_samples(standing, index))
+        features = self.sample_features(core, samples, index, standing)
         rgb, opacity, reach, _, density = self._integrate(core, samples, features, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         middle = median(density, samples.t, samples.dt, samples.offsets)
@@ -281,7 +293,7 @@ class MarchedField(Renderer):
             samples, index = self.visible_samples(
                 core, standing, self._training_rule(step), jitter, learning=True
             )
-        features = self.features(self._points(core, samples, index), _of_samples(standing, index))
+        features = self.sample_features(core, samples, index, standing)
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
         target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
@@ -368,7 +380,9 @@ class MarchedField(Renderer):
             }
         )
 
-    def _points(self, rays: CoreRays, samples: Samples, index: Tensor) -> Tensor:
+    def sample_points(
+        self, rays: CoreRays, samples: Samples, index: Int[Tensor, " S"]
+    ) -> Float[Tensor, "S 3"]:
         """The samples' points; as functions of the rays where poses are learnt."""
         if self.pose_corrections is None:
             return samples.points

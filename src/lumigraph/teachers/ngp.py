@@ -1,5 +1,10 @@
-"""Instant-NGP (Mueller et al., SIGGRAPH 2022): the features of a point are those of a multi-resolution hash grid."""
+"""Instant-NGP (Mueller et al., SIGGRAPH 2022): the features of a point are those of a multi-resolution hash grid.
 
+With cones a sample is a Gaussian as wide as the pixel sees there, for which levels fade whose cells are finer; it has no
+extent along the ray, which the steps resolve. So pictures of any size that was trained on come out without aliasing.
+"""
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,8 +24,9 @@ class NGP(MarchedField):
     def __init__(self, config: NGPConfig, bounds: Bounds, background: Background, cameras: int) -> None:
         """`cameras`: number of training cameras, for the refinement of their poses."""
         super().__init__(config, bounds, background, cameras)
+        self.sees_cones = config.cones
         self.grid = HashGrid(self.layout)
-        self.add_networks(self.grid.layout.width)
+        self.add_networks(self.layout.faded_width if config.cones else self.layout.width)
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units."""
@@ -30,7 +36,7 @@ class NGP(MarchedField):
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density per unit of scene length and colour, at points in scene units seen along unit vectors."""
-        encoded = self.grid(unit_cube((points - self.centre) / self.half_side, self.unbounded))
+        encoded = self.features(unit_cube((points - self.centre) / self.half_side, self.unbounded), None)
         density, code = self.density_and_code(encoded)
         return density / self.half_side, self.colour_of(
             code, spherical_harmonics(view_directions, DIRECTION_DEGREE)
@@ -39,7 +45,23 @@ class NGP(MarchedField):
     def features(
         self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, "n width"]:
-        return self.grid(points)
+        return (
+            self.grid.faded(points, torch.zeros_like(points[:, 0])) if self.sees_cones else self.grid(points)
+        )
+
+    def sample_features(
+        self,
+        rays: CoreRays,
+        samples: Samples,
+        index: Int[Tensor, " S"],
+        standing: Float[Tensor, "R D"] | None,
+    ) -> Float[Tensor, "S width"]:
+        """Those of what pixels see of the samples, where rays are cones."""
+        if not self.sees_cones:
+            return super().sample_features(rays, samples, index, standing)
+        return self.grid.faded(
+            self.sample_points(rays, samples, index), rays.sizes(samples, index, self.unbounded)
+        )
 
     def feature_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup("grid", [self.grid.table], self.config.lr, table=True, **ADAM)]

@@ -4,6 +4,7 @@ The backward pass gives each level to one thread. No two threads write the same 
 sums are taken in one order: results are bit-equal for any number of threads.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 
 TILE = 256
 HALF, ONE = np.float32(0.5), np.float32(1)
+SHARP, SQRT8 = 1e-6, np.float32(math.sqrt(8))
+"""What is smaller than this in cells of a level has no extent there."""
 Y_PRIME, Z_PRIME = np.uint32(2654435761), np.uint32(805459861)
 
 
@@ -186,3 +189,15 @@ def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, fe
             near = w0 * table[i0, f] + w1 * table[i1, f] + w2 * table[i2, f] + w3 * table[i3, f]
             far = w4 * table[i4, f] + w5 * table[i5, f] + w6 * table[i6, f] + w7 * table[i7, f]
             encoded[level * features + f] = near + far
+
+
+@nb.njit(inline="always")
+def fade_point(size, scales, features, encoded):
+    """Makes of `encoded`, the features of a point, those of a Gaussian of this standard deviation around it, and writes
+    what is left of each level behind them; see `HashGrid.faded`."""
+    levels = scales.shape[0]
+    for level in range(levels):
+        kept = np.float32(math.erf(ONE / max(SQRT8 * size * scales[level], np.float32(SHARP))))
+        for f in range(features):
+            encoded[level * features + f] *= kept
+        encoded[levels * features + level] = kept

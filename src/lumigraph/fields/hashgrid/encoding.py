@@ -1,5 +1,7 @@
 """The hash grid as a torch module; which kernel runs is decided here, by device, and nowhere else."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from lumigraph.fields.hashgrid import cpu, reference
 from lumigraph.fields.hashgrid.layout import GridLayout
 
 INITIAL_RANGE = 1e-4
+SHARP = cpu.SHARP
 
 
 class _EncodeCPU(torch.autograd.Function):
@@ -56,10 +59,13 @@ def encode(
 class HashGrid(nn.Module):
     """A trainable hash grid: [n, 3] points in [0, 1]^3 to [n, L * F] features."""
 
+    scales: Float[Tensor, "L"]
+
     def __init__(self, layout: GridLayout) -> None:
         super().__init__()
         self.layout = layout
         self.table = nn.Parameter(torch.empty(layout.entries, layout.features))
+        self.register_buffer("scales", torch.from_numpy(layout.scales), persistent=False)
         self.reset()
 
     def reset(self) -> None:
@@ -68,3 +74,20 @@ class HashGrid(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n width"]:
         return encode(points, self.table, self.layout)
+
+    def faded(
+        self, points: Float[Tensor, "n 3"], sizes: Float[Tensor, " n"]
+    ) -> Float[Tensor, "n faded_width"]:
+        """Features of Gaussians around `points`, whose standard deviations are `sizes` in sides of the cube, and what
+        is left of each level, L numbers: a network that could not tell a faded feature from one that is zero would
+        have to guess."""
+        kept = self.level_weights(sizes)
+        features = self(points).view(len(points), self.layout.levels, self.layout.features)
+        return torch.cat([(features * kept[..., None]).flatten(1), kept], 1)
+
+    def level_weights(self, sizes: Float[Tensor, " n"]) -> Float[Tensor, "n L"]:
+        """What is left of each level for Gaussians of these standard deviations s: of level l, with n_l cells along the
+        cube, erf(1 / (sqrt(8) s n_l)), about the share of a Gaussian that lies within one cell (Zip-NeRF, Barron et
+        al. 2023, section 3.1, with one sample for the whole Gaussian)."""
+        cells = math.sqrt(8) * sizes[:, None] * self.scales
+        return torch.erf(1 / cells.clamp(min=SHARP))

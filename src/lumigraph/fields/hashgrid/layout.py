@@ -74,6 +74,11 @@ class GridLayout:
         return self.levels * self.features
 
     @property
+    def faded_width(self) -> int:
+        """Numbers per encoded Gaussian: features, and what is left of each level."""
+        return self.width + self.levels
+
+    @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What kernels need to know of the levels, in the order they take it."""
         return self.scales, self.vertices, self.hashed, self.sizes, self.offsets

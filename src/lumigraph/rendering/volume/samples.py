@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lumigraph.fields.activations import BOX_SIDE, LARGEST, box_density
 from lumigraph.fields.hashgrid import HashGrid
+from lumigraph.geometry.bounds import unit_scale
 from lumigraph.rendering.volume import cpu, reference
 from lumigraph.rendering.volume.tracing_cpu import trace_kernel
 
@@ -36,13 +37,21 @@ class StepRule:
 @dataclass(frozen=True)
 class CoreRays:
     """Rays in core coordinates: origins [R, 3], unit directions [R, 3], near and far [R] as lengths; speed [R] is the
-    length travelled per unit of the ray parameter that the rest of the project uses."""
+    length travelled per unit of the ray parameter that the rest of the project uses. For cones, spread [R] is the
+    standard deviation across the ray of what a pixel sees, per unit of length; rays without it are lines."""
 
     origins: Float[Tensor, "R 3"]
     directions: Float[Tensor, "R 3"]
     near: Float[Tensor, " R"]
     far: Float[Tensor, " R"]
     speed: Float[Tensor, " R"]
+    spread: Float[Tensor, " R"] | None = None
+
+    def sizes(self, samples: "Samples", index: Int[Tensor, " S"], unbounded: bool) -> Float[Tensor, " S"]:
+        """Standard deviations of what pixels see of samples on the rays `index` of cones, in sides of the unit cube."""
+        if self.spread is None:
+            raise ValueError("lines have no extent")
+        return unit_scale(samples.points, unbounded) * self.spread[index] * samples.t
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,8 @@ def visible_samples(
     """The samples in occupied cells that a ray can see, and the ray of each; without gradients.
 
     The first step of each ray is shifted by `jitter` (in [0, 1)) of its length. `network` is linear, ReLU, linear,
-    without biases; `box_density` makes the density of its first output at the features of `grid`.
+    without biases; `box_density` makes the density of its first output at the features of `grid`, for cones at the
+    faded ones.
     """
     trace = _trace_cpu if rays.origins.device.type == "cpu" else _trace_reference
     return trace(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha)
@@ -127,7 +137,11 @@ def seen_samples(
 def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
     """The twin: marches first, then asks for all densities."""
     samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
-    hidden = network[:-1](grid(samples.points))
+    if rays.spread is None:
+        features = grid(samples.points)
+    else:
+        features = grid.faded(samples.points, rays.sizes(samples, samples.rays, unbounded))
+    hidden = network[:-1](features)
     density = box_density(hidden @ network[-1].weight[0])
     return reference.keep_visible(samples, density, min_transmittance, min_alpha)
 
@@ -136,9 +150,12 @@ def _trace_cpu(rays, occupied, rule, unbounded, jitter, grid, network, min_trans
     layout = grid.layout
     first, second = network[0].weight.detach(), network[-1].weight.detach()[0]
     t, dt, counts = _no_steps(len(rays.origins), rule)
-    trace_kernel(layout.features, layout.width, len(first))(
+    cones = rays.spread is not None
+    spread = np.empty(0, np.float32) if rays.spread is None else _array(rays.spread)
+    width = layout.faded_width if cones else layout.width
+    trace_kernel(layout.features, width, len(first), cones)(
         _array(rays.origins), _array(rays.directions),
-        _array(rays.near), _array(rays.far), _array(jitter), _array(occupied),
+        _array(rays.near), _array(rays.far), spread, _array(jitter), _array(occupied),
         *_floats(rule.growth, rule.shortest, rule.longest), unbounded,
         _array(grid.table), *layout.arrays, _array(first.T), _array(second),
         *_floats(LARGEST, 1 / BOX_SIDE, min_transmittance, min_alpha), t, dt, counts,

@@ -12,7 +12,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from lumigraph.fields.hashgrid.cpu import encode_point
+from lumigraph.fields.hashgrid.cpu import encode_point, fade_point
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
@@ -34,15 +34,16 @@ def _raw_density(encoded, first, second, width, hidden, units):
 
 
 @cache
-def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
-    """The kernel for `width` numbers a point, `features` a level, `hidden` units: constants, so that loops unroll.
+def trace_kernel(features: int, width: int, hidden: int, cones: bool) -> Callable[..., Any]:
+    """The kernel for `width` numbers a point, `features` a level, `hidden` units, for cones or for lines: constants, so
+    that loops unroll.
 
     It captures nothing but these numbers, or numba could not keep it from one process to the next.
     """
 
     @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def trace(
-        origins, directions, near, far, jitter, occupied, step_growth, step_min, step_max, unbounded,
+        origins, directions, near, far, spread, jitter, occupied, step_growth, step_min, step_max, unbounded,
         table, scales, vertices, hashed, sizes, offsets, first, second,
         largest, per_length, min_transmittance, min_alpha, t, dt, counts,
     ):  # fmt: skip
@@ -72,6 +73,8 @@ def trace_kernel(features: int, width: int, hidden: int) -> Callable[..., Any]:
                         x * scale + half, y * scale + half, z * scale + half,
                         table, scales, vertices, hashed, sizes, offsets, features, encoded,
                     )  # fmt: skip
+                    if cones:
+                        fade_point(spread[ray] * at * scale, scales, features, encoded)
                     raw = _raw_density(encoded, first, second, width, hidden, units)
                     density = per_length * math.exp(min(raw, largest))
                     alpha = ONE - math.exp(-density * step)
