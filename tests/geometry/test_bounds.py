@@ -85,7 +85,7 @@ def test_json_round_trip_and_refusals():
 
 
 def test_the_unit_cube_shrinks_lengths_across():
-    """Beside the direction from the centre, points move with it: their distance shrinks as that from the centre does."""
+    """Distances across the direction from the centre shrink as that from the centre does."""
     points = torch.tensor([[0.2, 0.4, -0.1], [0.9, 0, 0], [3.0, 1.0, -2.0], [-400.0, 20, 7]])
     for unbounded in (False, True):
         inside = points if unbounded else points[:2]

@@ -1,7 +1,7 @@
 """Instant-NGP (Mueller et al., SIGGRAPH 2022): the features of a point are those of a multi-resolution hash grid.
 
-With cones a sample is a Gaussian as wide as the pixel sees there, for which levels fade whose cells are finer; it has no
-extent along the ray, which the steps resolve. So pictures of any size that was trained on come out without aliasing.
+With cones a sample is a Gaussian as wide as the pixel sees there, for which levels fade whose cells are finer; it has
+no extent along the ray, which the steps resolve. So pictures of any size that was trained on come out without aliasing.
 """
 
 import torch
