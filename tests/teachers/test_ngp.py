@@ -9,6 +9,7 @@ import torch
 
 from lumigraph.cli.main import main
 from lumigraph.configs.common import TrainOptions
+from lumigraph.configs.depth import DepthLoss
 from lumigraph.configs.ngp import PRESETS, NGPConfig
 from lumigraph.distillation.origins import taught_scene
 from lumigraph.distillation.shards import Shards
@@ -275,12 +276,14 @@ def test_learning_rate_falls(schedule: Literal["exponential", "cosine"], middle:
     assert scales == pytest.approx([1, 1, middle, 0.01])
 
 
-def test_learning_rate_rises_first_where_photos_are_few() -> None:
+def test_learning_rate_rises_first_where_a_wall_would_be_learnt() -> None:
     asked = NGP(replace(SMALL, warmup_steps=50), box(), "white", 100)
     assert [asked.lr_scale(step, 0.0) for step in (0, 24, 49, 50)] == pytest.approx([0.02, 0.5, 1, 1])
-    for photos, scale in ((19, 0.5), (20, 1)):  # spread over the 60 of the scene, whose numbers they keep
+    walls = replace(SMALL, depth=DepthLoss(depth_loss="urf"))
+    for config, photos, scale in ((walls, 19, 0.5), (walls, 20, 1), (SMALL, 19, 1)):
+        # Spread over the 60 of the scene, whose numbers they keep.
         scene = load_scene("builtin:still:16", splits=SplitOptions(views=photos, select="uniform"))
-        assert NGP.from_scene(SMALL, scene.info).lr_scale(49, 0.0) == scale
+        assert NGP.from_scene(config, scene.info).lr_scale(49, 0.0) == scale
     published = NGP(replace(SMALL, warmup_steps=PRESETS["paper"].warmup_steps), box(), "white", 3)
     assert published.lr_scale(0, 0.0) == 1
 

@@ -38,7 +38,7 @@ from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, occu
 
 DIRECTION_DEGREE = 4
 MANY_PHOTOS, WARMUP = 20, 100
-"""Fewer photos seldom forbid a wall before each camera; with them, steps in which learning rates rise."""
+"""Fewer photos seldom forbid the walls that a depth loss may begin with; steps in which learning rates then rise."""
 FIELD_CHUNK = 1 << 15
 ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
 """How grids and networks learn (Instant-NGP, section 4)."""
@@ -113,7 +113,8 @@ class MarchedField(Renderer):
         cameras: Cameras = info.cameras["train"]
         config = replace(config, depth=in_scene_units(config.depth, info.world_transform))
         if config.warmup_steps is None:
-            config = replace(config, warmup_steps=0 if len(cameras.ids.unique()) >= MANY_PHOTOS else WARMUP)
+            walls = config.depth.depth_loss == "urf" and len(cameras.ids.unique()) < MANY_PHOTOS
+            config = replace(config, warmup_steps=WARMUP if walls else 0)
         count = int(cameras.ids.max()) + 1
         field = cls(config, info.bounds, info.background, count, **cls.scene_options(info))
         field.occupancy.mark_unseen(cameras, info.bounds)
