@@ -61,9 +61,9 @@ class MarchingConfig:
     network_lr: float = 0.02
     """Learning rate of the networks."""
     warmup_steps: int | None = None
-    """Steps in which learning rates rise to these; 0 is none, as published. Without, the depth loss urf often learns what
-    few photos show as a wall before each camera, from which nothing leads away (None: 100 with that loss and fewer than
-    20 photos, else 0)."""
+    """Steps in which learning rates rise to these; 0 is none, as published. Without, the depth loss urf often learns
+    what few photos show as a wall before each camera, from which nothing leads away (None: 100 with that loss and
+    fewer than 20 photos, else 0)."""
     hold: float = 0.5
     """Part of the budget before the learning rate begins to fall."""
     final_lr: float = 0.03
