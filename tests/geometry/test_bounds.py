@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumigraph.errors import LumigraphError
-from lumigraph.geometry.bounds import Bounds, contract, ngp_bounds, uncontract, unit_cube, unit_scale
+from lumigraph.geometry.bounds import Bounds, contract, ngp_bounds, shrinkage, uncontract, unit_cube
 
 BOX = Bounds(torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([3.0, 2.0, 1.0]))
 NORMS = ["linf", "l2"]
@@ -91,4 +91,4 @@ def test_the_unit_cube_shrinks_lengths_across():
         inside = points if unbounded else points[:2]
         cubed = unit_cube(inside, unbounded)
         shrunk = (cubed - 0.5).norm(dim=1) / inside.norm(dim=1)
-        torch.testing.assert_close(unit_scale(cubed, unbounded), shrunk, rtol=1e-3, atol=0)
+        torch.testing.assert_close(shrinkage(cubed, unbounded), shrunk, rtol=1e-3, atol=0)

@@ -140,28 +140,53 @@ def test_density_is_that_of_the_render(config: NGPConfig) -> None:
 
 
 def test_cones_see_what_a_whole_pixel_sees() -> None:
-    """Of pixels as wide as the scene nothing is left but the coarsest cells; lines see all pixels alike."""
+    """Of wide pixels nothing is left but coarse cells: what the two finest levels hold hardly changes them, and changes
+    fine ones. Lines see all pixels alike."""
     for config in (SMALL, CONES):
         torch.manual_seed(0)
         renderer = NGP(config, box(), "white", 1)
         torch.nn.init.normal_(renderer.grid.table)
-        fine, wide = renderer.render(some_rays(50, 0.001)), renderer.render(some_rays(50, 0.3))
+        pixels = some_rays(50, 0.001), some_rays(50, 0.5)
+        fine, wide = (renderer.render(rays).rgb for rays in pixels)
+        with torch.no_grad():
+            renderer.grid.table[int(renderer.layout.offsets[2]) :] = 0
+        changed = [
+            float((renderer.render(rays).rgb - before).abs().mean())
+            for rays, before in zip(pixels, (fine, wide), strict=True)
+        ]
         assert renderer.sees_cones == config.cones
-        assert torch.allclose(fine.rgb, wide.rgb, atol=1e-3) != config.cones
+        assert torch.allclose(fine, wide, atol=1e-3) != config.cones
+        assert (changed[1] < 0.2 * changed[0]) == config.cones
 
 
-def test_the_size_of_a_sample_is_that_of_its_pixel() -> None:
+def test_points_are_what_the_finest_pixel_sees() -> None:
+    """A pixel of the training cameras that sees the middle of the scene, and a question about points there."""
+    scene = load_scene("builtin:still:64", scales=2)
+    torch.manual_seed(0)
+    renderer = NGP.from_scene(CONES, scene.info)
+    core = renderer._core_rays(scene.info.cameras["train"].view_rays(0).flatten())
+    middle = torch.tensor([len(core.near) // 2 + 32])
+    t = -(core.origins * core.directions).sum(1)[middle]
+    points = unit_cube(core.origins[middle] + t[:, None] * core.directions[middle], False)
+    sizes = core.sizes(Samples(points, t, torch.ones(1), torch.tensor([0, 1])), middle, False)
+    assert 0.5 * renderer.finest == pytest.approx(float(sizes), rel=0.2)
+    asked = torch.full((1,), 0.5 * renderer.finest)
+    torch.testing.assert_close(renderer.features(points, None), renderer.grid.faded(points, asked))
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_the_size_of_a_sample_is_that_of_its_pixel(unbounded: bool) -> None:
     """In sides of the cube: half the radius of the cone there, which contraction shrinks; box of half side 2."""
-    bounds = Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0), True)
+    bounds = Bounds(torch.full((3,), -2.0), torch.full((3,), 2.0), unbounded)
     renderer = NGP(CONES, bounds, "white", 1)
     rays = Rays(*(torch.tensor(v) for v in ([[0.0, 0, 0]], [[0.0, 0, 3.0]], [0.01], [0.1], [50.0])))
     core = renderer._core_rays(rays)
     t = torch.tensor([0.5, 4.0])
-    unit = unit_cube(core.origins + t[:, None] * core.directions, True)
+    unit = unit_cube(core.origins + t[:, None] * core.directions, unbounded)
     samples = Samples(unit, t, torch.ones(2), torch.tensor([0, 2]))
     radius = 0.01 * t / 1.5 / 2
-    scale = torch.tensor([0.25, 0.25 * (2 - 1 / 4) / 4])
-    sizes = core.sizes(samples, torch.zeros(2, dtype=torch.long), True)
+    scale = torch.tensor([0.25, 0.25 * (2 - 1 / 4) / 4]) if unbounded else 0.5
+    sizes = core.sizes(samples, torch.zeros(2, dtype=torch.long), unbounded)
     torch.testing.assert_close(sizes, 0.5 * radius * scale)
 
 

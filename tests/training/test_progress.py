@@ -29,6 +29,9 @@ def test_it_is_told_how_many_steps_will_fit_into_the_time() -> None:
     assert status(likely_last_step=2000).line().startswith("step 1,200/2,000 ·")
     assert status(step=3, last_step=None, likely_last_step=7).line().startswith("step 3 of about 7 ·")
     assert status(last_step=None).line().startswith("step 1,200 ·")
+    assert (
+        status(step=100, last_step=1950, likely_last_step=1940).line().startswith("step 100 of about 1,950 ·")
+    )
     late = status(step=121_200, last_step=None, likely_last_step=122_430)
     assert late.line().startswith("step 121,200 of about 122,500 ·")
     assert status(step=6437, last_step=None, likely_last_step=6437).line().startswith("step 6,437 ·")

@@ -15,7 +15,7 @@ class NGPConfig(MarchingConfig):
 
     cones: bool = False
     """See what a whole pixel sees, as Mip-NeRF does: levels of the grid fade whose cells are finer than it. For photos
-    or pictures of several sizes (train --scales)."""
+    or pictures of several sizes (train --scales): of other sizes than those it was trained on it knows little."""
 
 
 PRESETS = {

@@ -37,9 +37,9 @@ def unit_cube(points: Points, unbounded: bool) -> Points:
     return 0.25 * contract(points) + 0.5 if unbounded else 0.5 * points + 0.5
 
 
-def unit_scale(cubed: Points, unbounded: bool) -> Tensor:
+def shrinkage(cubed: Points, unbounded: bool) -> Tensor:
     """By how much `unit_cube` has shrunk lengths across the direction from the centre, at points that it has placed
-    [*s, 3] (contraction shrinks those along it further). Returns [*s]."""
+    [*s, 3]; contraction shrinks those along it further, by 2 L - 1 at L half sides. Returns [*s]."""
     if not unbounded:
         return torch.full_like(cubed[..., 0], 0.5)
     length = (4 * cubed - 2).abs().amax(-1).clamp(min=1)

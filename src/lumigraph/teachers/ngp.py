@@ -4,14 +4,16 @@ With cones a sample is a Gaussian as wide as the pixel sees there, for which lev
 no extent along the ray, which the steps resolve. So pictures of any size that was trained on come out without aliasing.
 """
 
-import torch
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lumigraph.configs.ngp import NGPConfig
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import HashGrid
-from lumigraph.geometry.bounds import Bounds, unit_cube
+from lumigraph.geometry.bounds import Bounds, shrinkage, unit_cube
+from lumigraph.geometry.cameras import Cameras, finest_pixel
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.marched_field import ADAM, DIRECTION_DEGREE, MarchedField
 from lumigraph.rendering.renderer import ParameterGroup
@@ -25,11 +27,23 @@ class NGP(MarchedField):
         """`cameras`: number of training cameras, for the refinement of their poses."""
         super().__init__(config, bounds, background, cameras)
         self.sees_cones = config.cones
+        self.finest = 0.0
+        """Of cones: size in core units of what the finest training pixel sees in the middle of the scene."""
         self.grid = HashGrid(self.layout)
         self.add_networks(self.layout.faded_width if config.cones else self.layout.width)
 
+    @classmethod
+    def from_scene(cls, config: NGPConfig, info: Any) -> "NGP":
+        field = super().from_scene(config, info)
+        assert isinstance(field, NGP)
+        cameras: Cameras = info.cameras["train"]
+        away = (cameras.camera_to_world[:, :, 3] - info.bounds.centre).norm(dim=1).median()
+        field.finest = 0.5 * finest_pixel(cameras) * float(away) / field.half_side
+        return field
+
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Density per unit of scene length, at points in scene units."""
+        """Density per unit of scene length, at points in scene units; with cones, as the finest training pixel sees
+        them."""
         return self.core_density((points - self.centre) / self.half_side, None) / self.half_side
 
     def query(
@@ -45,9 +59,9 @@ class NGP(MarchedField):
     def features(
         self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
     ) -> Float[Tensor, "n width"]:
-        return (
-            self.grid.faded(points, torch.zeros_like(points[:, 0])) if self.sees_cones else self.grid(points)
-        )
+        if not self.sees_cones:
+            return self.grid(points)
+        return self.grid.faded(points, self.finest * shrinkage(points, self.unbounded))
 
     def sample_features(
         self,

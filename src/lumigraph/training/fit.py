@@ -264,20 +264,31 @@ def _carry_out(task: RayTask, watch: Watch, device: torch.device, devices: int) 
     """Trains, and on the first process writes what came of it."""
     if not task.begun:
         torch.manual_seed(task.seed)
+    if devices == 1:  # several processes read all at once, when the others have been started
+        _read_photos(task.source, watch.run)
     try:
-        with io_errors(watch.run.path):
-            # Several processes read all at once with their first batch: the others are started only then.
-            if devices == 1:
-                task.source.read_photos(quiet=False)
-            with watch.interrupts.watching():
-                _train(task, watch, device, devices)
-                if process_rank() == 0:
-                    _finish(task, watch)
+        with watch.interrupts.watching(), io_errors(watch.run.path):
+            _train(task, watch, device, devices)
+            if process_rank() == 0:
+                _finish(task, watch)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise LumigraphError(
             "memory ran out during training",
             where=watch.run.path,
             todo="Use fewer rays or pictures per step, a smaller preset, or a larger --downscale; --resume goes on",
+        ) from error
+
+
+def _read_photos(source: RaySource, run: Run) -> None:
+    """Reads them before signals are taken over, so that Ctrl-C ends a long reading at once."""
+    try:
+        with io_errors(run.info.source):
+            source.read_photos(quiet=False)
+    except MemoryError as error:
+        raise LumigraphError(
+            "memory ran out while photos were read",
+            where=run.info.source,
+            todo="Use a larger --downscale, or fewer photos (--views)",
         ) from error
 
 

@@ -54,7 +54,8 @@ class Status:
         if likely is not None and likely > self.step and (self.last_step is None or likely < self.last_step):
             # As exactly as two digits of those to come: never fewer than there were.
             unit = 10 ** max(0, len(str(likely - self.step)) - 2)
-            return f" of about {unit * math.ceil(likely / unit):,}"
+            about = unit * math.ceil(likely / unit)
+            return f" of about {about if self.last_step is None else min(about, self.last_step):,}"
         return f"/{self.last_step:,}" if self.last_step else ""
 
 

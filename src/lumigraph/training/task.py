@@ -158,6 +158,8 @@ class RayTask(LightningModule):
         # After the state was put back, which comes from the disk.
         self.source.to(self.device)
         self.source.share(self.trainer.global_rank, self.trainer.world_size)
+        if self.trainer.world_size > 1:
+            self.source.read_photos(quiet=self.trainer.global_rank > 0)
         self._warm_up()
         self.seconds = 0.0 if self._checkpoint is None else self._checkpoint.seconds
         self._checkpoint = None

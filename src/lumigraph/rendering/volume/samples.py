@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lumigraph.fields.activations import BOX_SIDE, LARGEST, box_density
 from lumigraph.fields.hashgrid import HashGrid
-from lumigraph.geometry.bounds import unit_scale
+from lumigraph.geometry.bounds import shrinkage
 from lumigraph.rendering.volume import cpu, reference
 from lumigraph.rendering.volume.tracing_cpu import trace_kernel
 
@@ -51,7 +51,7 @@ class CoreRays:
         """Standard deviations of what pixels see of samples on the rays `index` of cones, in sides of the unit cube."""
         if self.spread is None:
             raise ValueError("lines have no extent")
-        return unit_scale(samples.points, unbounded) * self.spread[index] * samples.t
+        return shrinkage(samples.points, unbounded) * self.spread[index] * samples.t
 
 
 @dataclass(frozen=True)
