@@ -169,6 +169,7 @@ def test_points_are_what_the_finest_pixel_sees() -> None:
     t = -(core.origins * core.directions).sum(1)[middle]
     points = unit_cube(core.origins[middle] + t[:, None] * core.directions[middle], False)
     sizes = core.sizes(Samples(points, t, torch.ones(1), torch.tensor([0, 1])), middle, False)
+    assert sizes is not None
     assert 0.5 * renderer.finest == pytest.approx(float(sizes), rel=0.2)
     asked = torch.full((1,), 0.5 * renderer.finest)
     torch.testing.assert_close(renderer.features(points, None), renderer.grid.faded(points, asked))

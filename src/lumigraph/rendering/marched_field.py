@@ -128,20 +128,14 @@ class MarchedField(Renderer):
         return {}
 
     def features(
-        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
-    ) -> Float[Tensor, "n width"]:
-        """Of points in [0, 1]^3, each with how the scene stands for it."""
-        raise NotImplementedError
-
-    def sample_features(
         self,
-        rays: CoreRays,
-        samples: Samples,
-        index: Int[Tensor, " S"],
-        standing: Float[Tensor, "R D"] | None,
-    ) -> Float[Tensor, "S width"]:
-        """Of samples on the rays `index`; as functions of the rays where poses are learnt."""
-        return self.features(self.sample_points(rays, samples, index), _of_samples(standing, index))
+        points: Float[Tensor, "n 3"],
+        standing: Float[Tensor, "n D"] | None,
+        sizes: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "n width"]:
+        """Of points in [0, 1]^3, each with how the scene stands for it; of a method that sees cones, with the `sizes`
+        that pixels see there, which are not given where no ray asks."""
+        raise NotImplementedError
 
     def feature_groups(self) -> list[ParameterGroup]:
         """The parameters behind the features."""
@@ -253,7 +247,7 @@ class MarchedField(Renderer):
         flat = rays.flatten()
         core, standing = self._core_rays(flat), self.standing_of(flat)
         samples, index = self.visible_samples(core, standing, self.rule, torch.full_like(core.near, 0.5))
-        features = self.sample_features(core, samples, index, standing)
+        features = self._sample_features(core, samples, index, standing)
         rgb, opacity, reach, _, density = self._integrate(core, samples, features, index)
         rgb = over(rgb, opacity, background_rgb(self.background, rgb.device)).clamp(0, 1)
         middle = median(density, samples.t, samples.dt, samples.offsets)
@@ -294,7 +288,7 @@ class MarchedField(Renderer):
             samples, index = self.visible_samples(
                 core, standing, self._training_rule(step), jitter, learning=True
             )
-        features = self.sample_features(core, samples, index, standing)
+        features = self._sample_features(core, samples, index, standing)
         rgb, opacity, _, distortion, density = self._integrate(core, samples, features, index)
         target, background = training_target(batch.rgba, self.backdrop, seed=seed, step=step)
         error = (over(rgb, opacity, background) - target).square()
@@ -381,9 +375,13 @@ class MarchedField(Renderer):
             }
         )
 
-    def sample_points(
-        self, rays: CoreRays, samples: Samples, index: Int[Tensor, " S"]
-    ) -> Float[Tensor, "S 3"]:
+    def _sample_features(
+        self, rays: CoreRays, samples: Samples, index: Tensor, standing: Tensor | None
+    ) -> Tensor:
+        sizes = rays.sizes(samples, index, self.unbounded)
+        return self.features(self._points(rays, samples, index), _of_samples(standing, index), sizes)
+
+    def _points(self, rays: CoreRays, samples: Samples, index: Tensor) -> Tensor:
         """The samples' points; as functions of the rays where poses are learnt."""
         if self.pose_corrections is None:
             return samples.points

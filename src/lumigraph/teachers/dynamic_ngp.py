@@ -101,7 +101,10 @@ class DynamicNGP(MarchedField):
         return options
 
     def features(
-        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
+        self,
+        points: Float[Tensor, "n 3"],
+        standing: Float[Tensor, "n D"] | None,
+        sizes: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n width"]:
         return self.moving(points, standing)
 

@@ -57,24 +57,15 @@ class NGP(MarchedField):
         )
 
     def features(
-        self, points: Float[Tensor, "n 3"], standing: Float[Tensor, "n D"] | None
+        self,
+        points: Float[Tensor, "n 3"],
+        standing: Float[Tensor, "n D"] | None,
+        sizes: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n width"]:
         if not self.sees_cones:
             return self.grid(points)
-        return self.grid.faded(points, self.finest * shrinkage(points, self.unbounded))
-
-    def sample_features(
-        self,
-        rays: CoreRays,
-        samples: Samples,
-        index: Int[Tensor, " S"],
-        standing: Float[Tensor, "R D"] | None,
-    ) -> Float[Tensor, "S width"]:
-        """Those of what pixels see of the samples, where rays are cones."""
-        if not self.sees_cones:
-            return super().sample_features(rays, samples, index, standing)
         return self.grid.faded(
-            self.sample_points(rays, samples, index), rays.sizes(samples, index, self.unbounded)
+            points, self.finest * shrinkage(points, self.unbounded) if sizes is None else sizes
         )
 
     def feature_groups(self) -> list[ParameterGroup]:

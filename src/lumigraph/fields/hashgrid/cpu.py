@@ -14,7 +14,8 @@ import numpy as np
 
 TILE = 256
 HALF, ONE = np.float32(0.5), np.float32(1)
-SHARP, SQRT8 = 1e-6, np.float32(math.sqrt(8))
+SQRT8 = np.float32(math.sqrt(8))
+SHARP = 1e-6
 """What is smaller than this in cells of a level has no extent there."""
 Y_PRIME, Z_PRIME = np.uint32(2654435761), np.uint32(805459861)
 

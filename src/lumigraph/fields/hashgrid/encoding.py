@@ -11,7 +11,6 @@ from lumigraph.fields.hashgrid import cpu, reference
 from lumigraph.fields.hashgrid.layout import GridLayout
 
 INITIAL_RANGE = 1e-4
-SHARP = cpu.SHARP
 
 
 class _EncodeCPU(torch.autograd.Function):
@@ -90,4 +89,4 @@ class HashGrid(nn.Module):
         cube, erf(1 / (sqrt(8) s n_l)), about the share of a Gaussian that lies within one cell (Zip-NeRF, Barron et
         al. 2023, section 3.1, with one sample for the whole Gaussian)."""
         cells = math.sqrt(8) * sizes[:, None] * self.scales
-        return torch.erf(1 / cells.clamp(min=SHARP))
+        return torch.erf(1 / cells.clamp(min=cpu.SHARP))

@@ -47,10 +47,12 @@ class CoreRays:
     speed: Float[Tensor, " R"]
     spread: Float[Tensor, " R"] | None = None
 
-    def sizes(self, samples: "Samples", index: Int[Tensor, " S"], unbounded: bool) -> Float[Tensor, " S"]:
-        """Standard deviations of what pixels see of samples on the rays `index` of cones, in sides of the unit cube."""
+    def sizes(
+        self, samples: "Samples", index: Int[Tensor, " S"], unbounded: bool
+    ) -> Float[Tensor, " S"] | None:
+        """Standard deviations of what pixels see of samples on the rays `index`, in sides of the cube; None of lines."""
         if self.spread is None:
-            raise ValueError("lines have no extent")
+            return None
         return shrinkage(samples.points, unbounded) * self.spread[index] * samples.t
 
 
@@ -137,10 +139,8 @@ def seen_samples(
 def _trace_reference(rays, occupied, rule, unbounded, jitter, grid, network, min_transmittance, min_alpha):
     """The twin: marches first, then asks for all densities."""
     samples = Samples(*reference.march(rays, occupied, rule, unbounded, jitter))
-    if rays.spread is None:
-        features = grid(samples.points)
-    else:
-        features = grid.faded(samples.points, rays.sizes(samples, samples.rays, unbounded))
+    sizes = rays.sizes(samples, samples.rays, unbounded)
+    features = grid(samples.points) if sizes is None else grid.faded(samples.points, sizes)
     hidden = network[:-1](features)
     density = box_density(hidden @ network[-1].weight[0])
     return reference.keep_visible(samples, density, min_transmittance, min_alpha)
