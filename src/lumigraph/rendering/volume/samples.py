@@ -50,7 +50,7 @@ class CoreRays:
     def sizes(
         self, samples: "Samples", index: Int[Tensor, " S"], unbounded: bool
     ) -> Float[Tensor, " S"] | None:
-        """Standard deviations of what pixels see of samples on the rays `index`, in sides of the cube; None of lines."""
+        """Deviations of what pixels see of samples on the rays `index`, in sides of the unit cube; None of lines."""
         if self.spread is None:
             return None
         return shrinkage(samples.points, unbounded) * self.spread[index] * samples.t
