@@ -17,6 +17,9 @@ PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numpro
 
 PLAYER := src/lumigraph/viewers/static/index.html
 
+# What failed half way is made anew the next time, not taken for made.
+.DELETE_ON_ERROR:
+
 .PHONY: demo test test-slow lint format player wheel clean clean-kernels
 
 demo: .venv/installed-export $(PLAYER)

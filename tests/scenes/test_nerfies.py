@@ -86,17 +86,18 @@ def test_two_cameras_of_a_rig_share_their_time(moving, change):
         load_scene(folder)
 
 
+def _count_apart(metadata, dataset):
+    for part in (dataset["train_ids"], dataset["val_ids"]):
+        for number, name in enumerate(part):
+            metadata[name]["warp_id"] = number
+
+
 def test_frames_counted_apart_have_the_times_of_their_names(moving, change, caplog):
     """As the published processing writes it: each split has its own count."""
     folder, _ = moving
     counted = read_json(folder / "dataset.json")
 
-    def recount(data):
-        for part in (counted["train_ids"], counted["val_ids"]):
-            for number, name in enumerate(part):
-                data[name]["warp_id"] = number
-
-    change(folder / "metadata.json", recount)
+    change(folder / "metadata.json", lambda data: _count_apart(data, counted))
     scene = load_scene(folder)
     assert "counts training and held-out frames apart" in caplog.text
     last = len(counted["ids"]) - 1
@@ -123,9 +124,7 @@ def test_names_may_have_words_before_their_numbers(moving, change, caplog):
         entries = {f"left_{name}": entry for name, entry in data.items()}
         data.clear()
         data.update(entries)
-        for part in (counted["train_ids"], counted["val_ids"]):
-            for number, name in enumerate(part):
-                data[name]["warp_id"] = number
+        _count_apart(data, counted)
 
     change(folder / "metadata.json", recount)
     scene = load_scene(folder)
