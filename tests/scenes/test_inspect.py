@@ -15,7 +15,7 @@ def test_inspect_prints_draws_and_stores(blender_scene, tmp_path, capsys):
     arguments = ["inspect", str(blender_scene), "--downscale", "2", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 0
     printed = capsys.readouterr().out
-    for text in ("scene", "train", "val", "test", "6x4", "white", "missing images", "none", "perspective"):
+    for text in ("scene", "train", "val", "test", "6x4", "white", "missing images", "degrees", "perspective"):
         assert text in printed
     assert str(tmp_path / "out" / "scene.png") in printed
     picture = np.asarray(Image.open(tmp_path / "out" / "scene.png"))

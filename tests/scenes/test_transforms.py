@@ -155,6 +155,24 @@ class TestIntrinsics:
         change(capture / "transforms.json", lambda data: data.update(camera_model="OPENCV_FISHEYE", k1=0.01))
         assert self.camera(capture).fisheye
 
+    def test_lenses_that_see_nearly_everything_are_doubted(self, capture, change, caplog):
+        """12 pixels across behind a focal length of 1.2: 2 atan(5) = 157 degrees."""
+        change(capture / "transforms.json", lambda data: data.update(fl_x=1.2))
+        with caplog.at_level(logging.WARNING, "lumigraph"):
+            assert self.camera(capture).angles.tolist() == pytest.approx(
+                [math.degrees(2 * math.atan(5))] * 10
+            )
+            (record,) = caplog.records
+            assert "see 157 degrees across" in record.getMessage()
+            caplog.clear()
+            change(
+                capture / "transforms.json", lambda data: data.update(fl_x=4.0, camera_model="OPENCV_FISHEYE")
+            )
+            assert self.camera(capture).angles.tolist() == pytest.approx([math.degrees(12 / 4)] * 10)
+            change(capture / "transforms.json", lambda data: data.update(fl_x=4.0, camera_model="OPENCV"))
+            self.camera(capture)
+        assert not caplog.records
+
     def test_images_of_another_size_than_declared(self, capture, change):
         change(
             capture / "transforms.json", lambda data: data.update(w=24.0, h=16.0, cx=13.0, cy=9.0, fl_x=30.0)

@@ -129,6 +129,7 @@ def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[s
         ("views", str(split["views"])),
         ("size", ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")),
         ("focal length", _range(split["focal"][0][0], split["focal"][1][0], " px")),
+        ("seen across", _range(*split["degrees_across"], " degrees")),
         ("lens", _lens(split)),
         ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
         ("camera distance", _range(*split["camera_distance"])),

@@ -88,6 +88,12 @@ class Cameras:
     def forwards(self) -> Float[Tensor, "N 3"]:
         return self.camera_to_world[:, :, 2]
 
+    @property
+    def angles(self) -> Float[Tensor, "N"]:
+        """What each camera sees across, degrees, if its lens does not distort; of a fisheye, if it is equidistant."""
+        across = self.size[:, 0] / self.focal[:, 0]
+        return torch.rad2deg(across if self.fisheye else 2 * torch.atan(across / 2))
+
     @cached_property
     def distorted(self) -> bool:
         """Whether any camera has lens distortion (a fisheye always has)."""

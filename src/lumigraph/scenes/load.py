@@ -1,5 +1,6 @@
 """Open a scene by its folder or its built-in name, whatever its format."""
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,11 @@ from lumigraph.scenes.scene import Background, Scene, SceneInfo
 from lumigraph.scenes.splits import SplitOptions, few
 from lumigraph.scenes.stored_arrays import MemoryBudget
 
+log = logging.getLogger("lumigraph")
+
 BUILTIN = "builtin:"
+WIDEST_LENS = 140.0
+"""Degrees across."""
 _NAMES = (llff.NAME, multiscale.METADATA, nerfies.SCENE, nerfies.DATASET)
 """Files that a user may name instead of their folder, beside transforms*.json."""
 _PHOTOS = {".jpg", ".jpeg", ".png", ".heic", ".mp4", ".mov"}
@@ -61,6 +66,7 @@ def load_scene(
         downscale, splits or SplitOptions(), background, facing or FacingOptions(), depths or DepthReading()
     )
     scene = _read(source, asked)
+    _warn_of_wide_lenses(scene.info)
     # Not where a scene is read as another was, for which they were chosen.
     if scene.info.format == "builtin" or not any(views.has_depths for views in scene.views.values()):
         asked.depths.refuse(os.fspath(source))
@@ -71,6 +77,19 @@ def load_scene(
             todo="Leave --background out",
         )
     return with_scales(scene, scales)
+
+
+def _warn_of_wide_lenses(info: SceneInfo) -> None:
+    """Says so where the focal length of photos is one that lenses hardly have which keep lines straight."""
+    cameras = info.cameras["train"]
+    widest = float(cameras.angles.max())
+    if widest > WIDEST_LENS and not cameras.fisheye:
+        log.warning(
+            "%s: the cameras would see %.0f degrees across, which lenses hardly do that keep lines straight: is their "
+            "focal length right (pixels), or the angle (radians)?",
+            info.source,
+            widest,
+        )
 
 
 def with_scales(scene: Scene, scales: int) -> Scene:

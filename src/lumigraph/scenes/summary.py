@@ -64,6 +64,7 @@ def _summarise_views(views: Views) -> dict[str, Any]:
         "bytes": views.nbytes,
         "sizes": torch.unique(cameras.size, dim=0).tolist(),
         "focal": [cameras.focal.amin(0).tolist(), cameras.focal.amax(0).tolist()],
+        "degrees_across": [float(cameras.angles.min()), float(cameras.angles.max())],
         "lens": lens,
         "distortion": cameras.distortion.abs().amax(0).tolist() if cameras.distorted else None,
         "near": float(cameras.near.min()),
