@@ -191,7 +191,16 @@ def test_it_listens_on_this_machine_only_and_ends_with_its_body(site: Site) -> N
         assert ask(address, "/")[0].status == 200
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Shells that run tests in the background let them ignore interrupts, and these would let their children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded")
 def test_the_verb_prints_a_link_and_ends_with_ctrl_c(built: Path, finished: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "lumigraph", "view", str(finished), "--no-open"],
