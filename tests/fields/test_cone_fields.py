@@ -75,7 +75,7 @@ def test_levels_fade_from_the_finest():
 def test_without_extent_the_grid_is_a_plain_one():
     field, where = grid(), gaussians(0.2).without_extent()
     features = field.grid(0.5 * where.means.flatten(0, 1) + 0.5)
-    expected = field.geometry(torch.cat([features, torch.ones(15, 4)], 1))[:, 0].view(5, 3)
+    expected = field.geometry(torch.cat([features, torch.zeros(15, 4)], 1))[:, 0].view(5, 3)
     torch.testing.assert_close(field.raw_density(where, torch.float32), expected)
     torch.testing.assert_close(field(where, unit(5), torch.float32)[0], expected)
 

@@ -34,7 +34,7 @@ def test_round_trip(run, student):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 7}, "schema 7, this version reads schema 2"),
+        ({"schema": 7}, "schema 7, this version reads schema 3"),
         ({"extra": 1}, r"unknown keys \['extra'\]"),
         ({"method": "nerv"}, "there is no method 'nerv'"),
         ({"method": 3}, "'method' should be text"),

@@ -34,7 +34,7 @@ from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
 
 log = logging.getLogger("lumigraph")
 
-SCHEMA = 2
+SCHEMA = 3
 _KEYS = ("schema", "method", "config", "options", "provenance")
 PACKED = ".safetensors"
 """Ending of the weights file of a packed run."""

@@ -195,10 +195,10 @@ def encode_point(px, py, pz, table, scales, vertices, hashed, sizes, offsets, fe
 @nb.njit(inline="always")
 def fade_point(size, scales, features, encoded):
     """Makes of `encoded`, the features of a point, those of a Gaussian of this standard deviation around it, and writes
-    what is left of each level behind them; see `HashGrid.faded`."""
+    what is gone of each level behind them; see `HashGrid.faded`."""
     levels = scales.shape[0]
     for level in range(levels):
         kept = np.float32(math.erf(ONE / max(SQRT8 * size * scales[level], np.float32(SHARP))))
         for f in range(features):
             encoded[level * features + f] *= kept
-        encoded[levels * features + level] = kept
+        encoded[levels * features + level] = ONE - kept

@@ -78,11 +78,12 @@ class HashGrid(nn.Module):
         self, points: Float[Tensor, "n 3"], sizes: Float[Tensor, " n"]
     ) -> Float[Tensor, "n faded_width"]:
         """Features of Gaussians around `points`, whose standard deviations are `sizes` in sides of the cube, and what
-        is left of each level, L numbers: a network that could not tell a faded feature from one that is zero would
-        have to guess."""
+        is gone of each level, L numbers: a network that could not tell a faded feature from one that is zero would
+        have to guess. They are what is gone, not what is left, so that all that a network sees is near zero at
+        first: constants would let it begin with a fog of its own, which few photos may not clear."""
         kept = self.level_weights(sizes)
         features = self(points).view(len(points), self.layout.levels, self.layout.features)
-        return torch.cat([(features * kept[..., None]).flatten(1), kept], 1)
+        return torch.cat([(features * kept[..., None]).flatten(1), 1 - kept], 1)
 
     def level_weights(self, sizes: Float[Tensor, " n"]) -> Float[Tensor, "n L"]:
         """What is left of each level for Gaussians of these standard deviations s: of level l, with n_l cells along the

@@ -75,7 +75,7 @@ class GridLayout:
 
     @property
     def faded_width(self) -> int:
-        """Numbers per encoded Gaussian: features, and what is left of each level."""
+        """Numbers per encoded Gaussian: features, and what is gone of each level."""
         return self.width + self.levels
 
     @property

@@ -4,15 +4,20 @@ A sample is asked for its density where the ray stands, so that a ray stops at t
 but what it sees. The network is one hidden layer, small enough to stay in registers and first-level cache.
 """
 
+import inspect
 import math
+import zlib
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numba as nb
 import numpy as np
 
+from lumigraph.fields.hashgrid import cpu as hashgrid_cpu
 from lumigraph.fields.hashgrid.cpu import encode_point, fade_point
+from lumigraph.rendering.volume import cpu as volume_cpu
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
@@ -33,13 +38,20 @@ def _raw_density(encoded, first, second, width, hidden, units):
     return total
 
 
+def _sources(*modules: ModuleType) -> int:
+    """A number of what the files of modules hold."""
+    return zlib.crc32("".join(inspect.getsource(module) for module in modules).encode())
+
+
 @cache
 def trace_kernel(features: int, width: int, hidden: int, cones: bool) -> Callable[..., Any]:
     """The kernel for `width` numbers a point, `features` a level, `hidden` units, for cones or for lines: constants, so
     that loops unroll.
 
-    It captures nothing but these numbers, or numba could not keep it from one process to the next.
+    It captures nothing but numbers, or numba could not keep it from one process to the next: these, and one of the
+    files whose functions it calls, for numba itself would only look at this one for changes.
     """
+    called = _sources(hashgrid_cpu, volume_cpu)
 
     @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def trace(
@@ -48,6 +60,7 @@ def trace_kernel(features: int, width: int, hidden: int, cones: bool) -> Callabl
         largest, per_length, min_transmittance, min_alpha, t, dt, counts,
     ):  # fmt: skip
         """Fills t, dt [rays, capacity] with the visible samples of each ray and counts [rays] with their number."""
+        _ = called
         rays = origins.shape[0]
         for task in nb.prange((rays + RAYS_PER_TASK - 1) // RAYS_PER_TASK):
             encoded, units = np.empty(width, np.float32), np.empty(hidden, np.float32)
