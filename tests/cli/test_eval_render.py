@@ -109,7 +109,7 @@ def test_eval_holds_out_what_training_held_out(scene_folder: Path, tmp_path: Pat
 
 def test_a_quick_look_at_some_views(run: Path, capsys) -> None:
     assert cli.main(["eval", str(run), "--views", "1"]) == 0
-    assert "moving, 1 of 2 test views\n" in capsys.readouterr().out
+    assert "moving, 1 of 2 test views of 16x16\n" in capsys.readouterr().out
     results = read_json(run / "results.json")
     assert results["1 of 2 test"]["views"] == 1
     assert (run / "media" / "eval_1_of_2_test.png").is_file()
@@ -312,6 +312,7 @@ def test_eval_of_several_scales(cones: Path, tmp_path: Path, capsys, caplog) -> 
     assert data["average_error_without_lpips"] > 0
     printed = capsys.readouterr().out
     assert "average error (without LPIPS)" in printed
+    assert "views of 48x48, 24x24, 12x12" in printed
     rows = [line.split() for line in printed.splitlines()]
     assert [row[0] for row in rows if row and row[0].startswith("1/")] == ["1/1", "1/2", "1/4"]
     assert "finer" not in caplog.text
@@ -331,6 +332,9 @@ def test_render_at_other_scales(cones: Path, tmp_path: Path, capsys, caplog) -> 
     assert "finer" not in caplog.text
     render("--size", "96x96")
     assert "2.0 times finer than any that this was trained on" in caplog.text
+    assert "coarser" not in caplog.text
+    render("--size", "6x6")
+    assert "2.0 times coarser than any that this was trained on" in caplog.text
     # Every held-out view once, at its finest.
     assert cli.main(["render", str(cones), "--out", str(movie), "--overwrite", "--path", "heldout"]) == 0
     held = load_scene("builtin:still:48").info.cameras["test"]

@@ -191,6 +191,13 @@ def test_the_size_of_a_sample_is_that_of_its_pixel(unbounded: bool) -> None:
     torch.testing.assert_close(sizes, 0.5 * radius * scale)
 
 
+def test_cones_of_photos_of_one_size_are_warned_for(caplog) -> None:
+    for config, scales, warned in ((SMALL, 1, False), (CONES, 2, False), (CONES, 1, True)):
+        info = load_scene("builtin:still:16", scales=scales).info
+        NGP.from_scene(config, info).read_for_training(info)
+        assert ("--scales 4 teaches them smaller ones" in caplog.text) == warned
+
+
 @pytest.mark.slow
 def test_cones_know_pictures_of_several_sizes() -> None:
     """Three sizes of the same photos, after as many steps: the smallest are much better known than by lines, the

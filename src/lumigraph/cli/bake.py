@@ -167,7 +167,7 @@ def _plan(arguments: Arguments, run):
     if arguments.width is not None:
         width, height = cameras.size[0].tolist()
         cameras = cameras.resized(arguments.width, max(1, round(height * arguments.width / width)))
-    teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
+    teacher.warn_of_other_pixels(cameras, run.info.cameras["train"])
     provenance = {
         **teacher_provenance(run),
         "poses": arguments.poses,

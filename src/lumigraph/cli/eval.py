@@ -99,6 +99,7 @@ def _measure_views(
     from lumigraph.evaluation.pictures import Gallery, view_stems
     from lumigraph.files import write_json
     from lumigraph.geometry.conventions import split_similarity
+    from lumigraph.scenes.summary import sizes_in_words
     from lumigraph.training.progress import counting
 
     scene = load_trained_scene(arguments.renderer, info, arguments.scene)
@@ -114,7 +115,7 @@ def _measure_views(
         cameras = replace(cameras, ids=torch.full_like(cameras.ids, -1))
     views, cameras = _of_known_state(renderer, scene.split(split), cameras)
     views, cameras, part = _some(views, cameras, arguments.views, split)
-    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
+    renderer.warn_of_other_pixels(cameras, info.cameras["train"])
     gallery = Gallery(views.names, arguments.save_images, info.attributes)
     saving = saving_depth(arguments.depth_output, view_stems(views.names), cameras, renderer, info)
     with saving as look, counting("views", len(views)) as advance:
@@ -148,7 +149,8 @@ def _measure_views(
     name = re.sub(r"\W+", "_", part + codes)
     picture = _keep_in_run(arguments.renderer, section, name, data, gallery)
     counted = f"{len(views)} {split}" if part == split else part
-    _report(result, f"{scene.info.name}, {counted} views{codes}", picture)
+    sizes = sizes_in_words(cameras.size.unique(dim=0).tolist())
+    _report(result, f"{scene.info.name}, {counted} views of {sizes}{codes}", picture)
     if chose:
         sys.stdout.write(
             "  these views chose the weights that training kept: of others expect a little less\n"

@@ -121,13 +121,14 @@ def scene_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[str, str]]:
     """Names and values of one split; the names are the same for every split."""
+    from lumigraph.scenes.summary import sizes_in_words
+
     extras = [
         name for name in ("alpha", "masks", "depth_maps", "normal_maps", "attribute_masks") if split[name]
     ]
-    sizes = [f"{width}x{height}" for width, height in split["sizes"]]
     return [
         ("views", str(split["views"])),
-        ("size", ", ".join(sizes[:3]) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")),
+        ("size", sizes_in_words(split["sizes"])),
         ("focal length", _range(split["focal"][0][0], split["focal"][1][0], " px")),
         ("seen across", _range(*split["degrees_across"], " degrees")),
         ("lens", _lens(split)),
@@ -156,7 +157,7 @@ def _lens(split: dict[str, Any]) -> str:
         return f"{split['lens']}, no distortion"
     names = ("k1", "k2", "k3", "k4", "p1", "p2")
     terms = [f"{name} {value:.2g}" for name, value in zip(names, split["distortion"], strict=True) if value]
-    return f"{split['lens']}, |{'| |'.join(terms)}|" if terms else split["lens"]
+    return f"{split['lens']}, sizes of {', '.join(terms)}" if terms else split["lens"]
 
 
 def _range(low: float, high: float, unit: str = "") -> str:

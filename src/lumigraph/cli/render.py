@@ -138,8 +138,8 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    renderer.warn_of_finer_pixels(cameras, info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
+        renderer.warn_of_other_pixels(smaller, info.cameras["train"])
         part = f"d{level}" if len(movies) > 1 else ""
         _make_movie(movie, renderer, info, smaller, in_folders(arguments, part), edits)
 

@@ -42,7 +42,7 @@ METHODS: dict[str, MethodEntry] = {
             kind="teacher",
             config="lumigraph.configs.ngp:NGPConfig",
             renderer="lumigraph.teachers.ngp:NGP",
-            summary="Instant-NGP: a multi-resolution hash grid with an occupancy grid; trains on a CPU in minutes",
+            summary="Instant-NGP: a hash grid with an occupancy grid; minutes on a CPU; --cones for several scales",
         ),
         MethodEntry(
             name="dynamic-ngp",

@@ -175,7 +175,7 @@ def from_teacher(
     else:
         options = {"reuse": live.reuse, "ring": live.ring, "floor": live.floor}
         source = LiveSource(teacher, cameras, per_step, seed, asked=asked, **options)
-    teacher.warn_of_finer_pixels(cameras, run.info.cameras["train"])
+    teacher.warn_of_other_pixels(cameras, run.info.cameras["train"])
     # Another seed than the pool's: these are views that the student never learns from.
     watched = sample_poses(live.poses, HELD_VIEWS, seed + 1, captured, forward=forward, times=live.times)
     watched = asked_of(teacher, run.info, watched)

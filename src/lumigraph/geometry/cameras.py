@@ -246,9 +246,9 @@ def finest_of_each(cameras: Cameras) -> Cameras:
     return cameras[torch.tensor(sorted(kept.values()), dtype=torch.int64, device=cameras.device)]
 
 
-def finest_pixel(cameras: Cameras) -> float:
-    """The smallest radius of the cameras' pixels in the middle of the picture, at depth 1 (Mip-NeRF, section 3.1)."""
-    return float(((0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / cameras.focal).sum(1)).min())
+def pixel_radii(cameras: Cameras) -> Float[Tensor, "N"]:
+    """Radii of the cameras' pixels in the middle of their pictures, at depth 1 (Mip-NeRF, section 3.1)."""
+    return (0.5 * PIXEL_RADIUS_FACTOR) * (1.0 / cameras.focal).sum(1)
 
 
 def concatenate(parts: Sequence[Cameras]) -> Cameras:

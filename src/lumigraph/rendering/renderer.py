@@ -20,7 +20,7 @@ from lumigraph.errors import LumigraphError
 from lumigraph.fields.camera_codes import CodeChoice
 from lumigraph.fields.dense_optimisers import make_optimiser, warm_up_tables
 from lumigraph.fields.time_codes import TimeCodeChoice
-from lumigraph.geometry.cameras import Cameras, finest_pixel
+from lumigraph.geometry.cameras import Cameras, pixel_radii
 from lumigraph.geometry.ndc import ForwardFrame
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
@@ -28,7 +28,7 @@ from lumigraph.rendering.machine import has_bfloat16, resolve_precision
 
 log = logging.getLogger("lumigraph")
 
-_FINER = 1.1
+_FINER, _COARSER = 1.1, 1.5
 """Pixels that are so many times smaller than the finest trained on count as finer."""
 _RANGES = {
     "times": "the share of the capture that has passed, 0 to 1",
@@ -344,14 +344,23 @@ class Renderer(nn.Module):
         where a pixel lies, as published weights may. `view` asks for their rays."""
         return cameras
 
-    def warn_of_finer_pixels(self, asked: Cameras, trained: Cameras) -> None:
-        """Warns where a method that sees cones is asked for finer pixels than it was trained on: detail that no photo
-        has shown comes out as noise."""
-        finer = finest_pixel(trained) / finest_pixel(asked)
-        if self.sees_cones and finer > _FINER:
+    def warn_of_other_pixels(self, asked: Cameras, trained: Cameras) -> None:
+        """Warns where a method that sees cones is asked for pixels of which no photo has told: detail of finer ones
+        comes out as noise, and colours of coarser ones as guesses."""
+        if not self.sees_cones:
+            return
+        known, wanted = pixel_radii(trained).aminmax(), pixel_radii(asked).aminmax()
+        finer, coarser = float(known.min / wanted.min), float(wanted.max / known.max)
+        if finer > _FINER:
             log.warning(
                 "the pixels are %.1f times finer than any that this was trained on: expect noise, or take fewer pixels",
                 finer,
+            )
+        if coarser > _COARSER:
+            log.warning(
+                "the pixels are %.1f times coarser than any that this was trained on: colours may be wrong; train with "
+                "--scales for them",
+                coarser,
             )
 
     def refined(self, cameras: Cameras) -> Cameras:

@@ -1,5 +1,6 @@
 """What was read from a scene, as plain data for a table or a JSON file."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -54,6 +55,12 @@ def _facing(info: SceneInfo, inward: bool) -> str:
     if info.forward is not None:
         return "forward, from a near plane to infinity"
     return "inward" if inward else "forward or outward"
+
+
+def sizes_in_words(sizes: Sequence[Sequence[int]]) -> str:
+    """Widths and heights of pictures, the largest first; of more than four the first ones and how many follow."""
+    words = [f"{width}x{height}" for width, height in sorted(sizes, reverse=True)]
+    return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
 
 
 def _summarise_views(views: Views) -> dict[str, Any]:

@@ -4,6 +4,7 @@ With cones a sample is a Gaussian as wide as the pixel sees there, for which lev
 no extent along the ray, which the steps resolve. So pictures of any size that was trained on come out without aliasing.
 """
 
+import logging
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -13,11 +14,13 @@ from lumigraph.configs.ngp import NGPConfig
 from lumigraph.fields.directions import spherical_harmonics
 from lumigraph.fields.hashgrid import HashGrid
 from lumigraph.geometry.bounds import Bounds, shrinkage, unit_cube
-from lumigraph.geometry.cameras import Cameras, finest_pixel
+from lumigraph.geometry.cameras import Cameras, pixel_radii
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.marched_field import ADAM, DIRECTION_DEGREE, MarchedField
 from lumigraph.rendering.renderer import ParameterGroup
 from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, visible_samples
+
+log = logging.getLogger("lumigraph")
 
 
 class NGP(MarchedField):
@@ -38,8 +41,16 @@ class NGP(MarchedField):
         assert isinstance(field, NGP)
         cameras: Cameras = info.cameras["train"]
         away = (cameras.camera_to_world[:, :, 3] - info.bounds.centre).norm(dim=1).median()
-        field.finest = 0.5 * finest_pixel(cameras) * float(away) / field.half_side
+        field.finest = 0.5 * float(pixel_radii(cameras).min() * away) / field.half_side
         return field
+
+    def read_for_training(self, info: Any) -> None:
+        """Says so where cones cannot learn what they are for."""
+        if self.sees_cones and len(info.cameras["train"].size.unique(dim=0)) == 1:
+            log.warning(
+                "all photos have one size, and cones know what pixels see of the sizes they are trained on: --scales 4 "
+                "teaches them smaller ones"
+            )
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units; with cones, as the finest training pixel sees

@@ -6,6 +6,7 @@ size) and `lossmult` (the area of a pixel, in pixels of the finest size). Sizes 
 also reads and writes `aabb` ([[x, y, z], [x, y, z]]), where the scene is.
 """
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -41,6 +42,8 @@ from lumigraph.scenes.formats.pictures import straight
 from lumigraph.scenes.scene import SPLITS, Background, Scene, SceneInfo, Views
 from lumigraph.scenes.splits import SplitOptions
 from lumigraph.scenes.stored_arrays import MemoryBudget, threads
+
+log = logging.getLogger("lumigraph")
 
 METADATA = "metadata.json"
 _KEYS = ("file_path", "cam2world", "width", "height", "pix2cam", "near", "far", "label", "lossmult")
@@ -191,6 +194,7 @@ def write(scene: Scene, folder: Path, overwrite: bool = False) -> None:
             fails.
     """
     _check_fits(scene)
+    _warn_of_what_is_lost(scene)
     with new_folder(folder, overwrite) as temporary, ThreadPoolExecutor(threads()) as pool:
         data: dict[str, Any] = {}
         for split, views in scene.views.items():
@@ -226,6 +230,20 @@ def _check_fits(scene: Scene) -> None:
             f"the scene has {' and '.join(found)}, which multi-scale data cannot hold",
             where=scene.info.source,
             todo="Train on it as it is, with --scales",
+        )
+
+
+def _warn_of_what_is_lost(scene: Scene) -> None:
+    found = {
+        "depth maps": any(views.has_depths for views in scene.views.values()),
+        "normal maps": any(views.has_normals for views in scene.views.values()),
+    }
+    lost = " and ".join(name for name, there in found.items() if there)
+    if lost:
+        log.warning(
+            "%s: the %s are not written, for which multi-scale data has no place; train --scales uses them",
+            scene.info.source,
+            lost,
         )
 
 
