@@ -59,7 +59,7 @@ def _facing(info: SceneInfo, inward: bool) -> str:
 
 def sizes_in_words(sizes: Sequence[Sequence[int]]) -> str:
     """Widths and heights of pictures, the largest first; of more than four the first ones and how many follow."""
-    words = [f"{width}x{height}" for width, height in sorted(sizes, reverse=True)]
+    words = [f"{width}x{height}" for width, height in sorted(map(tuple, sizes), reverse=True)]
     return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
 
 
