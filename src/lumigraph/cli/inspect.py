@@ -130,7 +130,7 @@ def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[s
         ("views", str(split["views"])),
         ("size", sizes_in_words(split["sizes"])),
         ("focal length", _range(split["focal"][0][0], split["focal"][1][0], " px")),
-        ("seen across", _range(*split["degrees_across"], " degrees")),
+        ("seen across", _range(*split["degrees_across"], unit=" degrees")),
         ("lens", _lens(split)),
         ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
         ("camera distance", _range(*split["camera_distance"])),
