@@ -20,7 +20,7 @@ PLAYER := src/lumigraph/viewers/static/index.html
 # What failed half way is made anew the next time, not taken for made.
 .DELETE_ON_ERROR:
 
-.PHONY: demo test test-slow lint format player wheel clean
+.PHONY: demo test test-slow lint format player wheel clean clean-kernels
 
 demo: .venv/installed-export $(PLAYER)
 	$(BIN)/lumigraph demo --out demo --overwrite
@@ -63,7 +63,10 @@ web/node_modules/installed: web/package.json web/package-lock.json
 	cd web && npm ci --silent
 	touch $@
 
-clean:
+# numba does not notice changes to constants that a kernel takes from another file.
+clean-kernels:
 	find src -name '*.nb[ci]' -delete
+
+clean: clean-kernels
 	rm -rf web/node_modules src/lumigraph/viewers/static
 	rm -rf .venv demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

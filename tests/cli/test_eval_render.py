@@ -316,6 +316,7 @@ def test_eval_of_several_scales(cones: Path, tmp_path: Path, capsys, caplog) -> 
     rows = [line.split() for line in printed.splitlines()]
     assert [row[0] for row in rows if row and row[0].startswith("1/")] == ["1/1", "1/2", "1/4"]
     assert "finer" not in caplog.text
+    assert "coarser" not in caplog.text
 
 
 def test_render_at_other_scales(cones: Path, tmp_path: Path, capsys, caplog) -> None:

@@ -159,7 +159,7 @@ class TestIntrinsics:
         """12 pixels across behind a focal length of 1.2: 2 atan(5) = 157 degrees."""
         change(capture / "transforms.json", lambda data: data.update(fl_x=1.2))
         with caplog.at_level(logging.WARNING, "lumigraph"):
-            assert self.camera(capture).angles.tolist() == pytest.approx(
+            assert self.camera(capture).degrees_across.tolist() == pytest.approx(
                 [math.degrees(2 * math.atan(5))] * 10
             )
             (record,) = caplog.records
@@ -168,9 +168,13 @@ class TestIntrinsics:
             change(
                 capture / "transforms.json", lambda data: data.update(fl_x=4.0, camera_model="OPENCV_FISHEYE")
             )
-            assert self.camera(capture).angles.tolist() == pytest.approx([math.degrees(12 / 4)] * 10)
-            change(capture / "transforms.json", lambda data: data.update(fl_x=4.0, camera_model="OPENCV"))
-            self.camera(capture)
+            assert self.camera(capture).degrees_across.tolist() == pytest.approx([math.degrees(12 / 4)] * 10)
+            for unsuspicious in ({"fl_x": 2.5}, {"fl_x": 1.2, "k1": 0.1}):
+                change(
+                    capture / "transforms.json",
+                    lambda data, told=unsuspicious: data.update(told, camera_model="OPENCV"),
+                )
+                self.camera(capture)
         assert not caplog.records
 
     def test_images_of_another_size_than_declared(self, capture, change):

@@ -195,7 +195,7 @@ def test_cones_of_photos_of_one_size_are_warned_for(caplog) -> None:
     for config, scales, warned in ((SMALL, 1, False), (CONES, 2, False), (CONES, 1, True)):
         info = load_scene("builtin:still:16", scales=scales).info
         NGP.from_scene(config, info).read_for_training(info)
-        assert ("--scales 4 teaches them smaller ones" in caplog.text) == warned
+        assert ("--scales 4 teaches them larger ones" in caplog.text) == warned
 
 
 @pytest.mark.slow

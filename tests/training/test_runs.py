@@ -64,6 +64,18 @@ def test_what_is_not_a_run_is_never_replaced(ball, student, options):
     assert (options.run / "thesis.tex").exists()
 
 
+def test_runs_of_the_schema_before_open_where_their_weights_mean_the_same(run, student):
+    edit(run.path / "config.json", schema=2)
+    assert Run.open(run.path).config == student
+    for method, config in (("ngp", {}), ("ngp", {"cones": False}), ("mipnerf", {"backbone": "mlp"})):
+        edit(run.path / "config.json", method=method, config=config)
+        assert Run.open(run.path).method == method
+    for method, config in (("ngp", {"cones": True}), ("mipnerf", {"backbone": "grid"})):
+        edit(run.path / "config.json", method=method, config=config)
+        with pytest.raises(LumigraphError, match="the run has schema 2, this version reads schema 3"):
+            Run.open(run.path)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -130,7 +130,7 @@ def split_rows(split: dict[str, Any], attributes: Sequence[str]) -> list[tuple[s
         ("views", str(split["views"])),
         ("size", sizes_in_words(split["sizes"])),
         ("focal length", _range(split["focal"][0][0], split["focal"][1][0], " px")),
-        ("seen across", _range(*split["degrees_across"], unit=" degrees")),
+        ("seen across", _across(split)),
         ("lens", _lens(split)),
         ("near, far", f"{split['near']:.3g}, {split['far']:.3g}"),
         ("camera distance", _range(*split["camera_distance"])),
@@ -152,12 +152,17 @@ def _known(attribute: dict[str, Any], views: int) -> str:
     return values if attribute["known"] == views else f"{values}, known of {attribute['known']} views"
 
 
+def _across(split: dict[str, Any]) -> str:
+    degrees = _range(*split["degrees_across"], unit=" degrees")
+    return degrees if split["distortion"] is None else f"{degrees} without the distortion"
+
+
 def _lens(split: dict[str, Any]) -> str:
     if split["distortion"] is None:
         return f"{split['lens']}, no distortion"
     names = ("k1", "k2", "k3", "k4", "p1", "p2")
-    terms = [f"{name} {value:.2g}" for name, value in zip(names, split["distortion"], strict=True) if value]
-    return f"{split['lens']}, sizes of {', '.join(terms)}" if terms else split["lens"]
+    terms = [f"|{name}| {value:.2g}" for name, value in zip(names, split["distortion"], strict=True) if value]
+    return f"{split['lens']}, at most {', '.join(terms)}" if terms else split["lens"]
 
 
 def _range(low: float, high: float, unit: str = "") -> str:

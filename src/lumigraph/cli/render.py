@@ -112,6 +112,7 @@ def main(argv: list[str]) -> None:
     # Imported here: --help has to be quick, and these bring torch.
     from lumigraph.cli.opening import open_renderer
     from lumigraph.cli.paths import PATHS, capture_folder, check_path, path_cameras, with_states
+    from lumigraph.geometry.cameras import concatenate
     from lumigraph.rendering.machine import set_threads
     from lumigraph.rendering.movies import check_format, sized
 
@@ -138,8 +139,9 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    for level, (movie, smaller) in enumerate(zip(movies, _halved(cameras, len(movies)), strict=True)):
-        renderer.warn_of_other_pixels(smaller, info.cameras["train"])
+    levels = list(_halved(cameras, len(movies)))
+    renderer.warn_of_other_pixels(concatenate(levels), info.cameras["train"])
+    for level, (movie, smaller) in enumerate(zip(movies, levels, strict=True)):
         part = f"d{level}" if len(movies) > 1 else ""
         _make_movie(movie, renderer, info, smaller, in_folders(arguments, part), edits)
 

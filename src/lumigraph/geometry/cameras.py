@@ -89,9 +89,10 @@ class Cameras:
         return self.camera_to_world[:, :, 2]
 
     @property
-    def angles(self) -> Float[Tensor, "N"]:
-        """What each camera sees across, degrees, if its lens does not distort; of a fisheye, if it is equidistant."""
-        across = self.size[:, 0] / self.focal[:, 0]
+    def degrees_across(self) -> Float[Tensor, "N"]:
+        """What each camera sees along the longer side of its picture, if its lens does not distort; of a fisheye, if it
+        is equidistant."""
+        across = (self.size / self.focal).amax(1)
         return torch.rad2deg(across if self.fisheye else 2 * torch.atan(across / 2))
 
     @cached_property

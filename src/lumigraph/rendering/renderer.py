@@ -29,7 +29,8 @@ from lumigraph.rendering.machine import has_bfloat16, resolve_precision
 log = logging.getLogger("lumigraph")
 
 _FINER, _COARSER = 1.1, 1.5
-"""Pixels that are so many times smaller than the finest trained on count as finer."""
+"""Pixels that are so many times smaller than the finest trained on count as finer, or larger than the coarsest as
+coarser: there colours change slowly, while detail comes out as noise at once."""
 _RANGES = {
     "times": "the share of the capture that has passed, 0 to 1",
     "attributes": "a value of -1 to 1 for each attribute",
@@ -246,8 +247,8 @@ class Renderer(nn.Module):
     """Type of the large matrix products (float32 or bfloat16), set once by training or opening; encodings
     stay float32."""
     sees_cones: bool = False
-    """Whether what is rendered depends on the pixels' radii: of pixels finer than those it was trained on, such a
-    method knows nothing."""
+    """Whether what is rendered depends on the pixels' radii: of others than those it was trained on, such a method
+    knows little."""
     conditions: tuple[str, ...] = ()
     """What beside the ray decides its colour: "times", "attributes" (fields of `Rays`). A method without them learns a
     still scene."""
@@ -345,8 +346,8 @@ class Renderer(nn.Module):
         return cameras
 
     def warn_of_other_pixels(self, asked: Cameras, trained: Cameras) -> None:
-        """Warns where a method that sees cones is asked for pixels of which no photo has told: detail of finer ones
-        comes out as noise, and colours of coarser ones as guesses."""
+        """Warns where a method that sees cones is asked for other pixels than it was trained on: detail of finer ones
+        comes out as noise, and colours of coarser ones are guesses. Where cameras stand is not looked at."""
         if not self.sees_cones:
             return
         known, wanted = pixel_radii(trained).aminmax(), pixel_radii(asked).aminmax()

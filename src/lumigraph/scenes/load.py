@@ -82,8 +82,8 @@ def load_scene(
 def _warn_of_wide_lenses(info: SceneInfo) -> None:
     """Says so where the focal length of photos is one that lenses hardly have which keep lines straight."""
     cameras = info.cameras["train"]
-    widest = float(cameras.angles.max())
-    if widest > WIDEST_LENS and not cameras.fisheye:
+    widest = float(cameras.degrees_across.max())
+    if widest > WIDEST_LENS and not cameras.distorted:
         log.warning(
             "%s: the cameras would see %.0f degrees across, which lenses hardly do that keep lines straight: is their "
             "focal length right (pixels), or the angle (radians)?",

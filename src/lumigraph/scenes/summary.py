@@ -1,6 +1,7 @@
 """What was read from a scene, as plain data for a table or a JSON file."""
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -59,7 +60,7 @@ def _facing(info: SceneInfo, inward: bool) -> str:
 
 def sizes_in_words(sizes: Sequence[Sequence[int]]) -> str:
     """Widths and heights of pictures, the largest first; of more than four the first ones and how many follow."""
-    words = [f"{width}x{height}" for width, height in sorted(map(tuple, sizes), reverse=True)]
+    words = [f"{width}x{height}" for width, height in sorted(sizes, key=prod, reverse=True)]
     return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
 
 
@@ -71,7 +72,7 @@ def _summarise_views(views: Views) -> dict[str, Any]:
         "bytes": views.nbytes,
         "sizes": torch.unique(cameras.size, dim=0).tolist(),
         "focal": [cameras.focal.amin(0).tolist(), cameras.focal.amax(0).tolist()],
-        "degrees_across": [float(cameras.angles.min()), float(cameras.angles.max())],
+        "degrees_across": [float(degrees) for degrees in cameras.degrees_across.aminmax()],
         "lens": lens,
         "distortion": cameras.distortion.abs().amax(0).tolist() if cameras.distorted else None,
         "near": float(cameras.near.min()),

@@ -22,6 +22,9 @@ from lumigraph.rendering.volume.samples import CoreRays, Samples, StepRule, visi
 
 log = logging.getLogger("lumigraph")
 
+SEVERAL_SIZES = 1.5
+"""By how much the largest pixels differ from the smallest at least."""
+
 
 class NGP(MarchedField):
     """The teacher: rays -> marched samples -> hash grid and networks -> composited colours."""
@@ -45,11 +48,12 @@ class NGP(MarchedField):
         return field
 
     def read_for_training(self, info: Any) -> None:
-        """Says so where cones cannot learn what they are for."""
-        if self.sees_cones and len(info.cameras["train"].size.unique(dim=0)) == 1:
+        """Says so where cones cannot learn what they were asked for, which photos of one size do not show."""
+        radii = pixel_radii(info.cameras["train"])
+        if self.sees_cones and float(radii.max() / radii.min()) < SEVERAL_SIZES:
             log.warning(
-                "all photos have one size, and cones know what pixels see of the sizes they are trained on: --scales 4 "
-                "teaches them smaller ones"
+                "all photos have pixels of one size, and cones know no other than they are trained on: --scales 4 "
+                "teaches them larger ones"
             )
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

@@ -35,6 +35,7 @@ from lumigraph.training.checkpoints import list_checkpoints, newest_checkpoint
 log = logging.getLogger("lumigraph")
 
 SCHEMA = 3
+"""Since 3 networks behind a hash grid whose levels fade are told what is gone of each; see `_means_the_same`."""
 _KEYS = ("schema", "method", "config", "options", "provenance")
 PACKED = ".safetensors"
 """Ending of the weights file of a packed run."""
@@ -112,7 +113,7 @@ class Run:
                 "`lumigraph pack`",
             )
         data = read_json(where)
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        if not isinstance(data, dict) or not (data.get("schema") == SCHEMA or _means_the_same(data)):
             found = data.get("schema") if isinstance(data, dict) else None
             raise LumigraphError(
                 f"the run has schema {found!r}, this version reads schema {SCHEMA}",
@@ -299,6 +300,15 @@ def _misfit(reason: str, where: Path) -> LumigraphError:
         where=where,
         todo="Use the version of lumigraph that wrote them, or train again",
     )
+
+
+def _means_the_same(data: dict[str, Any]) -> bool:
+    """Whether the weights of a run of schema 2 mean what they did: those of all methods but on grids that fade."""
+    config = data.get("config")
+    if data.get("schema") != 2 or not isinstance(config, dict):
+        return False
+    fading = {"ngp": config.get("cones", False), "mipnerf": config.get("backbone") == "grid"}
+    return not fading.get(str(data.get("method")), False)
 
 
 def _check_keys(data: dict[str, Any], where: Path) -> None:

@@ -79,8 +79,9 @@ class HashGrid(nn.Module):
     ) -> Float[Tensor, "n faded_width"]:
         """Features of Gaussians around `points`, whose standard deviations are `sizes` in sides of the cube, and what
         is gone of each level, L numbers: a network that could not tell a faded feature from one that is zero would
-        have to guess. They are what is gone, not what is left, so that all that a network sees is near zero at
-        first: constants would let it begin with a fog of its own, which few photos may not clear."""
+        have to guess. They are what is gone, not what is left, so that where pixels are fine a network sees
+        next to nothing at first, as behind a plain grid: constants would let it begin with a fog of its own, which
+        few photos may not clear."""
         kept = self.level_weights(sizes)
         features = self(points).view(len(points), self.layout.levels, self.layout.features)
         return torch.cat([(features * kept[..., None]).flatten(1), 1 - kept], 1)

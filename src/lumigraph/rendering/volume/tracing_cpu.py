@@ -18,6 +18,7 @@ import numpy as np
 from lumigraph.fields.hashgrid import cpu as hashgrid_cpu
 from lumigraph.fields.hashgrid.cpu import encode_point, fade_point
 from lumigraph.rendering.volume import cpu as volume_cpu
+from lumigraph.rendering.volume import reference
 from lumigraph.rendering.volume.cpu import ONE, enter, next_occupied, unit_scale
 
 RAYS_PER_TASK = 16
@@ -51,7 +52,7 @@ def trace_kernel(features: int, width: int, hidden: int, cones: bool) -> Callabl
     It captures nothing but numbers, or numba could not keep it from one process to the next: these, and one of the
     files whose functions it calls, for numba itself would only look at this one for changes.
     """
-    called = _sources(hashgrid_cpu, volume_cpu)
+    called = _sources(hashgrid_cpu, volume_cpu, reference)
 
     @nb.njit(parallel=True, fastmath=True, nogil=True, cache=True)
     def trace(

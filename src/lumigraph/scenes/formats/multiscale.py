@@ -241,7 +241,7 @@ def _warn_of_what_is_lost(scene: Scene) -> None:
     lost = " and ".join(name for name, there in found.items() if there)
     if lost:
         log.warning(
-            "%s: the %s are not written, for which multi-scale data has no place; train --scales uses them",
+            "%s: the %s are not written, for which multi-scale data has no place; train --scales may use them",
             scene.info.source,
             lost,
         )
