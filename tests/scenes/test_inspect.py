@@ -15,8 +15,9 @@ def test_inspect_prints_draws_and_stores(blender_scene, tmp_path, capsys):
     arguments = ["inspect", str(blender_scene), "--downscale", "2", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 0
     printed = capsys.readouterr().out
-    for text in ("scene", "train", "val", "test", "6x4", "white", "missing images", "degrees", "perspective"):
+    for text in ("scene", "train", "val", "test", "6x4", "white", "missing images", "none", "perspective"):
         assert text in printed
+    assert "degrees" in printed
     assert str(tmp_path / "out" / "scene.png") in printed
     picture = np.asarray(Image.open(tmp_path / "out" / "scene.png"))
     assert picture.shape[1] == 1440

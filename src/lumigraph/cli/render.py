@@ -139,7 +139,7 @@ def main(argv: list[str]) -> None:
         cameras = sized(cameras, *cameras.size[0].tolist())
     if arguments.downscale != 1:
         cameras = cameras.downscale(arguments.downscale)
-    levels = list(_halved(cameras, len(movies)))
+    levels = _halved(cameras, len(movies))
     renderer.warn_of_other_pixels(concatenate(levels), info.cameras["train"])
     for level, (movie, smaller) in enumerate(zip(movies, levels, strict=True)):
         part = f"d{level}" if len(movies) > 1 else ""
