@@ -1,11 +1,12 @@
 """What it is worth to see cones: Mip-NeRF on views of several scales, against the same method that looks at points.
 
     python benchmarks/multiscale.py SCENE [--downscale 4] [--scales 4] [--minutes 3] [--seed 0] [--runs FOLDER]
-        [--variants cones points alike nerf ngp ngp-cones] [--out FILE] [-- OPTIONS OF train mipnerf]
+        [--variants cones points alike points-alike nerf ngp ngp-cones] [--out FILE] [-- OPTIONS OF train mipnerf]
 
 All train for as long, on the same views; figures are those of the test views, scale by scale. `cones` is the method as
-it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area, `nerf` and
-`ngp` the methods of those names, which look at points, `ngp-cones` the latter with cones.
+it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area,
+`points-alike` without both: NeRF with the samples and the grid of `cones`, and so of its speed. `nerf` and `ngp` are
+the methods of those names, which look at points, `ngp-cones` the latter with cones.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ VARIANTS = {
     "cones": ("mipnerf", []),
     "points": ("mipnerf", ["--no-integrate"]),
     "alike": ("mipnerf", ["--no-area-loss"]),
+    "points-alike": ("mipnerf", ["--no-integrate", "--no-area-loss"]),
     "nerf": ("nerf", []),
     "ngp": ("ngp", []),
     "ngp-cones": ("ngp", ["--cones"]),

@@ -165,6 +165,13 @@ def test_budget_schedule_falls_from_lr_to_its_last_part() -> None:
     assert student(replace(TINY, schedule="constant", warmup_steps=0)).lr_scale(7, 0.9) == 1
 
 
+def test_the_rise_ends_after_a_tenth_of_a_budget_of_few_steps() -> None:
+    model = student(replace(TINY, schedule="budget", lr=1.0, warmup_lr=0.2, warmup_steps=200, final_lr=1.0))
+    assert model.lr_scale(100, 0.0) == pytest.approx(0.6)
+    assert model.lr_scale(0, 0.05) == pytest.approx(0.6)
+    assert model.lr_scale(17, 0.1) == model.lr_scale(170, 1.0) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("code", ["points", "plucker"])
 def test_fused_rendering_is_the_exported_network(code) -> None:
     model = student(replace(TINY, code=code))

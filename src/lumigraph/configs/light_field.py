@@ -24,7 +24,7 @@ class ScheduleConfig:
     warmup_lr: float = 4e-4
     """Learning rate of step 0, from which it rises linearly to `lr`."""
     warmup_steps: int = 200
-    """Steps of that rise; 0 is none."""
+    """Steps of that rise; 0 is none. With schedule budget it ends after a tenth of the budget at the latest."""
     schedule: Literal["steps", "budget", "constant"] = "budget"
     """After the warm-up. steps: times 0.1 every --decay-steps, as published. budget: a cosine from `lr` to
     `lr * final_lr` over the training budget, whatever its length. constant: `lr`."""

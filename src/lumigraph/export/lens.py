@@ -31,7 +31,8 @@ from lumigraph.export import onnx as graphs
 from lumigraph.export.parity import compare, view_colours
 from lumigraph.export.portable import PictureColours, PinholeRays, ToScene, colours_module
 from lumigraph.export.ports import Port
-from lumigraph.export.precision import Precision, quantised
+from lumigraph.export.precision import Precision
+from lumigraph.export.quantisation import quantised
 from lumigraph.export.runtime import Session
 from lumigraph.fields.ray_code import point_depths
 from lumigraph.geometry.cameras import Cameras

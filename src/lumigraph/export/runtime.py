@@ -67,7 +67,11 @@ class Session:
 
     def run(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """The model's first output for its named inputs."""
-        return self._session.run(None, dict(values))[0]  # pyright: ignore
+        return self.run_all(values)[0]
+
+    def run_all(self, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All outputs for the named inputs, in the model's order."""
+        return self._session.run(None, dict(values))  # pyright: ignore
 
 
 def _signature(name: str, dtype: str, shape: list[int | str]) -> str:

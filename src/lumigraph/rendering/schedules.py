@@ -4,18 +4,22 @@ import math
 
 from lumigraph.configs.light_field import ScheduleConfig
 
+_LONGEST_RISE = 0.1
+"""Part of a budget that the warm-up takes at most: a run of few steps would else end before it."""
+
 
 def student_schedule(config: ScheduleConfig, step: int, progress: float) -> float:
     """Linear warm-up, then 0.1^((step - n) / decay) (R2L section A.4), or a cosine over the budget; as a factor on the
     config's `lr`."""
-    scale = 1.0
+    scale, risen = 1.0, step / config.warmup_steps if config.warmup_steps else 1.0
     if config.schedule == "budget":
         scale = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-    elif config.schedule == "steps" and step >= config.warmup_steps:
+        risen = max(risen, progress / _LONGEST_RISE)
+    elif config.schedule == "steps" and risen >= 1:
         scale = 0.1 ** ((step - config.warmup_steps) / config.decay_steps)
-    if step < config.warmup_steps:
+    if risen < 1:
         first = config.warmup_lr / config.lr
-        scale *= first + (1 - first) * step / config.warmup_steps
+        scale *= first + (1 - first) * risen
     return scale
 
 
