@@ -73,7 +73,10 @@ def test_a_smaller_network_paints_nearly_the_same(tmp_path: Path, method: str, p
         assert onnx.TensorProto.INT8 in weight_types(path)
         assert {"QuantizeLinear", "DequantizeLinear"} <= set(kinds(path))
         assert 35 <= parity["psnr"] < 100
-        assert "(wanted 35)" in lines[-1]
+        assert "(wanted 35)" in lines[-2]
+        network = manifest["network"]
+        assert 0 < network["layers_in_8_bits"] <= network["layers_on_8_bits"]
+        assert f"{network['layers_in_8_bits']} of the {network['layers_on_8_bits']} layers" in lines[-1]
     model = onnx.load(path)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert all(

@@ -12,7 +12,7 @@ from torch import Tensor
 from lumigraph.export.onnx import Graph, checked, trace
 from lumigraph.export.parity import compare
 from lumigraph.export.ports import CODE, Port
-from lumigraph.export.quantisation import GOOD_PSNR, quantised
+from lumigraph.export.quantisation import GOOD_PSNR, layers_in_8_bits, quantised
 from lumigraph.export.runtime import Session
 from lumigraph.fields.ray_grid_network import RayGridNetwork
 
@@ -89,6 +89,9 @@ def test_layers_in_which_views_differ_most_compute_in_float32_on_matrices_of_8_b
     assert matrices(found)[onnx.TensorProto.INT8] == sum(matrices(network).values()) - 4
     kinds, fewer = (Counter(node.op_type for node in nodes(graph)) for graph in (plain, found))
     assert fewer["QuantizeLinear"] < kinds["QuantizeLinear"]
+    assert layers_in_8_bits(network) == (0, 0)
+    assert layers_in_8_bits(plain) == (8, 9)  # all but the transposed convolution
+    assert layers_in_8_bits(found)[0] < 8
     assert psnr(network, plain, seen[:1]) < psnr(network, found, seen[:1])
     assert psnr(network, found, seen) >= GOOD_PSNR
 

@@ -27,8 +27,8 @@ class Arguments:
     """fused: everything from the pose to the picture in one graph. lens: the three graphs of MobileR2L's lenses, from
     pose to points, from points to their code, from the code to the picture, and a folder with the lens's constants."""
     precision: Literal["float32", "float16", "int8"] = "float32"
-    """What the network is shipped in; the encoding before it stays float32. int8: matrices and activations in 8 bits,
-    calibrated on pseudo views."""
+    """What the network is shipped in; the encoding before it stays float32. int8: matrices in 8 bits, and activations
+    where the student stands that, which pseudo views tell."""
     snap_gelu: bool = False
     """Of a lens, also the network with the operator GeluSnap, which nothing but Snap's runtime knows."""
     coreml: bool = False

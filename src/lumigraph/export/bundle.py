@@ -38,6 +38,7 @@ from lumigraph.export.orbit import orbit_of
 from lumigraph.export.portable import multiply_adds, require_portable, shipped_parameters
 from lumigraph.export.ports import Condition, conditions_of
 from lumigraph.export.precision import Precision, calibration_codes, network_in
+from lumigraph.export.quantisation import layers_in_8_bits
 from lumigraph.export.runtime import Session
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.picture_light_field import PictureLightField
@@ -131,6 +132,15 @@ def _written(
     for figure in figures:
         report(str(figure))
         figure.require()
+    network = _network_sizes(student)
+    if shape.precision == "int8":
+        # Of the graph in which each layer stands once.
+        form = next(form for form in ("network", "rays", "view") if form in made.graphs)
+        network["layers_in_8_bits"], network["layers_on_8_bits"] = layers_in_8_bits(made.graphs[form])
+        report(
+            f"int8: {network['layers_in_8_bits']} of the {network['layers_on_8_bits']} layers with matrices of 8 bits "
+            "compute in 8 bits, the others in float32"
+        )
     models = {form: _write_graph(folder, made.files[form], graph) for form, graph in made.graphs.items()}
     for form, more in made.about.items():
         models[form] |= more
@@ -151,7 +161,7 @@ def _written(
         "precision": shape.precision,
         "models": models,
         "phones": written,
-        "network": _network_sizes(student),
+        "network": network,
         "poster": _write(folder, "poster.png", _png(poster)),
         "camera": _camera(capture, student.conditions),
         "orbit": orbit,

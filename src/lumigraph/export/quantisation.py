@@ -74,6 +74,16 @@ def quantised(graph: Graph, codes: Sequence[Tensor]) -> Graph:
     return found
 
 
+def layers_in_8_bits(graph: Graph) -> tuple[int, int]:
+    """Of a graph: layers that compute in 8 bits, and layers with a matrix of 8 bits."""
+    import onnx
+
+    nodes = onnx.load_from_string(graph.data).graph.node
+    made = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    on_8_bits = [node for node in nodes if node.op_type in _LAYERS and node.input[1] in made]
+    return sum(node.input[0] in made for node in on_8_bits), len(on_8_bits)
+
+
 def _extremes(
     model: Any, layers: Sequence[Any], values: Sequence[dict[str, np.ndarray]]
 ) -> dict[str, Float[np.ndarray, "views 2"]]:
