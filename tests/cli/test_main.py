@@ -9,7 +9,8 @@ from lumigraph.cli import main as cli
 from lumigraph.errors import LumigraphError
 from lumigraph.scenes.procedural import NAMES
 
-HELP_SECONDS = 0.5
+HELP_MODULES = 350
+"""Modules that --help may import: what its time is spent on, on a fast machine as on a slow or busy one."""
 
 
 def install(monkeypatch: pytest.MonkeyPatch, verb: str, function) -> None:
@@ -95,29 +96,25 @@ def test_help_names_every_built_in_scene(verb: list[str], capsys) -> None:
 
 
 HELP = """
-import sys, time
+import sys
 from lumigraph.cli.main import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as end:
     code = end.code
 heavy = [name for name in ("torch", "lightning", "numba", "numpy") if name in sys.modules]
-print(f"\\n{code} {time.process_time()} {heavy}")
+print(f"\\n{code} {len(sys.modules)} {heavy}")
 """
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS), ["train", "ngp"], ["distill", "r2l"]])
 def test_help_is_quick_and_imports_nothing_heavy(verb: list[str]) -> None:
-    # Processor time, the best of three: what other processes take of the machine is not ours.
-    for _ in range(3):
-        done = python(HELP, *verb, "--help")
-        assert done.returncode == 0, done.stderr
-        code, seconds, heavy = done.stdout.splitlines()[-1].split(maxsplit=2)
-        assert (code, heavy) == ("0", "[]"), done.stderr
-        assert "usage: lumigraph" in done.stdout
-        if float(seconds) < HELP_SECONDS:
-            return
-    pytest.fail(f"--help took {seconds} s of the processor")
+    done = python(HELP, *verb, "--help")
+    assert done.returncode == 0, done.stderr
+    code, modules, heavy = done.stdout.splitlines()[-1].split(maxsplit=2)
+    assert (code, heavy) == ("0", "[]"), done.stderr
+    assert "usage: lumigraph" in done.stdout
+    assert int(modules) <= HELP_MODULES
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
