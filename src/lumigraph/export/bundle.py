@@ -134,13 +134,7 @@ def _written(
         figure.require()
     network = _network_sizes(student)
     if shape.precision == "int8":
-        # Of the graph in which each layer stands once.
-        form = next(form for form in ("network", "rays", "view") if form in made.graphs)
-        network["layers_in_8_bits"], network["layers_on_8_bits"] = layers_in_8_bits(made.graphs[form])
-        report(
-            f"int8: {network['layers_in_8_bits']} of the {network['layers_on_8_bits']} layers with matrices of 8 bits "
-            "compute in 8 bits, the others in float32"
-        )
+        network |= _layers_of_8_bits(made, report)
     models = {form: _write_graph(folder, made.files[form], graph) for form, graph in made.graphs.items()}
     for form, more in made.about.items():
         models[form] |= more
@@ -274,6 +268,16 @@ def _network_sizes(student: _Student) -> dict[str, Any]:
     if each is not None:
         sizes["multiply_adds_per_ray"] = each
     return {**sizes, "multiply_adds": picture}
+
+
+def _layers_of_8_bits(made: _Made, report: Callable[[str], None]) -> dict[str, Any]:
+    """How many layers compute in 8 bits, of those with matrices of 8 bits: of the graph in which each stands once."""
+    form = next(form for form in ("network", "rays", "view") if form in made.graphs)
+    computing, stored = layers_in_8_bits(made.graphs[form])
+    report(
+        f"int8: {computing} of the {stored} layers with matrices of 8 bits compute in 8 bits, the others in float32"
+    )
+    return {"layers_in_8_bits": computing, "layers_on_8_bits": stored}
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:

@@ -59,11 +59,26 @@ def quantised(graph: Graph, codes: Sequence[Tensor]) -> Graph:
     if not all(np.isfinite(views).all() for views in extremes.values()):
         return graph  # is refused for that
     rounded = _rounded(model, [node.name for node in layers], values[0], extremes)
-    unruly = sorted(layers, key=lambda node: float(_reach(node, extremes).max()), reverse=True)
-    unruly = [node.name for node in unruly if node.op_type in _IN_INTEGERS]
-    widest_last = np.argsort(np.max([_reach(node, extremes) for node in layers], 0), kind="stable")
+    reaches = {node.name: _reach(node, extremes) for node in layers}
+    unruly = [node.name for node in layers if node.op_type in _IN_INTEGERS]
+    unruly.sort(key=lambda name: float(reaches[name].max()), reverse=True)
+    return _with_fewest_in_float(graph, rounded, unruly, _judged(values, list(reaches.values())))
+
+
+def _judged(
+    values: list[dict[str, np.ndarray]], reaches: list[Float[np.ndarray, " views"]]
+) -> list[dict[str, np.ndarray]]:
+    """The views by which errors are judged: spread evenly from the usual ones to those that reach farthest."""
+    widest_last = np.argsort(np.max(reaches, 0), kind="stable")
     places = np.linspace(0, len(values) - 1, min(_JUDGED, len(values))).round().astype(int)
-    judged = [values[view] for view in widest_last[places]]
+    return [values[view] for view in widest_last[places]]
+
+
+def _with_fewest_in_float(
+    graph: Graph, rounded: Any, unruly: list[str], judged: list[dict[str, np.ndarray]]
+) -> Graph:
+    """The graph whose layers of the names `unruly` compute in 8 bits but for the first of them, as few as its answers
+    to the views `judged` take."""
     wanted = _answers(graph.data, judged)
     found = graph
     for share in FLOAT_SHARES:
