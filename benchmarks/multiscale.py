@@ -1,12 +1,14 @@
 """What it is worth to see cones: Mip-NeRF on views of several scales, against the same method that looks at points.
 
     python benchmarks/multiscale.py SCENE [--downscale 4] [--scales 4] [--minutes 3] [--seed 0] [--runs FOLDER]
-        [--variants cones points alike points-alike nerf ngp ngp-cones] [--out FILE] [-- OPTIONS OF train mipnerf]
+        [--variants cones points by-area points-by-area alike points-alike nerf ngp ngp-cones] [--out FILE]
+        [-- OPTIONS OF train mipnerf]
 
 All train for as long, on the same views; figures are those of the test views, scale by scale. `cones` is the method as
-it is, `points` the same without integration, `alike` without the loss in which a pixel counts by its area,
-`points-alike` without both: NeRF with the samples and the grid of `cones`, and so of its speed. `nerf` and `ngp` are
-the methods of those names, which look at points, `ngp-cones` the latter with cones.
+it is, in whose loss a pixel counts by its side, `points` the same without integration. In `by-area` a pixel counts by
+its area, as published, in `alike` all count alike; `points-alike` is NeRF with the samples and the grid of `cones`, and
+so of its speed. `nerf` and `ngp` are the methods of those names, which look at points, `ngp-cones` the latter with
+cones.
 """
 
 import contextlib
@@ -23,8 +25,10 @@ RESULTS = Path(__file__).parent / "results"
 VARIANTS = {
     "cones": ("mipnerf", []),
     "points": ("mipnerf", ["--no-integrate"]),
-    "alike": ("mipnerf", ["--no-area-loss"]),
-    "points-alike": ("mipnerf", ["--no-integrate", "--no-area-loss"]),
+    "by-area": ("mipnerf", ["--area-power", "1"]),
+    "points-by-area": ("mipnerf", ["--no-integrate", "--area-power", "1"]),
+    "alike": ("mipnerf", ["--area-power", "0"]),
+    "points-alike": ("mipnerf", ["--no-integrate", "--area-power", "0"]),
     "nerf": ("nerf", []),
     "ngp": ("ngp", []),
     "ngp-cones": ("ngp", ["--cones"]),
@@ -45,6 +49,7 @@ def measure(name: str, run: Path, arguments: Any) -> dict[str, Any]:
     keys = ("psnr", "ssim", "lpips", "average_error", "average_error_without_lpips")
     return {
         "variant": name,
+        "options": own,
         **{key: result[key] for key in keys},
         "scales": [{key: row[key] for key in ("scale", "views", *keys)} for row in result["scales"]],
         "steps": training["step"],

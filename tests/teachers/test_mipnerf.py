@@ -111,6 +111,8 @@ def test_the_paper_has_its_size_and_sampling() -> None:
     assert edges.shape == (3, 129)
     assert PRESETS["mipnerf_pl"].rays == 3072
     assert PRESETS["paper"].distortion_weight == 0
+    published = ("paper", "paper-llff", "mipnerf_pl", "cpu-mlp")
+    assert {name for name, config in PRESETS.items() if config.area_power == 1} == set(published)
 
 
 def test_the_rate_is_the_published_one() -> None:
@@ -136,7 +138,7 @@ def test_points_in_the_middle_see_nerfs_encoding() -> None:
     middles = 0.5 * (edges[:, 1:] + edges[:, :-1])
     points = FRAME.rays(rays).points(middles)
     plain = torch.cat([f(2.0**k * points) for f in (torch.sin, torch.cos) for k in range(config.octaves)], -1)
-    where = renderer._gaussians(sampled, edges)
+    where = renderer._gaussians(renderer._moments(sampled, edges), sampled)
     torch.testing.assert_close(integrated_encoding(where.means, where.variances, config.octaves), plain)
     cones = made(config)
     one, other = cones.render(some_rays(20, 0.001)), cones.render(some_rays(20, 0.3))
@@ -147,7 +149,8 @@ def test_short_intervals_without_radius_are_points() -> None:
     """The same with cones: what is left is the length of the interval."""
     renderer, rays = made(MLP), some_rays(6, 0.0)
     edges = 2 + torch.arange(5.0).expand(6, 5) * 1e-4
-    where = renderer._gaussians(renderer._sampled(rays), edges)
+    sampled = renderer._sampled(rays)
+    where = renderer._gaussians(renderer._moments(sampled, edges), sampled)
     middles = 0.5 * (edges[:, 1:] + edges[:, :-1])
     torch.testing.assert_close(where.means, rays.points(middles), rtol=0, atol=1e-5)
     assert float(where.variances.max()) < 1e-8
@@ -246,7 +249,10 @@ def test_pixels_count_by_their_area() -> None:
     torch.testing.assert_close(plain.terms["rgb"].detach(), error.mean())
     torch.testing.assert_close(weighted.terms["rgb"].detach(), (weight * error).sum() / weight.sum())
     assert not torch.equal(plain.terms["coarse"], weighted.terms["coarse"])
-    unweighted = made(replace(MLP, area_loss=False)).losses(a_batch(weight=weight), 0, 0)
+    by_side = made(replace(MLP, area_power=0.5)).losses(a_batch(weight=weight), 0, 0)
+    side = weight.sqrt()
+    torch.testing.assert_close(by_side.terms["rgb"].detach(), (side * error).sum() / side.sum())
+    unweighted = made(replace(MLP, area_power=0.0)).losses(a_batch(weight=weight), 0, 0)
     assert torch.equal(unweighted.terms["rgb"], plain.terms["rgb"])
 
 
@@ -396,21 +402,30 @@ def test_recovery_starts_over() -> None:
 
 def test_what_is_known_to_be_empty_is_passed_by_and_nothing_else() -> None:
     renderer, rays = made(GRID), some_rays(200)
+    # Some begin at cameras amid the scene, where the mean of a piece of a cone lies far beyond its middle.
+    amid = torch.arange(200) < 50
+    rays = replace(
+        rays,
+        origins=torch.where(amid[:, None], 0.1 * rays.origins, rays.origins),
+        near=torch.where(amid, 1e-3, rays.near),
+    )
     surroundings = renderer.surroundings
     assert surroundings is not None
-    sampled = renderer._sampled(rays)
-    where = renderer._gaussians(sampled, renderer._trace(rays, None)[1].edges)
+    sampled, edges = renderer._sampled(rays), renderer._trace(rays, None)[1].edges
+    where = renderer._gaussians(renderer._moments(sampled, edges), sampled)
     surroundings.grid.update(lambda points: 100.0 * (points.norm(dim=-1) < 0.3), 1.0, torch.Generator())
     surroundings._widen()
     away = where.means.norm(dim=-1)
-    kept = surroundings.hold(where.means.flatten(0, 1)).view(away.shape)
+    kept = torch.zeros(away.numel(), dtype=torch.bool)
+    kept[renderer._occupied(sampled, edges)[0]] = True
+    kept = kept.view(away.shape)
     assert kept[away < 0.3].all()
     assert not kept[away > 0.3 + 2 * 3**0.5 * 2 / renderer.config.cells].any()
-    raw, rgb = renderer._seen_by_field(where, sampled.view_directions)
+    raw, rgb = renderer._seen_by_field(sampled, edges)
     all_raw, all_rgb = renderer.field(where, sampled.view_directions, torch.float32)
     torch.testing.assert_close(raw[kept], all_raw[kept])
     torch.testing.assert_close(rgb[kept], all_rgb[kept])
-    torch.testing.assert_close(renderer._raw_density(where)[kept], all_raw[kept])
+    torch.testing.assert_close(renderer._raw_density(sampled, edges)[kept], all_raw[kept])
     assert not renderer._activated(raw[~kept]).any()
     (rgb.sum() + renderer._activated(raw).sum()).backward()
     assert renderer.field.grid.table.grad is not None  # pyright: ignore
@@ -427,5 +442,8 @@ def test_space_that_has_emptied_is_passed_by_after_training_has_looked() -> None
     assert not surroundings.near.any()
     seen = renderer.render(some_rays(10))
     assert (seen.rgb == 1).all()
+    losses = renderer.losses(a_batch(), 17, 0)
+    sum(losses.terms.values()).backward()  # pyright: ignore
+    assert not renderer.field.grid.table.grad.any()  # pyright: ignore
     assert renderer.recover(3)
     assert bool(surroundings.near.any())

@@ -342,11 +342,17 @@ def test_published_sizes_fit_into_the_memory_of_a_laptop(scene: Scene) -> None:
         assert renderer.memory_estimate(renderer.rays_per_step) < 4e9, name
 
 
+def test_what_is_published_lets_pixels_count_by_their_area() -> None:
+    published = [name for name in PRESETS if name.startswith(("paper", "swb"))]
+    assert len(published) > 1
+    assert all(PRESETS[name].area_power == 1 for name in published)
+
+
 def test_pixels_count_by_their_area(scene: Scene) -> None:
     batch, weight = a_batch(scene), torch.tensor([1.0, 4.0, 16.0, 64.0]).repeat(16)
     config = replace(NETWORKS, charbonnier=1e-9)
     losses = made(config, scene.info).losses(replace(batch, weight=weight), 0, 0)
-    error = made(replace(config, area_loss=False), scene.info).losses(replace(batch, weight=weight), 0, 0)
+    error = made(replace(config, area_power=0.0), scene.info).losses(replace(batch, weight=weight), 0, 0)
     plain = made(config, scene.info).losses(batch, 0, 0)
     assert torch.equal(error.terms["rgb"], plain.terms["rgb"])
     assert torch.equal(losses.squared_error, plain.squared_error)

@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 
+from lumigraph.configs.mipnerf import MipNeRFConfig
+from lumigraph.configs.mipnerf360 import MipNeRF360Config
 from lumigraph.errors import LumigraphError
 from lumigraph.training.runs import Run
 
@@ -74,6 +76,28 @@ def test_runs_of_the_schema_before_open_where_their_weights_mean_the_same(run, s
         edit(run.path / "config.json", method=method, config=config)
         with pytest.raises(LumigraphError, match="the run has schema 2, this version reads schema 3"):
             Run.open(run.path)
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, 1.0), (False, 0.0)])
+def test_options_are_found_under_the_names_they_had(run, before, now):
+    edit(run.path / "config.json", method="mipnerf", config={"area_loss": before})
+    assert Run.open(run.path).config == MipNeRFConfig(area_power=now)
+    edit(run.path / "config.json", method="mipnerf360", config={"area_loss": before})
+    assert Run.open(run.path).config == MipNeRF360Config(area_power=now)
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("ngp", {"area_loss": True}),
+        ("mipnerf", {"area_loss": "yes"}),
+        ("mipnerf", {"area_loss": True, "area_power": 0.5}),
+    ],
+)
+def test_options_that_never_were_are_refused(run, method, config):
+    edit(run.path / "config.json", method=method, config=config)
+    with pytest.raises(LumigraphError, match="has no option 'area_loss'"):
+        Run.open(run.path)
 
 
 @pytest.mark.parametrize(

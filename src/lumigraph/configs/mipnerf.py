@@ -38,8 +38,10 @@ class MipNeRFConfig:
     ndc: Literal["auto", "on", "off"] = "auto"
     """Sample in normalised device coordinates, where cones are cylinders; auto: where the scene is a forward-facing
     one."""
-    area_loss: bool = True
-    """Let a pixel count by its area in the finest picture, where a scene has pictures of several scales."""
+    area_power: float = 0.5
+    """Where a scene has pictures of several scales, a pixel counts by its area in the finest picture to this power: by
+    its area (1) as published, by its side (0.5), or all alike (0). The higher, the better small pictures come out and
+    the worse large ones."""
     distortion_weight: float = 0.0
     """Weight of the distortion loss of mip-NeRF 360, against floating matter."""
     density_noise: float = 0.0
@@ -95,7 +97,9 @@ class MipNeRFConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers of which no field can be made."""
-        check_numbers(self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, ranges=_RANGES)
+        check_numbers(
+            self, positive=_POSITIVE, not_negative=_NOT_NEGATIVE, shares=("area_power",), ranges=_RANGES
+        )
         if self.finest_resolution < self.base_resolution:
             raise ValueError(
                 f"finest_resolution {self.finest_resolution} is below base_resolution {self.base_resolution}"
@@ -107,7 +111,8 @@ _POSITIVE = (
     "lr_delay_factor", "depth", "width", "view_width", "hidden", "geometry_features", "colour_layers", "grid_lr",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "cells", "coarse_weight", "distortion_weight", "density_noise", "rgb_padding", "lr_delay_steps", "skip",
+    "cells", "coarse_weight", "distortion_weight", "density_noise", "rgb_padding", "lr_delay_steps",
+    "skip",
 )  # fmt: skip
 _RANGES = {"octaves": (1, 24), "view_octaves": (1, 24), **GRID_RANGES}
 
@@ -122,6 +127,7 @@ def _paper(rays: int = 4096, density_noise: float = 0.0) -> MipNeRFConfig:
         fine_samples=128,
         coarse_weight=0.1,
         disparity=False,
+        area_power=1.0,
         density_noise=density_noise,
         lr=5e-4,
         final_lr=5e-6,
@@ -139,6 +145,7 @@ PRESETS = {
         coarse_samples=32,
         fine_samples=32,
         coarse_weight=0.1,
+        area_power=1.0,
         lr=2e-3,
         final_lr=2e-5,
         lr_delay_steps=100,

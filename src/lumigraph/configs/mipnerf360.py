@@ -114,8 +114,9 @@ class MipNeRF360Config:
     charbonnier: float = 1.0
     """The eps of the colour loss sqrt(error^2 + eps^2): 0.001 as published. Errors far below eps count by their square,
     far above by their size, which at first favours what most pixels show, an empty background."""
-    area_loss: bool = True
-    """Let a pixel count by its area in the finest picture, where a scene has pictures of several scales."""
+    area_power: float = 1.0
+    """Where a scene has pictures of several scales, a pixel counts by its area in the finest picture to this power: 1
+    as published, with 0 all pixels count alike."""
     charbonnier_squared: bool = True
     """Whether eps is squared; the published code of depth-supervised Mip-NeRF leaves the square out."""
     proposal_weight: float = 1.0
@@ -221,7 +222,7 @@ _NOT_NEGATIVE = (
     "density_noise", "orientation_weight", "predicted_normals_weight", "normal_weight", "codes", "code_weight", "cells",
     "proposal_depth_weight", "lr_delay_steps", "view_octaves",
 )  # fmt: skip
-_SHARES = ("depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2")
+_SHARES = ("area_power", "depth_guided", "lr_delay_factor", "dilation_share", "least_weight", "beta2")
 _RANGES = {
     "octaves": (1, 30),
     **GRID_RANGES,
@@ -238,6 +239,7 @@ _PAPER = MipNeRF360Config(
     proposal_samples=(64, 64),
     samples=32,
     resampler="dilate",
+    area_power=1.0,
     proposal_interval=1,
     proposal_warmup=0,
     layers=8,

@@ -134,7 +134,7 @@ def _written(
         figure.require()
     network = _network_sizes(student)
     if shape.precision == "int8":
-        network |= _layers_of_8_bits(made, report)
+        network |= _counts_of_8_bits(made, report)
     models = {form: _write_graph(folder, made.files[form], graph) for form, graph in made.graphs.items()}
     for form, more in made.about.items():
         models[form] |= more
@@ -270,7 +270,7 @@ def _network_sizes(student: _Student) -> dict[str, Any]:
     return {**sizes, "multiply_adds": picture}
 
 
-def _layers_of_8_bits(made: _Made, report: Callable[[str], None]) -> dict[str, Any]:
+def _counts_of_8_bits(made: _Made, report: Callable[[str], None]) -> dict[str, Any]:
     """How many layers compute in 8 bits, of those with matrices of 8 bits: of the graph in which each stands once."""
     form = next(form for form in ("network", "rays", "view") if form in made.graphs)
     computing, stored = layers_in_8_bits(made.graphs[form])

@@ -77,8 +77,11 @@ def _judged(
 def _with_fewest_in_float(
     graph: Graph, rounded: Any, unruly: list[str], judged: list[dict[str, np.ndarray]]
 ) -> Graph:
-    """The graph whose layers of the names `unruly` compute in 8 bits but for the first of them, as few as its answers
-    to the views `judged` take."""
+    """The graph in which only so many layers compute in float32 that its answers to the views `judged` are good.
+
+    `rounded`: the model with the matrices of all layers in 8 bits. `unruly`: names of the layers that can compute in 8
+    bits, in the order in which they are spared that.
+    """
     wanted = _answers(graph.data, judged)
     found = graph
     for share in FLOAT_SHARES:

@@ -6,7 +6,7 @@ B rays with K Gaussians each.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lumigraph.fields.conical import RayMoments, gaussian_means, gaussian_variances, integrated_encoding
@@ -42,11 +42,6 @@ class Gaussians(NamedTuple):
         sizes = (along * moments.r_var.square()).clamp(min=0).pow(1 / 6)
         means = gaussian_means(moments, origins, directions)
         return cls(means, gaussian_variances(moments, directions), sizes)
-
-    def chosen(self, index: Int[Tensor, " n"]) -> "Gaussians":
-        """Those of these numbers, ray by ray, one a ray."""
-        flat = (values.flatten(0, 1).index_select(0, index)[:, None] for values in self)
-        return Gaussians(*flat)
 
     def without_extent(self) -> "Gaussians":
         """Their means, as points."""

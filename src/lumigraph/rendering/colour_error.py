@@ -13,6 +13,14 @@ from lumigraph.rendering.renderer import Batch
 _HUBER = 0.1
 
 
+def ray_shares(batch: Batch, power: float) -> Float[Tensor, " B"]:
+    """What each ray counts in a mean over the batch: its weight to this power, over their sum; all count alike where
+    there are no weights. With power 1 and areas of pixels as weights this is the mean of Mip-NeRF, section 3.1."""
+    alike = torch.ones_like(batch.rgba[:, 0])
+    weight = alike if batch.weight is None else batch.weight**power
+    return weight / weight.sum()
+
+
 class ColourTarget:
     """The colours of a batch [B] on the background of its step, and how far others are from them.
 

@@ -175,7 +175,7 @@ class Views:
         memory: what the decoded images, masks and maps may keep; by default a budget of their own. What is
             beyond it is decoded anew each time, with a warning.
         pixel_areas: [N], where the images are of several scales: the area of a pixel of each, in pixels of the finest
-            image of its view. It is what the pixel counts in a loss, and tells the scale.
+            image of its view. Losses may count a pixel by it, and it tells the scale.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -21,7 +21,7 @@ from lumigraph.configs.mipnerf import MipNeRFConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.cone_fields import ConeField, GaussianGrid, GaussianMLP, Gaussians
-from lumigraph.fields.conical import conical_moments, cylindrical_moments
+from lumigraph.fields.conical import RayMoments, conical_moments, cylindrical_moments, gaussian_means
 from lumigraph.fields.hashgrid import GridLayout
 from lumigraph.geometry.bounds import Bounds, within_core_box
 from lumigraph.geometry.cameras import Cameras
@@ -35,6 +35,7 @@ from lumigraph.geometry.ndc import (
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.colour_error import ray_shares
 from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
@@ -85,6 +86,17 @@ class _Sampled:
     near: Tensor
     far: Tensor
     view_directions: Tensor
+
+    def chosen(self, index: Int[Tensor, " n"]) -> "_Sampled":
+        """Those of these numbers."""
+        return _Sampled(
+            origins=self.origins.index_select(0, index),
+            directions=self.directions.index_select(0, index),
+            radii=self.radii.index_select(0, index),
+            near=self.near.index_select(0, index),
+            far=self.far.index_select(0, index),
+            view_directions=self.view_directions.index_select(0, index),
+        )
 
 
 @dataclass
@@ -238,31 +250,45 @@ class MipNeRF(Renderer):
         drawn = drawn_from(edges, blurred(weights.detach(), config.resample_padding), uniform)
         return coarse, self._look(sampled, drawn, None if draws is None else draws.fine_noise)
 
-    def _gaussians(self, rays: _Sampled, edges: Tensor) -> Gaussians:
-        moments = (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
+    def _moments(self, rays: _Sampled, edges: Tensor) -> RayMoments:
+        return (conical_moments if self.frame is None else cylindrical_moments)(edges, rays.radii)
+
+    def _gaussians(self, moments: RayMoments, rays: _Sampled) -> Gaussians:
         gaussians = Gaussians.along_rays(moments, rays.origins, rays.directions)
         return gaussians if self.config.integrate else gaussians.without_extent()
 
+    def _occupied(self, rays: _Sampled, edges: Tensor) -> tuple[Int[Tensor, " n"], _Sampled, Gaussians]:
+        """Intervals that may hold something: their numbers among all B * K, and each as a ray of its own with one
+        Gaussian."""
+        assert self.surroundings is not None
+        moments = self._moments(rays, edges)
+        means = gaussian_means(moments, rays.origins, rays.directions)
+        chosen = self.surroundings.hold(means.flatten(0, 1)).nonzero()[:, 0]
+        rays = rays.chosen(chosen // moments.t_mean.shape[1])
+        some = RayMoments(*(values.flatten().index_select(0, chosen)[:, None] for values in moments))
+        return chosen, rays, self._gaussians(some, rays)
+
     def _coarse_density(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> Tensor:
-        raw = self._raw_density(self._gaussians(rays, edges))
+        raw = self._raw_density(rays, edges)
         return self._activated(raw if noise is None else raw + noise)
 
-    def _raw_density(self, where: Gaussians) -> Tensor:
+    def _raw_density(self, rays: _Sampled, edges: Tensor) -> Tensor:
+        """[B, K], of what may hold something."""
         if self.surroundings is None:
-            return self.field.raw_density(where, self.compute_dtype)
-        chosen = self.surroundings.hold(where.means.flatten(0, 1)).nonzero()[:, 0]
-        return _spread(
-            self.field.raw_density(where.chosen(chosen), self.compute_dtype), chosen, where, _NOTHING
-        )
+            return self.field.raw_density(
+                self._gaussians(self._moments(rays, edges), rays), self.compute_dtype
+            )
+        chosen, _, where = self._occupied(rays, edges)
+        return _spread(self.field.raw_density(where, self.compute_dtype), chosen, edges, _NOTHING)
 
-    def _seen_by_field(self, where: Gaussians, view_directions: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen_by_field(self, rays: _Sampled, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Raw densities [B, K] and colours [B, K, 3], of what may hold something."""
         if self.surroundings is None:
-            return self.field(where, view_directions, self.compute_dtype)
-        chosen = self.surroundings.hold(where.means.flatten(0, 1)).nonzero()[:, 0]
-        towards = view_directions.index_select(0, chosen // where.sizes.shape[1])
-        raw, rgb = self.field(where.chosen(chosen), towards, self.compute_dtype)
-        return _spread(raw, chosen, where, _NOTHING), _spread(rgb, chosen, where, 0.0)
+            where = self._gaussians(self._moments(rays, edges), rays)
+            return self.field(where, rays.view_directions, self.compute_dtype)
+        chosen, some, where = self._occupied(rays, edges)
+        raw, rgb = self.field(where, some.view_directions, self.compute_dtype)
+        return _spread(raw, chosen, edges, _NOTHING), _spread(rgb, chosen, edges, 0.0)
 
     def _weights(self, density: Tensor, rays: _Sampled, edges: Tensor) -> Tensor:
         lengths = (edges[:, 1:] - edges[:, :-1]) * rays.directions.norm(dim=-1, keepdim=True)
@@ -270,7 +296,7 @@ class MipNeRF(Renderer):
 
     def _look(self, rays: _Sampled, edges: Tensor, noise: Tensor | None) -> _Seen:
         """What the field shows between `edges`; `noise` is added to its raw densities."""
-        raw, rgb = self._seen_by_field(self._gaussians(rays, edges), rays.view_directions)
+        raw, rgb = self._seen_by_field(rays, edges)
         weights = self._weights(self._activated(raw if noise is None else raw + noise), rays, edges)
         return _Seen(edges, weights, (weights[..., None] * self._padded(rgb)).sum(1), weights.sum(1))
 
@@ -302,15 +328,15 @@ class MipNeRF(Renderer):
             self.surroundings.follow(self._core_density, step, seed)
 
     def losses(self, batch: Batch, step: int, seed: int) -> Losses:
-        """Errors of the fine and (weighted) the coarse colours, each sum(weight |error|^2) / sum(weight) over rays
-        (Mip-NeRF, section 3.1), and where asked for the distortion loss; `squared_error` is the fine one's."""
+        """Errors of the fine and (weighted) the coarse colours, each sum(w |error|^2) / sum(w) over rays, with w the
+        area of a pixel to `area_power` (1 in Mip-NeRF, section 3.1), and where asked for the distortion loss;
+        `squared_error` is the fine one's."""
         generator = step_generator(_STREAM, seed, step, self.device)
         count = len(batch.rays)
         draws = self._drawn(count, generator)
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand(count, 3)
-        weight = batch.weight if self.config.area_loss else None
-        share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
+        share = ray_shares(batch, self.config.area_power)
         squared_error = torch.empty_like(share)
 
         def terms(first: int, end: int) -> dict[str, Tensor]:
@@ -386,10 +412,11 @@ class MipNeRF(Renderer):
         return True
 
 
-def _spread(values: Tensor, chosen: Tensor, where: Gaussians, elsewhere: float) -> Tensor:
-    """Values [n, 1, ...] of the chosen Gaussians among all of them [B, K, ...]; the others get `elsewhere`."""
-    whole = values.new_full((where.sizes.numel(), *values.shape[2:]), elsewhere)
-    return whole.index_copy(0, chosen, values[:, 0]).view(*where.sizes.shape, *values.shape[2:])
+def _spread(values: Tensor, chosen: Tensor, edges: Tensor, elsewhere: float) -> Tensor:
+    """Values [n, 1, ...] of the chosen intervals among all of them [B, K, ...]; the others get `elsewhere`."""
+    rays, intervals = len(edges), edges.shape[1] - 1
+    whole = values.new_full((rays * intervals, *values.shape[2:]), elsewhere)
+    return whole.index_copy(0, chosen, values[:, 0]).view(rays, intervals, *values.shape[2:])
 
 
 def _field(config: MipNeRFConfig, unbounded: bool) -> ConeField:

@@ -38,6 +38,7 @@ from lumigraph.geometry.ndc import (
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
+from lumigraph.rendering.colour_error import ray_shares
 from lumigraph.rendering.depth_losses import bounded_intervals, depth_terms, in_scene_units
 from lumigraph.rendering.normal_losses import normal_loss
 from lumigraph.rendering.occupancy import Surroundings
@@ -510,8 +511,7 @@ class MipNeRF360(Renderer):
         learn = step < config.proposal_warmup or step % config.proposal_interval == 0
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand_as(target)
-        weight = batch.weight if config.area_loss else None
-        share = torch.full_like(target[:, 0], 1 / count) if weight is None else weight / weight.sum()
+        share = ray_shares(batch, config.area_power)
         squared_error = torch.empty_like(share)
         chunk = count if config.field == "grid" else self._chunk_in_training
         bounded = self._bounded_intervals(batch, draws, chunk)

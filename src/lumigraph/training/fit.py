@@ -111,7 +111,7 @@ def _same_config(run: Run, config: Any) -> None:
         raise LumigraphError(
             f"the run was begun with other options: {', '.join(changed[:4])}",
             where=run.path,
-            todo="Resume with the same options, or start afresh with --overwrite",
+            todo="Give the options as they were, or start afresh with --overwrite",
         )
 
 

@@ -122,10 +122,11 @@ class Run:
             )
         described = data.pop("scene", None) if packed else read_json(path / "scene.json")
         _check_keys(data, where)
+        config_class = load_config_class(data["method"])
         return cls(
             path=path,
             method=data["method"],
-            config=config_from_json(load_config_class(data["method"]), data["config"], where=where),
+            config=config_from_json(config_class, _renamed(data["config"], config_class), where=where),
             info=SceneInfo.from_json(described, where=where if packed else path / "scene.json"),
             options=data["options"],
             provenance=data["provenance"],
@@ -309,6 +310,15 @@ def _means_the_same(data: dict[str, Any]) -> bool:
         return False
     fading = {"ngp": config.get("cones", False), "mipnerf": config.get("backbone") == "grid"}
     return not fading.get(str(data.get("method")), False)
+
+
+def _renamed(config: dict[str, Any], config_class: type) -> dict[str, Any]:
+    """A run's config, with options that had other names before under those they have now."""
+    known = hasattr(config_class, "area_power") and isinstance(config.get("area_loss"), bool)
+    if not known or "area_power" in config:
+        return config
+    others = {name: value for name, value in config.items() if name != "area_loss"}
+    return {"area_power": float(config["area_loss"]), **others}
 
 
 def _check_keys(data: dict[str, Any], where: Path) -> None:
