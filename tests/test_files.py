@@ -3,7 +3,6 @@ import os
 import stat
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from lumigraph import files
 from lumigraph.errors import LumigraphError
@@ -195,80 +193,6 @@ class TestTensors:
         with pytest.raises(LumigraphError, match="MB are needed"):
             files.require_disk(tmp_path / "not" / "there", 10**18)
         files.require_disk(tmp_path, 1)
-
-
-class TestImages:
-    def save(self, folder, values, name="x.png", **options):
-        Image.fromarray(values).save(folder / name, **options)
-        return folder / name
-
-    def test_rgba_and_rgb_are_exact(self, tmp_path):
-        values = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
-        assert np.array_equal(files.decode_image(self.save(tmp_path, values)), values)
-        assert np.array_equal(files.decode_image(self.save(tmp_path, values[..., :3])), values[..., :3])
-        assert files.image_size(tmp_path / "x.png") == (7, 5, False)
-
-    def test_grey_sixteen_bit_and_palette(self, tmp_path):
-        grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
-        expected = np.repeat(grey[..., None], 3, axis=2)
-        assert np.array_equal(files.decode_image(self.save(tmp_path, grey)), expected)
-        wide = self.save(tmp_path, grey.astype(np.uint16) * 257)
-        assert np.array_equal(files.decode_image(wide), expected)
-        assert np.array_equal(files.decode_values(wide), grey.astype(np.float32) * 257)
-        Image.fromarray(expected).quantize(256).save(tmp_path / "p.png")
-        assert np.array_equal(files.decode_image(tmp_path / "p.png"), expected)
-
-    def test_orientation_is_ignored(self, tmp_path):
-        exif = Image.Exif()
-        exif[0x0112] = 6  # turn by 90 degrees
-        path = self.save(tmp_path, np.zeros((4, 8, 3), np.uint8), "x.jpg", exif=exif)
-        assert files.decode_image(path).shape == (4, 8, 3)
-
-    def test_too_many_pixels_are_refused_before_decoding(self, tmp_path):
-        path = self.save(tmp_path, np.zeros((100, 100), np.uint8))
-        with pytest.raises(LumigraphError, match="too many pixels: 100x100"):
-            files.decode_image(path, max_pixels=9999)
-
-    def test_a_bomb(self, tmp_path):
-        # The header of a 60000 x 60000 image, before a few bytes of data.
-        image = bytearray(self.save(tmp_path, np.zeros((1, 1), np.uint8)).read_bytes())
-        image[16:24] = (60000).to_bytes(4, "big") * 2
-        image[29:33] = zlib.crc32(image[12:29]).to_bytes(4, "big")
-        (tmp_path / "x.png").write_bytes(image)
-        with pytest.raises(LumigraphError, match="too many pixels"):
-            files.decode_image(tmp_path / "x.png")
-
-    def test_truncated(self, tmp_path):
-        path = self.save(tmp_path, np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8))
-        path.write_bytes(path.read_bytes()[:-2000])
-        with pytest.raises(LumigraphError, match="damaged or truncated") as caught:
-            files.decode_image(path)
-        assert caught.value.where == str(path)
-
-    def test_not_an_image(self, tmp_path):
-        (tmp_path / "x.png").write_text("hello")
-        with pytest.raises(LumigraphError, match="not an image"):
-            files.decode_image(tmp_path / "x.png")
-        with pytest.raises(LumigraphError, match="no such file"):
-            files.decode_image(tmp_path / "y.png")
-
-    def test_arrays(self, tmp_path):
-        np.save(tmp_path / "d.npy", np.array([[1.5, np.nan]]))
-        assert files.decode_values(tmp_path / "d.npy").tolist()[0][0] == 1.5
-        np.save(tmp_path / "d.npy", np.zeros((2, 2, 2)))
-        with pytest.raises(LumigraphError, match="its shape is"):
-            files.decode_values(tmp_path / "d.npy")
-        np.save(tmp_path / "d.npy", np.array([[object()]]), allow_pickle=True)
-        with pytest.raises(LumigraphError, match="cannot be read"):
-            files.decode_values(tmp_path / "d.npy")
-
-    def test_an_array_that_claims_too_much(self, tmp_path):
-        np.save(tmp_path / "d.npy", np.zeros((10, 10)))
-        content = (tmp_path / "d.npy").read_bytes()
-        assert b"(10, 10), }   " in content
-        (tmp_path / "d.npy").write_bytes(content.replace(b"(10, 10), }   ", b"(99999, 999)} "))
-        with pytest.raises(LumigraphError, match="cannot be read"):
-            files.decode_values(tmp_path / "d.npy")
 
 
 class TestInside:

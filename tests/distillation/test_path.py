@@ -18,8 +18,9 @@ from lumigraph.distillation.shards import Plan, finish
 from lumigraph.errors import LumigraphError
 from lumigraph.files import load_tensors
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.begin import begin
 from lumigraph.training.checkpoints import newest_checkpoint
-from lumigraph.training.fit import EarlyStopping, begin, fit
+from lumigraph.training.fit import EarlyStopping, fit
 from lumigraph.training.runs import Run
 from lumigraph.training.validation import training_and_validation
 

@@ -24,7 +24,8 @@ from lumigraph.export.bundle_renderer import BundleRenderer
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.rendering.renderer import Pictures
 from lumigraph.scenes.scene import Scene, Views
-from lumigraph.training.fit import EarlyStopping, begin, fit
+from lumigraph.training.begin import begin
+from lumigraph.training.fit import EarlyStopping, fit
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource, RaySource
 from lumigraph.training.validation import PictureProbe, Probe

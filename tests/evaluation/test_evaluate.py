@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from lumigraph.errors import LumigraphError
-from lumigraph.evaluation.evaluate import EvalResult, ViewResult, cameras_for, evaluate
+from lumigraph.evaluation.evaluate import cameras_for, evaluate
 from lumigraph.evaluation.metrics import average_error
 from lumigraph.evaluation.pictures import Gallery, masks_picture
 from lumigraph.evaluation.report import error_colours
+from lumigraph.evaluation.results import EvalResult, ViewResult
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import similarity
 from lumigraph.rendering.background import over

@@ -8,7 +8,7 @@ import torch
 
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation import metrics
-from lumigraph.files import decode_image
+from lumigraph.scenes.formats.decoding import decode_image
 
 
 def pictures(height: int = 40, width: int = 53, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

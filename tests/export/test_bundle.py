@@ -21,11 +21,11 @@ from lumigraph.export import parity
 from lumigraph.export.bundle import write_bundle
 from lumigraph.export.bundle_renderer import SCHEMA, BundleRenderer, read_manifest
 from lumigraph.export.runtime import Session
-from lumigraph.files import decode_image
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import invert_similarity, similarity
 from lumigraph.geometry.rotations import look_at
+from lumigraph.scenes.formats.decoding import decode_image
 from lumigraph.scenes.scene import SceneInfo
 from lumigraph.training.runs import Run
 

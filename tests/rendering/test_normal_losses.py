@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumigraph.rendering.normal_losses import normal_loss
+from lumigraph.rendering.normal_losses import normal_loss, orientation_loss, predicted_normals_loss
 
 
 def some() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,3 +50,28 @@ def test_nothing_is_lost_where_they_agree_and_gradients_are_finite(kind) -> None
     assert normals.grad is not None
     assert bool(torch.isfinite(normals.grad).all())
     assert float(normal_loss(kind, weights, normals.detach(), given * torch.nan)) == 0
+
+
+def test_predicted_normals_are_compared_where_there_are_others() -> None:
+    weights, normals, _ = some()
+    normals[1, 2] = 0  # hardly shows
+    predicted = normals.roll(1, 0)
+    wanted = 0.0
+    for ray in range(5):
+        for sample in range(4):
+            if (ray, sample) != (1, 2):
+                apart = (normals[ray, sample] - predicted[ray, sample]).square().sum()
+                wanted += float(weights[ray, sample] * apart) / 5
+    assert float(predicted_normals_loss(weights, normals, predicted)) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_normals_that_look_away_from_the_camera_cost() -> None:
+    weights, normals, _ = some()
+    directions = normals[:, 0]
+    weights.requires_grad_()
+    away, towards = directions[:, None].expand(5, 4, 3), -directions[:, None].expand(5, 4, 3)
+    assert float(orientation_loss(weights, towards, directions)) == 0
+    loss = orientation_loss(weights, away.clone().requires_grad_(), directions)
+    assert float(loss.detach()) == pytest.approx(float(weights.detach().sum(1).mean()), rel=1e-12)
+    loss.backward()
+    assert weights.grad is None

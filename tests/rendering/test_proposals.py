@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lumigraph.rendering.volume.proposals import depth_of, dilated, intervals, jitters, schlick
+from lumigraph.rendering.volume.proposals import (
+    depth_of,
+    dilated,
+    intervals,
+    jitters,
+    normalised,
+    schlick,
+    with_some_at,
+)
 
 
 def random_histogram(rays: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -31,6 +39,34 @@ def test_depth_goes_from_near_to_far(disparity: bool) -> None:
     torch.testing.assert_close(t[:, -1], far)
     even = 1 / t if disparity else t
     torch.testing.assert_close(even.diff(dim=1), even.diff(dim=1)[:, :1].expand(2, 4), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("disparity", [False, True])
+def test_depths_are_normalised_again(disparity: bool) -> None:
+    s = torch.linspace(0, 1, 9).expand(2, 9)
+    near, far = torch.tensor([0.5, 2.0]), torch.tensor([8.0, 50.0])
+    t = depth_of(s, near, far, disparity)
+    torch.testing.assert_close(normalised(t, near, far, disparity), s, rtol=0, atol=1e-6)
+    beyond = torch.tensor([[0.1, 9.0], [-1.0, 1e9]])
+    torch.testing.assert_close(normalised(beyond, near, far, disparity), torch.tensor([[0.0, 1.0]] * 2))
+    without_length = normalised(t, far, far, disparity)
+    assert not without_length.any()
+
+
+@pytest.mark.parametrize("disparity", [False, True])
+def test_some_edges_give_way_to_those_at_given_depths(disparity: bool) -> None:
+    s, _ = random_histogram(2, 10, 0)
+    near, far = torch.tensor([1.0, 2.0]), torch.tensor([9.0, 10.0])
+    t = torch.tensor([[3.0, 7.0, 5.0], [5.0, 5.0, 4.0]])
+    edges = with_some_at(s, t, near, far, disparity)
+    assert edges.shape == s.shape
+    assert (edges.diff(dim=1) >= 0).all()
+    assert torch.equal(edges[:, [0, -1]], s[:, [0, -1]])
+    depths = depth_of(edges, near, far, disparity)
+    for ray in range(2):
+        for depth in t[ray]:
+            assert float((depths[ray] - depth).abs().min()) < 1e-4
+        assert torch.isin(edges[ray], s[ray]).sum() == 11 - 3
 
 
 @pytest.mark.parametrize("count", [1, 5, 16])

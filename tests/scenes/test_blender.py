@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.formats.decoding import decode_image
 from lumigraph.scenes.formats.pictures import premultiplied
 from lumigraph.scenes.load import load_scene, load_scene_like
 from lumigraph.scenes.splits import SplitOptions

@@ -25,8 +25,9 @@ from lumigraph.scenes.procedural import make_scene
 from lumigraph.scenes.scene import SceneInfo, Views
 from lumigraph.students.mobile_dylin import MobileDyLiN
 from lumigraph.students.mobile_r2l import MobileR2L
+from lumigraph.training.begin import begin
 from lumigraph.training.checkpoints import newest_checkpoint
-from lumigraph.training.fit import begin, fit
+from lumigraph.training.fit import fit
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource

@@ -20,7 +20,8 @@ from lumigraph.rendering.renderer import Batch, PixelSampling
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.teachers.dnerf import DNeRF, MovingField
 from lumigraph.teachers.nerf import NeRF
-from lumigraph.training.fit import begin, fit
+from lumigraph.training.begin import begin
+from lumigraph.training.fit import fit
 from lumigraph.training.sources import PhotoSource
 
 SMALL = DNeRFConfig(

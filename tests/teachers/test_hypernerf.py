@@ -22,7 +22,8 @@ from lumigraph.rendering.volume.coarse_fine import Seen
 from lumigraph.rendering.warp_losses import elastic_energy
 from lumigraph.scenes.procedural import make_scene
 from lumigraph.teachers.hypernerf import HyperNeRF
-from lumigraph.training.fit import begin, fit
+from lumigraph.training.begin import begin
+from lumigraph.training.fit import fit
 from lumigraph.training.sources import PhotoSource
 
 TINY = HyperNeRFConfig(

@@ -19,8 +19,9 @@ from lumigraph.rendering.renderer import Batch
 from lumigraph.rendering.volume.histogram import blurred
 from lumigraph.scenes.load import load_scene
 from lumigraph.teachers.mipnerf import _KEPT_SAMPLES, MipNeRF, _Seen
+from lumigraph.training.begin import begin
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
-from lumigraph.training.fit import begin, fit
+from lumigraph.training.fit import fit
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.sources import PhotoSource
 

@@ -18,6 +18,7 @@ from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
 from lumigraph.rendering.volume.histogram import interlevel_loss
+from lumigraph.rendering.volume.proposals import LevelDraws, level_draws
 from lumigraph.scenes.procedural import load_builtin
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
 from lumigraph.teachers import mipnerf360
@@ -66,6 +67,10 @@ def made(config: MipNeRF360Config, info: SceneInfo, unbounded: bool = False, see
 
 def a_batch(scene: Scene, count: int = 64) -> Batch:
     return PhotoSource(scene.split("train"), 0).batch(0, count)
+
+
+def draws_of(renderer: MipNeRF360, rays: int, generator: torch.Generator | None) -> LevelDraws:
+    return level_draws(renderer.config, rays, generator, renderer.device)
 
 
 def train(renderer: MipNeRF360, source: PhotoSource, steps: int) -> float:
@@ -141,7 +146,7 @@ def test_edges_are_in_order_between_near_and_far(scene: Scene, resampler, spacin
     config = replace(SMALL, resampler=resampler, spacing=spacing, field="mlp", octaves=4)
     renderer = made(config, scene.info)
     rays = a_batch(scene).rays
-    draws = renderer._drawn(len(rays), torch.Generator().manual_seed(0) if trained else None)
+    draws = draws_of(renderer, len(rays), torch.Generator().manual_seed(0) if trained else None)
     for level, count in zip(renderer._see(rays, draws).levels, (24, 16, 12), strict=True):
         assert level.edges.shape == (len(rays), count + 1)
         assert (level.edges.diff(dim=1) >= 0).all()
@@ -414,7 +419,7 @@ def test_guided_samples_are_near_the_depth(scene: Scene, spacing) -> None:
     renderer = made(config, scene.info)
     batch = a_batch(scene)
     depth = torch.where(torch.arange(64) % 2 == 0, 0.5 * (batch.rays.near + batch.rays.far), torch.nan)
-    draws = renderer._drawn(64, torch.Generator().manual_seed(0))
+    draws = draws_of(renderer, 64, torch.Generator().manual_seed(0))
     seen = renderer._see(batch.rays, draws, depth=depth).levels[0].edges
     near = ((seen - depth[:, None]).abs() < 0.05).sum(1)
     assert (near[::2] >= 12).all()
@@ -507,7 +512,7 @@ def test_forward_facing_scenes_are_sampled_in_ndc(scene: Scene, config: MipNeRF3
     renderer = in_frame(replace(config, depth=depth, depth_guided=0.5), scene.info)
     rays = forward_rays(32)
     known = torch.full((32,), 3.0)
-    seen = renderer._see(rays, renderer._drawn(32, torch.Generator().manual_seed(0)), depth=known)
+    seen = renderer._see(rays, draws_of(renderer, 32, torch.Generator().manual_seed(0)), depth=known)
     assert all(((level.edges >= 0) & (level.edges <= 1)).all() for level in seen.levels)
     # Guided by depths of the scene, which are known along the rays of the cameras.
     edges = renderer._scene_edges(seen.levels[0].edges, rays)

@@ -21,7 +21,8 @@ from lumigraph.rendering.background import Background
 from lumigraph.rendering.renderer import Batch
 from lumigraph.scenes.procedural import load_builtin, make_scene
 from lumigraph.teachers.nerf import NeRF
-from lumigraph.training.fit import Cadence, begin, fit
+from lumigraph.training.begin import begin
+from lumigraph.training.fit import Cadence, fit
 from lumigraph.training.runs import Run
 from lumigraph.training.sources import PhotoSource
 

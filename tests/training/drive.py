@@ -26,7 +26,9 @@ def main() -> None:
     from lumigraph.cli.train import report
     from lumigraph.configs.common import TrainOptions
     from lumigraph.configs.nerf import NeRFConfig
-    from lumigraph.training.fit import Cadence, begin, fit, process_rank
+    from lumigraph.rendering.machine import process_rank
+    from lumigraph.training.begin import begin
+    from lumigraph.training.fit import Cadence, fit
     from lumigraph.training.sources import PhotoSource
 
     machine.available_cores = lambda: devices  # one thread each: the tests share the machine

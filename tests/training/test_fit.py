@@ -18,8 +18,9 @@ from lumigraph.configs.ngp import NGPConfig
 from lumigraph.errors import LumigraphError
 from lumigraph.rendering.renderer import Batch, Losses
 from lumigraph.scenes.scene import Scene, SceneInfo, Views
+from lumigraph.training.begin import begin
 from lumigraph.training.checkpoints import list_checkpoints, load_checkpoint
-from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, begin, fit
+from lumigraph.training.fit import Cadence, EarlyStopping, TrainResult, fit
 from lumigraph.training.interrupts import Interrupts
 from lumigraph.training.progress import ProgressLine
 from lumigraph.training.runs import Run

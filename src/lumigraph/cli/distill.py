@@ -72,7 +72,8 @@ def main(argv: list[str]) -> None:
     from lumigraph.configs.registry import load_renderer_class
     from lumigraph.distillation.origins import check_directions, check_student, with_hard_rays
     from lumigraph.rendering.machine import set_threads
-    from lumigraph.training.fit import begin, fit
+    from lumigraph.training.begin import begin
+    from lumigraph.training.fit import fit
 
     options: TrainOptions = arguments.options
     set_threads(options.devices)

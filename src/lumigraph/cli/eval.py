@@ -14,9 +14,9 @@ from lumigraph.errors import LumigraphError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lumigraph.evaluation.evaluate import EvalResult, ViewResult
     from lumigraph.evaluation.metrics import LPIPS
     from lumigraph.evaluation.pictures import Gallery
+    from lumigraph.evaluation.results import EvalResult, ViewResult
     from lumigraph.geometry.cameras import Cameras
     from lumigraph.rendering.movies import Look
     from lumigraph.rendering.renderer import Renderer, Rendering

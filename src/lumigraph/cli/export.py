@@ -105,7 +105,7 @@ def check_export(method: str, out: Path | None, run: Path, overwrite: bool) -> N
 def export_finished(run: "Run", out: Path | None, overwrite: bool) -> None:
     """A bundle of a run that has just been trained, as `lumigraph export RUN --out OUT` writes it."""
     from lumigraph.export.bundle import write_bundle
-    from lumigraph.training.fit import process_rank
+    from lumigraph.rendering.machine import process_rank
 
     if out is None or process_rank() > 0:
         return

@@ -64,7 +64,8 @@ def main(argv: list[str]) -> None:
     from lumigraph.scenes.depth import check_depths, with_depth_source
     from lumigraph.scenes.load import load_scene, with_scales
     from lumigraph.scenes.normals import check_normals
-    from lumigraph.training.fit import EarlyStopping, begin, fit
+    from lumigraph.training.begin import begin
+    from lumigraph.training.fit import EarlyStopping, fit
     from lumigraph.training.sources import PhotoSource
     from lumigraph.training.validation import training_and_validation
 

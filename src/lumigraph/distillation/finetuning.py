@@ -25,11 +25,12 @@ from lumigraph.distillation.shard_source import MixedSource
 from lumigraph.errors import LumigraphError
 from lumigraph.evaluation.metrics import mean_squared_error, psnr_of
 from lumigraph.rendering.background import as_rgba, display_target
-from lumigraph.rendering.machine import resolve_device
+from lumigraph.rendering.machine import process_rank, resolve_device
 from lumigraph.rendering.renderer import Renderer
 from lumigraph.scenes.scene import Scene
+from lumigraph.training.begin import begin
 from lumigraph.training.checkpoints import Checkpoint, list_checkpoints, newest_checkpoint, save_checkpoint
-from lumigraph.training.fit import EarlyStopping, TrainResult, begin, fit, process_rank
+from lumigraph.training.fit import EarlyStopping, TrainResult, fit
 from lumigraph.training.runs import Run, load_weights
 from lumigraph.training.sources import PhotoSource, RaySource
 from lumigraph.training.validation import ValidationViews, looking, mask_of, training_and_validation

@@ -146,6 +146,15 @@ def require_inverse_depth(near: Tensor, frame: ForwardFrame | None, source: str 
         )
 
 
+def require_scene_lengths(frame: ForwardFrame | None) -> None:
+    """Raises `LumigraphError` where a field lives in a frame, whose lengths are not those of the scene."""
+    if frame is not None:
+        raise LumigraphError(
+            "a density per unit of length is not known of a field in normalised device coordinates",
+            todo="Train it with --ndc off",
+        )
+
+
 def is_ahead(frame: ForwardFrame, rays: Rays) -> bool:
     """Whether all rays run forward from in front of the near plane of the average camera."""
     origins, directions = frame._in_camera(rays.origins, rays.directions)

@@ -1,4 +1,4 @@
-"""Device, arithmetic and threads: the one place that chooses them, by what the machine has, and sets them."""
+"""Device, arithmetic, threads and processes: the one place that asks what the machine has, chooses, and sets them."""
 
 import os
 import sys
@@ -8,6 +8,11 @@ import torch
 from lumigraph.errors import LumigraphError
 from lumigraph.machine_limits import available_cores
 from lumigraph.machine_limits import available_memory as available_host_memory
+
+
+def process_rank() -> int:
+    """Which of the processes that train together this is; 0 for the one that the user started."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,7 +1,8 @@
-"""What given normals say of those along a ray: losses of the normals of its samples.
+"""Losses of the normals of the samples of a ray: what those of photos, those that a field predicts and the camera say
+of them.
 
-Weights w [B, K] are those of the K samples of B rays, normals n [B, K, 3] theirs, unit vectors; the normals n' [B, 3]
-of photos are unit vectors in the same axes, NaN where unknown.
+Weights w [B, K] are those of the K samples of B rays, normals n [B, K, 3] theirs, unit vectors, or zeros where a sample
+hardly shows. Normals of photos [B, 3] are unit vectors in the same axes, NaN where unknown.
 """
 
 import torch
@@ -17,8 +18,8 @@ def normal_loss(
     normals: Float[Tensor, "B K 3"],
     given: Float[Tensor, "B 3"],
 ) -> Float[Tensor, ""]:
-    """The sum over the rays of known normal of sum_i w_i l(n_i, n'), from which only the normals learn: weights would
-    rather hide what looks elsewhere than turn it. l goes by `kind`:
+    """The sum over the rays of known normal n' of sum_i w_i l(n_i, n'), from which only the normals learn: weights
+    would rather hide what looks elsewhere than turn it. l goes by `kind`:
 
         cosine: 1 - n . n', which is half the square of the chord between them
         chord:  |n - n'|
@@ -36,3 +37,21 @@ def normal_loss(
     else:
         apart = (normals - given).abs().sum(-1)
     return (weights.detach() * apart).sum()
+
+
+def predicted_normals_loss(
+    weights: Float[Tensor, "B K"], normals: Float[Tensor, "B K 3"], predicted: Float[Tensor, "B K 3"]
+) -> Float[Tensor, ""]:
+    """The mean over rays of sum_i w_i |n_i - n'_i|^2 (Ref-NeRF, equation 10), n' those that a field predicts. Samples
+    without a normal n do not count."""
+    apart = (normals - predicted).square().sum(-1) * normals.detach().any(-1)
+    return (weights * apart).sum(1).mean()
+
+
+def orientation_loss(
+    weights: Float[Tensor, "B K"], normals: Float[Tensor, "B K 3"], view_directions: Float[Tensor, "B 3"]
+) -> Float[Tensor, ""]:
+    """Visible normals that look away from the camera: the mean over rays of sum_i w_i max(0, n_i . d)^2 (Ref-NeRF,
+    equation 11), from which weights do not learn."""
+    away = (normals * view_directions[:, None]).sum(-1)
+    return (weights.detach() * away.clamp(min=0).square()).sum(1).mean()

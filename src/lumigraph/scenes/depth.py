@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from lumigraph.configs.depth import DepthSource
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_values, inside
+from lumigraph.files import inside
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.geometry.depth_alignment import (
     ScaleShift,
@@ -22,6 +22,7 @@ from lumigraph.geometry.depth_alignment import (
     fit_scale_shift,
     keypoint_weights,
 )
+from lumigraph.scenes.formats.decoding import decode_values
 from lumigraph.scenes.formats.maps import ray_lengths
 from lumigraph.scenes.formats.pictures import resampled
 from lumigraph.scenes.keypoints import KeyPoints, capture_scale, pair_photos, read_keypoints

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
@@ -155,6 +155,46 @@ class SceneInfo:
             ) from error
 
 
+def _each(reduce: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[np.ndarray, int], np.ndarray]:
+    """What reduces [H, W], for [H, W, 1]."""
+    return lambda values, factor: reduce(values[..., 0], factor)[..., None]
+
+
+@dataclass(frozen=True)
+class _MapKind:
+    """How maps of numbers beside the images are kept: [H, W, channels], what stands where nothing is known, and how
+    they are made smaller."""
+
+    channels: int
+    dtype: Any
+    unknown: Any
+    reduce: Callable[[np.ndarray, int], np.ndarray]
+
+    def filled(
+        self, load: Callable[[int], np.ndarray | None], sizes: list[tuple[int, int]]
+    ) -> Callable[[int], np.ndarray]:
+        """Wraps a loader of optional maps: [H, W], [H, W, channels] or None becomes [H, W, channels]."""
+
+        def filled(index: int) -> np.ndarray:
+            values = load(index)
+            width, height = sizes[index]
+            if values is None:
+                return np.full((height, width, self.channels), self.unknown, self.dtype)
+            return values.reshape(*values.shape[:2], self.channels)
+
+        return filled
+
+
+_MapName = Literal["masks", "depths", "depth_sigmas", "normals"]
+_MAPS: dict[_MapName, _MapKind] = {
+    "masks": _MapKind(1, np.bool_, True, _each(reduce_mask)),
+    "depths": _MapKind(1, np.float32, np.nan, _each(reduce_depth)),
+    "depth_sigmas": _MapKind(1, np.float32, 0.0, _each(reduce_depth)),
+    "normals": _MapKind(3, np.float16, np.nan, reduce_normals),
+}
+"""What images may have beside their colours."""
+
+
 class Views:
     """The images of one split with their cameras; optionally a mask, a depth map and a map of normals for each, and for
     some of them masks of what attributes move.
@@ -200,30 +240,24 @@ class Views:
         self.pixel_areas = pixel_areas
         self.names = list(names)
         self.has_alpha = has_alpha
-        self.has_masks = load_mask is not None
-        self.has_depths = load_depth is not None
-        self.has_normals = load_normals is not None
-        self.has_attribute_masks = load_attribute_masks is not None
         memory = memory or MemoryBudget()
-        sizes = [(int(width), int(height)) for width, height in cameras.size.tolist()]
+        sizes = _sizes(cameras)
 
         def store(load: Callable[[int], np.ndarray], channels: int, dtype: Any) -> ArrayStore:
             return ArrayStore(load, sizes, channels, dtype, memory, self.names)
 
         self._images: Arrays = store(load_image, 4 if has_alpha else 3, np.uint8)
-        self._masks: Arrays | None = None
-        self._depths: Arrays | None = None
-        self._depth_sigmas: Arrays | None = None
-        if load_mask is not None:
-            self._masks = store(_filled(load_mask, sizes, True, np.bool_), 1, np.bool_)
-        if load_depth is not None:
-            self._depths = store(_filled(load_depth, sizes, np.nan, np.float32), 1, np.float32)
-        if load_depth_sigma is not None:
-            self._depth_sigmas = store(_filled(load_depth_sigma, sizes, 0.0, np.float32), 1, np.float32)
-        self._normals: Arrays | None = None
-        if load_normals is not None:
-            unknown = _filled(load_normals, sizes, np.nan, np.float16, 3)
-            self._normals = store(unknown, 3, np.float16)
+        loaders: dict[_MapName, Callable[[int], np.ndarray | None] | None] = {
+            "masks": load_mask,
+            "depths": load_depth,
+            "depth_sigmas": load_depth_sigma,
+            "normals": load_normals,
+        }
+        self._maps: dict[_MapName, Arrays] = {
+            name: store(_MAPS[name].filled(load, sizes), _MAPS[name].channels, _MAPS[name].dtype)
+            for name, load in loaders.items()
+            if load is not None
+        }
         self._attribute_masks: SparseArrays | ArrayPart | None = None
         self._with_attribute_masks = torch.zeros(len(names), dtype=torch.bool)
         if load_attribute_masks is not None:
@@ -236,7 +270,7 @@ class Views:
         if self.cameras.attributes is None:
             raise ValueError("masks of attributes for cameras without attributes")
         there = torch.nonzero(self._with_attribute_masks).flatten().tolist()
-        sizes = [(int(width), int(height)) for width, height in self.cameras.size.tolist()]
+        sizes = _sizes(self.cameras)
         count = self.cameras.attributes.shape[1]
         names = [self.names[place] for place in there]
         stored = ArrayStore(
@@ -268,6 +302,22 @@ class Views:
         return len(self.names)
 
     @property
+    def has_masks(self) -> bool:
+        return "masks" in self._maps
+
+    @property
+    def has_depths(self) -> bool:
+        return "depths" in self._maps
+
+    @property
+    def has_normals(self) -> bool:
+        return "normals" in self._maps
+
+    @property
+    def has_attribute_masks(self) -> bool:
+        return self._attribute_masks is not None
+
+    @property
     def nbytes(self) -> int:
         """Bytes that all images take when decoded (masks and depth maps not counted)."""
         return self._images.nbytes
@@ -275,7 +325,7 @@ class Views:
     @property
     def nbytes_of_normals(self) -> int:
         """Bytes that all maps of normals take when decoded."""
-        return 0 if self._normals is None else self._normals.nbytes
+        return self._maps["normals"].nbytes if self.has_normals else 0
 
     def subset(self, chosen: Sequence[int]) -> "Views":
         """The views of these numbers. Their images stay where they are: nothing is decoded or kept twice."""
@@ -284,10 +334,7 @@ class Views:
         part.names = [self.names[index] for index in chosen]
         part.pixel_areas = None if self.pixel_areas is None else self.pixel_areas[list(chosen)]
         part._images = ArrayPart(self._images, chosen)
-        part._masks = None if self._masks is None else ArrayPart(self._masks, chosen)
-        part._depths = None if self._depths is None else ArrayPart(self._depths, chosen)
-        part._depth_sigmas = None if self._depth_sigmas is None else ArrayPart(self._depth_sigmas, chosen)
-        part._normals = None if self._normals is None else ArrayPart(self._normals, chosen)
+        part._maps = {name: ArrayPart(arrays, chosen) for name, arrays in self._maps.items()}
         if self._attribute_masks is not None:
             part._attribute_masks = ArrayPart(self._attribute_masks, chosen)
         part._with_attribute_masks = self._with_attribute_masks[list(chosen)]
@@ -312,7 +359,7 @@ class Views:
             for level in range(count)
         ]
         whole.pixel_areas = (4.0 ** torch.arange(count)).repeat(len(self))
-        sizes = [(int(width), int(height)) for width, height in whole.cameras.size.tolist()]
+        sizes = _sizes(whole.cameras)
         memory = memory or MemoryBudget()
 
         def levels(
@@ -328,14 +375,10 @@ class Views:
             return ArrayLevels(arrays, made, count)
 
         whole._images = levels(self._images, mean_of_blocks, 4 if self.has_alpha else 3, np.uint8)
-        if self._masks is not None:
-            whole._masks = levels(self._masks, _each(reduce_mask), 1, np.bool_)
-        if self._depths is not None:
-            whole._depths = levels(self._depths, _each(reduce_depth), 1, np.float32)
-        if self._depth_sigmas is not None:
-            whole._depth_sigmas = levels(self._depth_sigmas, _each(reduce_depth), 1, np.float32)
-        if self._normals is not None:
-            whole._normals = levels(self._normals, reduce_normals, 3, np.float16)
+        whole._maps = {
+            name: levels(arrays, _MAPS[name].reduce, _MAPS[name].channels, _MAPS[name].dtype)
+            for name, arrays in self._maps.items()
+        }
         whole._with_attribute_masks = self._with_attribute_masks.repeat_interleave(count)
         attribute_masks = self._attribute_masks
         if attribute_masks is not None:
@@ -356,16 +399,16 @@ class Views:
 
     def mask(self, index: int) -> Bool[Tensor, "H W"] | None:
         """True where pixels of image `index` may be used; None when the scene has no masks."""
-        return None if self._masks is None else torch.from_numpy(self._masks.item(index)[..., 0])
+        return torch.from_numpy(self._maps["masks"].item(index)[..., 0]) if self.has_masks else None
 
     def depth(self, index: int) -> Float[Tensor, "H W"] | None:
         """The z-depth of image `index` in scene units, NaN where unknown; None when the scene has no depth."""
-        return None if self._depths is None else torch.from_numpy(self._depths.item(index)[..., 0])
+        return torch.from_numpy(self._maps["depths"].item(index)[..., 0]) if self.has_depths else None
 
     def normals(self, index: int) -> Float[Tensor, "H W 3"] | None:
         """The normals of what image `index` shows, unit vectors in the axes of the scene, NaN where unknown; None when
         the scene has none."""
-        return None if self._normals is None else torch.from_numpy(self._normals.item(index)).float()
+        return torch.from_numpy(self._maps["normals"].item(index)).float() if self.has_normals else None
 
     def pixels(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
@@ -380,27 +423,31 @@ class Views:
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Bool[Tensor, " B"] | None:
         """True where these pixels may be used; None when the scene has no masks."""
-        return None if self._masks is None else loaded(self._masks).gather(index, x, y)[:, 0]
+        return self._gathered("masks", index, x, y)[:, 0] if self.has_masks else None
 
     def pixel_depths(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"] | None:
         """The z-depth of these pixels, NaN where unknown; None when the scene has no depth maps."""
-        return None if self._depths is None else loaded(self._depths).gather(index, x, y)[:, 0]
+        return self._gathered("depths", index, x, y)[:, 0] if self.has_depths else None
 
     def pixel_depth_sigmas(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, " B"] | None:
         """The standard deviation of those depths, zero where it is not known; None when nothing tells it."""
-        if self._depth_sigmas is None:
-            return None
-        return loaded(self._depth_sigmas).gather(index, x, y)[:, 0]
+        return self._gathered("depth_sigmas", index, x, y)[:, 0] if "depth_sigmas" in self._maps else None
 
     def pixel_normals(
         self, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
     ) -> Float[Tensor, "B 3"] | None:
         """The normals of what these pixels show, NaN where unknown; None when the scene has none."""
-        return None if self._normals is None else loaded(self._normals).gather(index, x, y).float()
+        return self._gathered("normals", index, x, y).float() if self.has_normals else None
+
+    def _gathered(
+        self, name: _MapName, index: Int[Tensor, " B"], x: Int[Tensor, " B"], y: Int[Tensor, " B"]
+    ) -> Shaped[Tensor, "B C"]:
+        """What the maps of this name say of pixels (x, y) of images `index`."""
+        return loaded(self._maps[name]).gather(index, x, y)
 
     def attribute_masks(self, index: int) -> Float[Tensor, "H W A"] | None:
         """The share of each pixel of image `index` that attribute a moves, in [0, 1], NaN where nobody has said; None
@@ -444,8 +491,10 @@ class Views:
             load_depth_sigma=None if sigmas is None else lambda index: sigmas[index],
         )
         part = copy.copy(self)
-        part.has_depths = True
-        part._depths, part._depth_sigmas = maps._depths, maps._depth_sigmas
+        part._maps = dict(self._maps)
+        for name in ("depths", "depth_sigmas"):
+            part._maps.pop(name, None)
+        part._maps |= maps._maps
         return part
 
 
@@ -479,26 +528,6 @@ class Scene:
         return self.views[name]
 
 
-def _filled(
-    load: Callable[[int], np.ndarray | None],
-    sizes: list[tuple[int, int]],
-    value: Any,
-    dtype: Any,
-    channels: int = 1,
-) -> Callable[[int], np.ndarray]:
-    """Wraps a loader of optional maps: [H, W], [H, W, channels] or None becomes [H, W, channels], filled with `value`
-    where None."""
-
-    def filled(index: int) -> np.ndarray:
-        values = load(index)
-        width, height = sizes[index]
-        if values is None:
-            return np.full((height, width, channels), value, dtype)
-        return values.reshape(*values.shape[:2], channels)
-
-    return filled
-
-
-def _each(reduce: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[np.ndarray, int], np.ndarray]:
-    """What reduces [H, W], for [H, W, 1]."""
-    return lambda values, factor: reduce(values[..., 0], factor)[..., None]
+def _sizes(cameras: Cameras) -> list[tuple[int, int]]:
+    """Width and height of each camera's picture."""
+    return [(int(width), int(height)) for width, height in cameras.size.tolist()]

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lumigraph.configs.mipnerf import MipNeRFConfig
-from lumigraph.errors import LumigraphError
 from lumigraph.fields.activations import truncated_exp
 from lumigraph.fields.cone_fields import ConeField, GaussianGrid, GaussianMLP, Gaussians
 from lumigraph.fields.conical import RayMoments, conical_moments, cylindrical_moments, gaussian_means
@@ -31,6 +30,7 @@ from lumigraph.geometry.ndc import (
     require_ahead,
     require_cameras_ahead,
     require_inverse_depth,
+    require_scene_lengths,
 )
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
@@ -182,11 +182,7 @@ class MipNeRF(Renderer):
         return self._activated(raw[:, 0]) / self.half_side, self._padded(rgb[:, 0]).clamp(0, 1)
 
     def _core_points(self, points: Tensor) -> Tensor:
-        if self.frame is not None:
-            raise LumigraphError(
-                "a density per unit of length is not known of a field in normalised device coordinates",
-                todo="Train it with --ndc off",
-            )
+        require_scene_lengths(self.frame)
         return (points - self.centre) / self.half_side
 
     def _activated(self, raw: Tensor) -> Tensor:

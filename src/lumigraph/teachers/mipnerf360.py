@@ -34,35 +34,33 @@ from lumigraph.geometry.ndc import (
     chosen_frame,
     require_ahead,
     require_cameras_ahead,
+    require_scene_lengths,
 )
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated_terms
 from lumigraph.rendering.background import Background, background_rgb, over, training_target
 from lumigraph.rendering.colour_error import ray_shares
 from lumigraph.rendering.depth_losses import bounded_intervals, depth_terms, in_scene_units
-from lumigraph.rendering.normal_losses import normal_loss
+from lumigraph.rendering.normal_losses import normal_loss, orientation_loss, predicted_normals_loss
 from lumigraph.rendering.occupancy import Surroundings
 from lumigraph.rendering.randomness import step_generator
 from lumigraph.rendering.renderer import Batch, Losses, ParameterGroup, Renderer, Rendering
 from lumigraph.rendering.schedules import delayed_log_linear
 from lumigraph.rendering.volume.histogram import (
-    blurred,
     distortion,
-    drawn_from,
     interlevel_loss,
-    jittered,
     median_depth,
     ray_depths,
-    stratified,
     visible_weights,
 )
 from lumigraph.rendering.volume.proposals import (
     Histogram,
+    LevelDraws,
     depth_of,
-    dilated,
-    intervals,
-    jitters,
+    level_draws,
+    next_edges,
     schlick,
+    with_some_at,
 )
 
 FIELD_CHUNK = 1 << 15
@@ -76,27 +74,6 @@ _SPREADS = (1e-6, 1e6)
 """Between these stays a learnt spread of guided samples."""
 _TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
 """Four steps from a point that tell a slope."""
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """The random numbers of a training step, those of all its rays, so that it does not matter how many of these are
-    looked at together: the edges s [B, K + 1] of the first level; numbers in [0, 1) [B, n] for those of each later one;
-    normal ones for the edges [B, g] around a known depth, if any; what is added to the densities [B, K] of each level,
-    if anything."""
-
-    first: Tensor
-    later: list[Tensor]
-    guided: Tensor | None
-    noise: list[Tensor] | None
-
-    def part(self, rays: slice) -> "_Draws":
-        return _Draws(
-            self.first[rays],
-            [numbers[rays] for numbers in self.later],
-            None if self.guided is None else self.guided[rays],
-            None if self.noise is None else [numbers[rays] for numbers in self.noise],
-        )
 
 
 class _Proposed(NamedTuple):
@@ -221,11 +198,7 @@ class MipNeRF360(Renderer):
         return self._core_density(self._core_points(points)) / self.half_side
 
     def _core_points(self, points: Tensor) -> Tensor:
-        if self.frame is not None:
-            raise LumigraphError(
-                "a density per unit of length is not known of a field in normalised device coordinates",
-                todo="Train it with --ndc off",
-            )
+        require_scene_lengths(self.frame)
         return (points - self.centre) / self.half_side
 
     def _core_density(self, points: Tensor) -> Tensor:
@@ -271,71 +244,31 @@ class MipNeRF360(Renderer):
             return near, far
         return within_core_box(cones.origins, cones.directions, near, far)
 
-    def _drawn(self, rays: int, generator: torch.Generator | None) -> _Draws:
-        """What decides where samples lie: random with a generator, as in training, else evenly spread."""
-        config, device = self.config, self.device
-        counts = (*config.proposal_samples, config.samples)
-        if config.resampler == "dilate":
-            uniform, *later = (jitters(rays, count, generator, device) for count in counts)
-            whole = torch.tensor([0.0, 1.0], device=device).expand(rays, 2)
-            first = intervals(whole, torch.ones_like(whole[:, :1]), uniform)
-        else:
-            first = torch.linspace(0, 1, counts[0] + 1, device=device).expand(rays, counts[0] + 1)
-            if generator is not None:
-                first = jittered(first, torch.rand(first.shape, generator=generator, device=device))
-            later = [stratified(rays, count + 1, generator, device) for count in counts[1:]]
-        if generator is None:
-            return _Draws(first, later, None, None)
-        guided, noise = round(config.depth_guided * counts[0]), None
-        if config.density_noise:
-            noise = [config.density_noise * _normal(rays, count, generator) for count in counts]
-        return _Draws(first, later, _normal(rays, guided, generator) if guided else None, noise)
-
     def _guided(
         self, s: Tensor, noise: Tensor, rays: Rays, near: Tensor, far: Tensor, depth: Tensor
     ) -> Float[Tensor, "B K1"]:
-        """Replaces some of the edges of rays with known depth, evenly chosen between the ends, by draws around it: as
-        many as there are random numbers. A learnt spread learns from what is seen between edges that lie there."""
-        usable = torch.isfinite(depth) & (far > near)
+        """Edges of which some, as many as there are random numbers, are around the depth, where it is known and the ray
+        has a length."""
         spread: Tensor | float = self.config.depth_guided_spread
         if self.log_spread is not None:
             spread = self.log_spread.exp().clamp(*_SPREADS)
+        usable = torch.isfinite(depth) & (far > near)
         t = torch.where(usable, depth, 0)[:, None] + spread * noise
-        near, far = near[:, None], far[:, None]
         if self.frame is not None:
             t = self.frame.ndc(t, rays.reshape(len(s), 1))
-        t, length = torch.maximum(near, torch.minimum(t, far)), torch.where(usable[:, None], far - near, 1)
-        around = (t - near) / length
-        if self.disparity:
-            around = around * far / torch.where(usable[:, None], t, 1)
-        kept = torch.linspace(0, s.shape[1] - 1, s.shape[1] - noise.shape[1], device=s.device).round().long()
-        replaced = torch.cat([s[:, kept], around.clamp(0, 1)], 1).sort(1).values
-        return torch.where(usable[:, None], replaced, s)
-
-    def _next_edges(
-        self, s: Tensor, weights: Tensor, uniform: Tensor, drawn: int, exponent: float
-    ) -> Float[Tensor, "B K1"]:
-        """The edges of the next level, drawn at `uniform` from what this one sees; `drawn` is the product of the
-        numbers of intervals of all levels so far."""
-        config = self.config
-        if config.resampler == "dilate":
-            s, weights = dilated(s, weights, config.dilation + config.dilation_share / drawn)
-            s, weights = s[:, 1:-1].contiguous(), weights[:, 1:-1]
-            return intervals(s, weights**exponent, uniform)
-        softened = blurred(weights.detach() ** exponent, config.blur_padding)
-        return drawn_from(s, softened, uniform).sort(1).values
+        return torch.where(usable[:, None], with_some_at(s, t, near, far, self.disparity), s)
 
     def _proposed(
         self,
         rays: Rays,
-        draws: _Draws,
+        draws: LevelDraws,
         *,
         exponent: float = 1.0,
         proposals_learn: bool = False,
         depth: Tensor | None = None,
     ) -> _Proposed:
         """What the proposal levels see along flat rays, and where the final level looks."""
-        sampled = self._sampled(rays)
+        config, sampled = self.config, self._sampled(rays)
         cones = self._cones(sampled)
         near, far = self._span(sampled, cones)
         s = draws.first
@@ -343,7 +276,7 @@ class MipNeRF360(Renderer):
             s = self._guided(s, draws.guided, rays, near, far, depth)
         levels: list[Histogram] = []
         drawn = 1
-        for level, count in enumerate(self.config.proposal_samples):
+        for level, count in enumerate(config.proposal_samples):
             edges = depth_of(s, near, far, self.disparity)
             noise = 0.0 if draws.noise is None else draws.noise[level].flatten()
             with torch.set_grad_enabled(torch.is_grad_enabled() and proposals_learn):
@@ -351,12 +284,14 @@ class MipNeRF360(Renderer):
                 _, density = self._where_something_may_be(self.proposal, points, covariances, noise)
                 levels.append(Histogram(edges, s, self._weights(density, edges, cones)))
             drawn *= count
-            s = self._next_edges(s, levels[-1].weights, draws.later[level], drawn, exponent)
+            s = next_edges(config, s, levels[-1].weights, draws.later[level], drawn, exponent)
         return _Proposed(cones, levels, s, depth_of(s, near, far, self.disparity))
 
-    def _see(self, rays: Rays, draws: _Draws | None = None, normals: bool = False, **proposing: Any) -> _Seen:
+    def _see(
+        self, rays: Rays, draws: LevelDraws | None = None, normals: bool = False, **proposing: Any
+    ) -> _Seen:
         """All levels along flat rays; `proposing` as `_proposed` takes it."""
-        draws = self._drawn(len(rays), None) if draws is None else draws
+        draws = level_draws(self.config, len(rays), None, self.device) if draws is None else draws
         proposed = self._proposed(rays, draws, **proposing)
         noise = 0.0 if draws.noise is None else draws.noise[-1].flatten()
         points, covariances = self.field.encoder.along(proposed.cones, proposed.edges)
@@ -507,7 +442,7 @@ class MipNeRF360(Renderer):
         """Charbonnier loss of the colours, the proposals' loss, distortion, and what else has a weight. Of the large
         networks only so many rays are looked at together that their activations fit; the sums are the same."""
         config, count = self.config, len(batch.rays)
-        draws = self._drawn(count, step_generator(_STREAM, seed, step, self.device))
+        draws = level_draws(config, count, step_generator(_STREAM, seed, step, self.device), self.device)
         learn = step < config.proposal_warmup or step % config.proposal_interval == 0
         target, background = training_target(batch.rgba, self.background, seed=seed, step=step)
         background = background.expand_as(target)
@@ -546,7 +481,7 @@ class MipNeRF360(Renderer):
         learning = self._learning(learn, guided=batch.depth is not None)
         return Losses(accumulated_terms(terms, count, chunk, learning), squared_error)
 
-    def _bounded_intervals(self, batch: Batch, draws: _Draws, chunk: int) -> list[Tensor] | None:
+    def _bounded_intervals(self, batch: Batch, draws: LevelDraws, chunk: int) -> list[Tensor] | None:
         """What the means of statistical weight bounds are over (`bounded_intervals`), at each level, where only `chunk`
         rays are looked at together; None where that is all of them, or there are no bounds. Where the final level
         looks, proposals say, so that the large field is not asked."""
@@ -588,18 +523,18 @@ class MipNeRF360(Renderer):
         return terms
 
     def _normal_terms(self, rays: Rays, seen: _Seen, normals: Float[Tensor, "n 3"]) -> dict[str, Tensor]:
-        """What the normals of the density and those that the field predicts have to do with each other, sum_i w_i
-        |n_i - n'_i|^2 (Ref-NeRF, equation 10), and with the camera."""
-        config, final = self.config, seen.final
+        """What the normals of the density and those that the field predicts have to do with each other, and with the
+        camera."""
+        config, weights = self.config, seen.final.weights
+        normals = normals.reshape(*weights.shape, 3)
         predicted, terms = self.field.predicted_normals(seen.hidden), {}
         if predicted is not None:
-            # Samples that hardly show have none.
-            apart = (normals - predicted).square().sum(1) * normals.detach().any(1)
-            apart = apart.reshape(final.weights.shape)
-            terms["normals"] = config.predicted_normals_weight * (final.weights * apart).sum(1).mean()
-            normals = predicted
+            apart = predicted_normals_loss(weights, normals, predicted.reshape(normals.shape))
+            terms["normals"] = config.predicted_normals_weight * apart
+            normals = predicted.reshape(normals.shape)
         if config.orientation_weight:
-            terms["orientation"] = config.orientation_weight * self._orientation(rays, final, normals)
+            away = orientation_loss(weights, normals, rays.view_directions)
+            terms["orientation"] = config.orientation_weight * away
         return terms
 
     @property
@@ -668,11 +603,6 @@ class MipNeRF360(Renderer):
         unknown = torch.full(rays.shape, -1, device=rays.device)
         return self.codes.learnt(unknown if rays.camera_ids is None else rays.camera_ids)
 
-    def _orientation(self, rays: Rays, final: Histogram, normals: Tensor) -> Tensor:
-        """Visible normals that look away from the camera: sum_i w_i max(0, n_i . d)^2 (Ref-NeRF, equation 11)."""
-        away = (normals.reshape(*final.weights.shape, 3) * rays.view_directions[:, None]).sum(-1)
-        return (final.weights.detach() * away.clamp(min=0).square()).sum(1).mean()
-
     def optimisers(self) -> list[ParameterGroup]:
         config = self.config
         settings = {"lr": config.lr, "betas": (0.9, config.beta2), "eps": config.adam_eps}
@@ -715,10 +645,6 @@ class MipNeRF360(Renderer):
         if self.codes is not None:
             nn.init.zeros_(self.codes.table)
         return True
-
-
-def _normal(rays: int, count: int, generator: torch.Generator) -> Float[Tensor, "rays count"]:
-    return torch.randn(rays, count, generator=generator, device=generator.device)
 
 
 def _require_possible_in_frame(config: MipNeRF360Config, source: str) -> None:

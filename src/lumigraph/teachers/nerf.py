@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lumigraph.configs.nerf import NeRFConfig
-from lumigraph.errors import LumigraphError
 from lumigraph.fields.activations import DENSITY_ACTIVATIONS
 from lumigraph.fields.encodings import frequency_encoding, frequency_size
 from lumigraph.fields.nerf_mlp import NeRFMLP
@@ -29,6 +28,7 @@ from lumigraph.geometry.ndc import (
     require_ahead,
     require_cameras_ahead,
     require_inverse_depth,
+    require_scene_lengths,
 )
 from lumigraph.geometry.rays import Rays
 from lumigraph.rendering.accumulation import accumulated
@@ -121,7 +121,8 @@ class NeRF(Renderer):
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Density per unit of scene length, at points in scene units."""
-        parts = self._scene_points(points).split(FIELD_CHUNK)
+        require_scene_lengths(self.frame)
+        parts = points.split(FIELD_CHUNK)
         raw = [self.finest.raw_density(self._encoded(part), self.compute_dtype) for part in parts]
         return self.sampling.activation(torch.cat(raw))
 
@@ -129,20 +130,11 @@ class NeRF(Renderer):
         self, points: Float[Tensor, "n 3"], view_directions: Float[Tensor, "n 3"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density per unit of scene length and colour, at points in scene units seen along unit vectors."""
+        require_scene_lengths(self.frame)
         raw, rgb = self.finest(
-            self._encoded(self._scene_points(points)),
-            self._encoded_views(view_directions),
-            self.compute_dtype,
+            self._encoded(points), self._encoded_views(view_directions), self.compute_dtype
         )
         return self.sampling.activation(raw), rgb
-
-    def _scene_points(self, points: Tensor) -> Tensor:
-        if self.frame is not None:
-            raise LumigraphError(
-                "a density per unit of length is not known of a field in normalised device coordinates",
-                todo="Train it with --ndc off",
-            )
-        return points
 
     def _encoded(self, points: Tensor) -> Tensor:
         return frequency_encoding(points, self.config.position_octaves, linear=self.config.linear_octaves)

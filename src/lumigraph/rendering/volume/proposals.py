@@ -1,5 +1,5 @@
 """Sampling with proposals, as in mip-NeRF 360 (Barron et al., CVPR 2022): where along a ray the next level looks, after
-what the level before has seen.
+what the level before has seen, or as Mip-NeRF draws it, or around a depth that is known.
 
 Levels live in s, a depth normalised to [0, 1] between near and far, evenly in depth or in its inverse (section 2,
 equation 11). A histogram of s is K + 1 edges with K weights; the edges of the next one are drawn from it.
@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lumigraph.rendering.volume.histogram import drawn_from
+from lumigraph.configs.mipnerf360 import MipNeRF360Config
+from lumigraph.rendering.volume.histogram import blurred, drawn_from, jittered, stratified
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -24,6 +25,99 @@ class Histogram:
     edges: Float[Tensor, "B K1"]
     s: Float[Tensor, "B K1"]
     weights: Float[Tensor, "B K"]
+
+
+@dataclass(frozen=True)
+class LevelDraws:
+    """The random numbers of a training step, those of all its rays, so that it does not matter how many of these are
+    looked at together: the edges s [B, K + 1] of the first level; numbers in [0, 1) [B, n] for those of each later one;
+    normal ones for the edges [B, g] around a known depth, if any; what is added to the densities [B, K] of each level,
+    if anything."""
+
+    first: Tensor
+    later: list[Tensor]
+    guided: Tensor | None
+    noise: list[Tensor] | None
+
+    def part(self, rays: slice) -> "LevelDraws":
+        return LevelDraws(
+            self.first[rays],
+            [numbers[rays] for numbers in self.later],
+            None if self.guided is None else self.guided[rays],
+            None if self.noise is None else [numbers[rays] for numbers in self.noise],
+        )
+
+
+def level_draws(
+    config: MipNeRF360Config, rays: int, generator: torch.Generator | None, device: torch.device
+) -> LevelDraws:
+    """What decides where the levels look, evenly spread; with a generator, as in training, random, and the noise of
+    densities with it."""
+    counts = (*config.proposal_samples, config.samples)
+    if config.resampler == "dilate":
+        uniform, *later = (jitters(rays, count, generator, device) for count in counts)
+        whole = torch.tensor([0.0, 1.0], device=device).expand(rays, 2)
+        first = intervals(whole, torch.ones_like(whole[:, :1]), uniform)
+    else:
+        first = torch.linspace(0, 1, counts[0] + 1, device=device).expand(rays, counts[0] + 1)
+        if generator is not None:
+            first = jittered(first, torch.rand(first.shape, generator=generator, device=device))
+        later = [stratified(rays, count + 1, generator, device) for count in counts[1:]]
+    if generator is None:
+        return LevelDraws(first, later, None, None)
+    guided, noise = round(config.depth_guided * counts[0]), None
+    if config.density_noise:
+        noise = [config.density_noise * _normal(rays, count, generator) for count in counts]
+    return LevelDraws(first, later, _normal(rays, guided, generator) if guided else None, noise)
+
+
+def _normal(rays: int, count: int, generator: torch.Generator) -> Float[Tensor, "rays count"]:
+    return torch.randn(rays, count, generator=generator, device=generator.device)
+
+
+def next_edges(
+    config: MipNeRF360Config,
+    s: Float[Tensor, "B K1"],
+    weights: Float[Tensor, "B K"],
+    uniform: Float[Tensor, "B n"],
+    drawn: int,
+    exponent: float,
+) -> Float[Tensor, "B _"]:
+    """The edges of the next level, drawn from what this one sees, whose weights are taken to the power `exponent`: one
+    at each of `uniform` (blur), or those around them, one more (dilate). `drawn` is the product of the numbers of
+    intervals of all levels so far."""
+    if config.resampler == "dilate":
+        s, weights = dilated(s, weights, config.dilation + config.dilation_share / drawn)
+        s, weights = s[:, 1:-1].contiguous(), weights[:, 1:-1]
+        return intervals(s, weights**exponent, uniform)
+    softened = blurred(weights.detach() ** exponent, config.blur_padding)
+    return drawn_from(s, softened, uniform).sort(1).values
+
+
+def with_some_at(
+    s: Float[Tensor, "B K1"],
+    t: Float[Tensor, "B g"],
+    near: Float[Tensor, " B"],
+    far: Float[Tensor, " B"],
+    disparity: bool,
+) -> Float[Tensor, "B K1"]:
+    """Replaces g of the edges, evenly chosen between the ends, by those at depths t; see `normalised`. Where t is
+    learnt, it learns from what is seen between edges that lie there."""
+    kept = torch.linspace(0, s.shape[1] - 1, s.shape[1] - t.shape[1], device=s.device).round().long()
+    return torch.cat([s[:, kept], normalised(t, near, far, disparity)], 1).sort(1).values
+
+
+def normalised(
+    t: Float[Tensor, "B K"], near: Float[Tensor, " B"], far: Float[Tensor, " B"], disparity: bool
+) -> Float[Tensor, "B K"]:
+    """The inverse of `depth_of`, and like it of near depths above 0 where `disparity`. Depths beyond near and far are
+    taken for these; all are 0 of a ray without length."""
+    near, far = near[:, None], far[:, None]
+    t = torch.maximum(near, torch.minimum(t, far))
+    s = (t - near) / torch.where(far > near, far - near, 1)
+    if disparity:
+        s = s * far / torch.where(far > near, t, 1)
+    return s.clamp(0, 1)
 
 
 def depth_of(

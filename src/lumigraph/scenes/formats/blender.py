@@ -23,11 +23,12 @@ import torch
 from jaxtyping import Float
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, decode_values, read_json
+from lumigraph.files import read_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras, concatenate, finest_of_each
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.formats.decoding import decode_image, decode_values
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,

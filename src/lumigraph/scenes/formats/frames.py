@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, image_size, inside, io_errors, read_json
+from lumigraph.files import inside, io_errors, read_json
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import opengl_to_opencv
+from lumigraph.scenes.formats.decoding import decode_image, image_size
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.intrinsics import Intrinsics, own_intrinsics, read_intrinsics
 from lumigraph.scenes.formats.pictures import is_opaque, read_image

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import image_size, io_errors, read_matrix
+from lumigraph.files import io_errors
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import llff_to_opencv, opencv_to_opengl, similarity
@@ -32,6 +32,7 @@ from lumigraph.geometry.fitting import average_pose, fit_focus, nearest_to_axes
 from lumigraph.geometry.ndc import ForwardFrame, is_ahead
 from lumigraph.geometry.rotations import perpendicular, unit
 from lumigraph.scenes.facing import Facing, FacingOptions
+from lumigraph.scenes.formats.decoding import image_size, read_matrix
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     EXTENSIONS,

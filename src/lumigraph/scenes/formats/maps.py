@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Float16
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_values, inside
+from lumigraph.files import inside
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import split_similarity
 from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.formats.decoding import decode_values
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import Frame, listing
 from lumigraph.scenes.formats.pictures import (

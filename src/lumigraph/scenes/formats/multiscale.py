@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import image_size, new_folder, read_json, write_json
+from lumigraph.files import new_folder, read_json, write_json
 from lumigraph.geometry.cameras import Cameras, concatenate
 from lumigraph.geometry.conventions import homogeneous, opencv_to_opengl, split_similarity
 from lumigraph.scenes.formats.blender import placed
+from lumigraph.scenes.formats.decoding import image_size
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,

@@ -32,12 +32,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import image_size, inside, io_errors, read_json, read_matrix
+from lumigraph.files import inside, io_errors, read_json
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import opencv_to_opengl, similarity, transform_points
 from lumigraph.scenes import colmap
 from lumigraph.scenes.formats import annotations
+from lumigraph.scenes.formats.decoding import image_size, read_matrix
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     EXTENSIONS,

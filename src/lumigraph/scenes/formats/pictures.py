@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float16, UInt8
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import decode_image, decode_values, decode_vectors
+from lumigraph.scenes.formats.decoding import decode_image, decode_values, decode_vectors
 
 # Sums of 16-bit products over a block stay below 2^32 up to this block side.
 _LARGEST_32_BIT_BLOCK = 256

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lumigraph.errors import LumigraphError
-from lumigraph.files import image_size, io_errors
+from lumigraph.files import io_errors
 from lumigraph.geometry.bounds import Bounds
 from lumigraph.geometry.cameras import Cameras
 from lumigraph.geometry.conventions import (
@@ -33,6 +33,7 @@ from lumigraph.geometry.conventions import (
 )
 from lumigraph.scenes.depth_agreement import agreeing_scale
 from lumigraph.scenes.depth_reading import DepthReading
+from lumigraph.scenes.formats.decoding import image_size
 from lumigraph.scenes.formats.fields import Fields
 from lumigraph.scenes.formats.frames import (
     MAX_FRAMES,
