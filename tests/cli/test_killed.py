@@ -71,7 +71,7 @@ def test_training_goes_on(tmp_path: Path) -> None:
 def test_baking_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     chance, run = random.Random(2), tmp_path / "run"
     to_the_end("train", "ngp", SCENE, "--run", run, "--max-steps", "400")
-    views, size = "400", ["--width", "64", "--views-per-shard", "1"]
+    views, size = "100", ["--width", "64", "--views-per-shard", "1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start = time.monotonic()
     to_the_end("bake", run, "--out", whole, "--views", views, *size)
