@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before the hook below is installed: what a hooked module is the first to import, the hook looks for in a cache of its
+# own, and compiles anew where that is empty. These are most of it.
+import lightning.pytorch  # noqa: F401
 import pytest
 from jaxtyping import install_import_hook
 

@@ -43,6 +43,10 @@ def newest_step(run: Path) -> int:
     return int(found[0].name.removeprefix("step-")) if found else 0
 
 
+def shards(pseudo_views: Path) -> int:
+    return len(list(pseudo_views.glob("*.npy"))) if pseudo_views.is_dir() else 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_training_goes_on(tmp_path: Path) -> None:
@@ -71,21 +75,24 @@ def test_training_goes_on(tmp_path: Path) -> None:
 def test_baking_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     chance, run = random.Random(2), tmp_path / "run"
     to_the_end("train", "ngp", SCENE, "--run", run, "--max-steps", "400")
-    views, size = "100", ["--width", "64", "--views-per-shard", "1"]
+    views, size = "400", ["--width", "64", "--views-per-shard", "1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start = time.monotonic()
     to_the_end("bake", run, "--out", whole, "--views", views, *size)
-    once = time.monotonic() - start
     bake = ["bake", run, "--out", killed, "--views", views, *size, "--resume"]
-    done = []
-    for _ in range(KILLS):
-        process = verb(*bake)
-        time.sleep(chance.uniform(0.2, 0.6) * once)
-        process.kill()
-        process.communicate()
-        done.append(len(list(killed.glob("*.npy"))) if killed.is_dir() else 0)
+    # How long until the first shard is there: kills come about then, some before, some after.
+    start = time.monotonic()
+    process = verb(*bake)
+    while shards(killed) == 0:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    first = time.monotonic() - start
+    kill_after(process, 0)
+    done = [shards(killed)]
+    for _ in range(KILLS - 1):
+        kill_after(verb(*bake), chance.uniform(0.3, 1.6) * first)
+        done.append(shards(killed))
     assert done == sorted(done)
-    assert done[-1] > 0
+    assert done[-1] > done[0]
     to_the_end(*bake)
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
     for path in whole.iterdir():

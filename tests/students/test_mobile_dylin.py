@@ -221,7 +221,7 @@ def live(info: SceneInfo, pool: int = 64, kept: int = 64) -> LivePictures:
     return LivePictures(ChangingBall(*conditions), shown, 0, kept=kept)
 
 
-@pytest.mark.parametrize("name", ["moving", pytest.param("attributes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["moving", "attributes"])
 def test_it_learns_how_a_scene_changes(name: str) -> None:
     """And knows it at moments and values that it has not seen; blind to them it could not come near."""
     info = make_scene(name, 8, 4, 0, size=24).info

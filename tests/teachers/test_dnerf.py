@@ -290,7 +290,7 @@ def test_the_two_directions_are_equally_likely() -> None:
     assert 150 < sum(later) < 250
 
 
-@pytest.mark.parametrize("motion", ["deform", pytest.param("direct", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("motion", ["deform", "direct"])
 def test_learns_a_moving_scene(motion: str) -> None:
     scene = make_scene("moving", 16, 0, 0, 24)
     config = replace(LEARNS, motion=motion)  # pyright: ignore

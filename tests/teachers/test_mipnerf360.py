@@ -105,7 +105,7 @@ def test_networks_on_gaussians_learn(scene: Scene) -> None:
     assert float(renderer.losses(source.batch(0, 256), 0, 0).squared_error.mean()) < 0.5 * before
 
 
-@pytest.mark.parametrize("resampler", ["blur", pytest.param("dilate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("resampler", ["blur", "dilate"])
 def test_proposals_find_what_the_field_sees(resampler) -> None:
     """After a little training, less of the final histogram is left uncovered than when proposals do not learn."""
     scene = load_builtin("still:16", downscale=4)

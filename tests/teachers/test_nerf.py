@@ -157,7 +157,7 @@ def test_impossible_options(changes: dict, message: str) -> None:
 # ------------------------------------------------------------------ training
 
 
-@pytest.mark.parametrize("density", ["relu", pytest.param("softplus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("density", ["softplus", "relu"])
 def test_learns_a_scene(density: str) -> None:
     scene = make_scene("still", 16, 0, 0, size=24)
     torch.manual_seed(0)

@@ -126,7 +126,6 @@ def test_two_processes_train_together_and_start_over_together(tmp_path):
     assert newest_step(run) == 105
 
 
-@pytest.mark.slow
 def test_the_statistics_of_batch_norm_are_those_of_all_processes(tmp_path):
     run = tmp_path / "run"
     process = start(run, 1, 2, 0.0, "pictures")
